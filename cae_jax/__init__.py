@@ -1,0 +1,16 @@
+"""Unsupervised anomaly detection for manufacturing with convolutional autoencoders, in JAX."""
+
+from __future__ import annotations
+
+import os
+import typing
+
+if typing.TYPE_CHECKING:
+    from cae_jax.detector import Detector
+
+
+def load(workdir: str | os.PathLike[str], **which: typing.Any) -> Detector:
+    """Returns a trained run of a workdir, ready to score images; see `detector.load`."""
+    from cae_jax import detector  # here: `import cae_jax.metrics` needs no jax
+
+    return detector.load(workdir, **which)

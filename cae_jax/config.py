@@ -1,0 +1,189 @@
+"""The flags of the experiments, in one record, checked before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from cae_jax import data, models, patches
+from cae_jax.types import CaeError, UsageError, unknown_name
+
+PRESETS = Path(__file__).resolve().parent.parent / "experiments" / "presets"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _flag(default: object, help_text: str, low: float | None = None, high: float | None = None):
+    """A field that is a flag: its help, and the range its value must lie in."""
+    return dataclasses.field(
+        default=default, metadata={"help": help_text, "low": low, "high": high}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run: every field is the flag of its name."""
+
+    dataset: str = _flag("synthetic", "folder, mvtec_ad or synthetic")
+    data_dir: str = _flag("", "folder: the parent of the categories; mvtec_ad: the TFDS folder")
+    category: str = _flag("all", "a category, several with commas, or all")
+    model: str = _flag("bergmann", "a built-in model or package.module[:Name] of your own")
+    model_options: str = _flag("", "the model's own options: name=value, several with commas")
+    epochs: int = _flag(200, "passes over the training patches", 1)
+    batch_size: int = _flag(128, "patches per training step", 1)
+    learning_rate: float = _flag(2e-4, "of Adam", 0)
+    weight_decay: float = _flag(1e-5, "L2 added to the gradient", 0)
+    decoupled_weight_decay: bool = _flag(False, "AdamW's weight decay instead of L2")
+    num_patches: int = _flag(10_000, "training crops per epoch", 1)
+    redraw_patches: bool = _flag(False, "draw new crops every epoch, not the same as the thesis")
+    image_size: int = _flag(256, "side that images are resized to, in pixels", 8, 8192)
+    patch_size: int = _flag(128, "side of a patch, in pixels", 8)
+    stride: int = _flag(30, "pixels between the patches of a test image", 1)
+    channels: int = _flag(1, "1: gray, 3: RGB")
+    validation_fraction: float = _flag(0.1, "share of the training images held out", 0, 0.9)
+    seed: int = _flag(0, "decides crops, order, parameters, validation split", 0, 2**31 - 1)
+    on_bad_image: str = _flag("error", "error: stop; skip: list it and go on")
+    workdir: str = _flag("", "where everything is written; runs/DATASET when empty")
+    overwrite: bool = _flag(False, "replace what another run left in the workdir")
+
+    def check(self) -> None:
+        """Raises UsageError for the first flag that cannot work, alone or with the others."""
+        for field in dataclasses.fields(self):
+            value, low, high = (
+                getattr(self, field.name),
+                field.metadata["low"],
+                field.metadata["high"],
+            )
+            below = low is not None and not value >= low
+            if below or (high is not None and not value <= high):
+                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise UsageError(f"--{field.name}={value}: must be {wanted}")
+        if self.dataset not in data.DATASETS:
+            raise unknown_name("--dataset", self.dataset, data.DATASETS)
+        if self.on_bad_image not in ("error", "skip"):
+            raise unknown_name("--on_bad_image", self.on_bad_image, ("error", "skip"))
+        if self.channels not in (1, 3):
+            raise UsageError(f"--channels={self.channels}: must be 1 (gray) or 3 (RGB)")
+        if self.batch_size > self.num_patches:
+            raise UsageError(
+                f"--batch_size={self.batch_size} is larger than --num_patches={self.num_patches}: "
+                "an epoch would have no step"
+            )
+        patches.check_sizes(self.image_size, self.patch_size, self.stride)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories asked for, not yet resolved."""
+        return tuple(name.strip() for name in self.category.split(",") if name.strip())
+
+    @property
+    def folder(self) -> Path:
+        """The workdir as a path."""
+        return Path(self.workdir or f"runs/{self.dataset}").expanduser()
+
+    def options(self) -> dict[str, str]:
+        """Returns the model's options by name; raises UsageError for one without a value."""
+        pairs = [pair.partition("=") for pair in self.model_options.split(",") if pair.strip()]
+        for name, equals, value in pairs:
+            if not (name.strip() and equals and value.strip()):
+                raise UsageError(f"--model_options={self.model_options}: expected name=value")
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    def build_model(self):
+        """Returns the Flax module; raises UsageError, see `models.build`."""
+        return models.build(self.model, self.channels, self.patch_size, self.options())
+
+    def to_flagfile(self) -> str:
+        """Returns the flags as an absl flagfile, one per line, that gives this record again."""
+        lines = [f"--{f.name}={_text(getattr(self, f.name))}" for f in dataclasses.fields(self)]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_flagfile(cls, text: str, where: str) -> Config:
+        """Reads what `to_flagfile` wrote; raises UsageError naming `where` and the line."""
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        values = {}
+        for line in text.splitlines():
+            name, equals, value = line.removeprefix("--").partition("=")
+            if not equals or name not in fields:
+                raise UsageError(f"{where}: not a flag of this version: {line!r}")
+            kind = type(fields[name].default)
+            try:
+                values[name] = value == "true" if kind is bool else kind(value)
+            except ValueError as error:
+                raise UsageError(f"{where}: {line!r} is no {kind.__name__}") from error
+        return cls(**values)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def define(names: Sequence[str] | None = None) -> None:
+    """Defines the flags named, or all of `Config`, with absl."""
+    makers = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    for field in dataclasses.fields(Config):
+        if names is None or field.name in names:
+            makers[type(field.default)](field.name, field.default, field.metadata["help"])
+
+
+def from_flags() -> Config:
+    """Returns the record of the parsed flags, checked; raises UsageError."""
+    config = Config(**{f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(Config)})
+    config.check()
+    return config
+
+
+def main(run: Callable[[], None], default_preset: str | None = None) -> None:
+    """Runs an experiment under absl; what the user can mend becomes one line and an exit code.
+
+    Args:
+      run: the experiment.
+      default_preset: a flagfile of experiments/presets, for what the command line leaves open,
+        when it names neither a data set nor a flagfile of its own.
+
+    Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 when interrupted.
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        given = [word.lstrip("-").partition("=")[0] for word in argv[1:]]
+        if default_preset and not {"dataset", "flagfile", "help", "helpfull"} & set(given):
+            preset = PRESETS / default_preset
+            print(f"no --dataset given: flags from {preset.name}", file=sys.stderr)
+            argv = [argv[0], f"--flagfile={preset}", *argv[1:]]
+        try:
+            rest = flags.FLAGS(argv)
+        except flags.Error as error:
+            _leave(str(error), UsageError.exit_code)
+        if len(rest) > 1:
+            _leave(f"not a flag: {rest[1]!r} (flags are --name=value)", UsageError.exit_code)
+        return rest
+
+    def guarded(_: Sequence[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # orbax tells a story of every file it writes
+        try:
+            run()
+        except CaeError as error:
+            _leave(str(error), error.exit_code)
+        except OSError as error:
+            full = error.errno in _FULL_DISK
+            hint = "no space left; what was written before is whole" if full else error.strerror
+            _leave(f"{error.filename or 'writing'}: {hint or error}", 1)
+        except KeyboardInterrupt:
+            _leave("interrupted; the same command goes on from the last checkpoint", 130)
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _leave(message: str, code: int) -> None:
+    print("error: " + " ".join(message.split("\n")), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,218 @@
+"""Where images come from: every data set is read into one `types.Split` per category.
+
+folder      a folder in MVTec AD's layout
+mvtec_ad    the same layout, prepared once by tensorflow_datasets (needs no TensorFlow)
+synthetic   made-up products drawn from a seed
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from cae_jax.data import folder, synthetic
+from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
+
+DATASETS = ("folder", "mvtec_ad", "synthetic")
+
+_LEFT_OUT_SHOWN = 10  # lines of a summary
+
+
+def categories(dataset: str, data_dir: str | None = None) -> tuple[str, ...]:
+    """Names of the categories that a data set holds, sorted.
+
+    Args:
+        dataset: one of `DATASETS`.
+        data_dir: folder: the parent of the categories' folders; mvtec_ad: tensorflow_datasets'
+            data_dir; synthetic: not used.
+
+    Raises:
+        UsageError: an unknown data set; a `data_dir` that is needed and not given, is not there,
+            or is a category itself.
+        DataError: `data_dir` holds no category.
+    """
+    if dataset not in DATASETS:
+        raise unknown_name("data set", dataset, DATASETS)
+    if dataset == "synthetic":
+        return tuple(synthetic.CATEGORIES)
+    root = _data_dir(dataset, data_dir)
+    if dataset == "mvtec_ad":
+        return _mvtec_ad().categories(root)
+    if (root / "train" / "good").is_dir():
+        parent, name = os.path.split(os.path.abspath(root))
+        raise UsageError(
+            f"--data_dir={data_dir} is a category itself (it holds train/good); "
+            f"pass --data_dir={parent} --category={name}"
+        )
+    found = folder.categories(root)
+    if not found:
+        raise DataError(f"--data_dir={data_dir} holds no category: no sub-folder has train/good")
+    return found
+
+
+def resolve(dataset: str, data_dir: str | None, asked: Sequence[str]) -> tuple[str, ...]:
+    """The categories that are meant by `asked`, each once, in the order asked.
+
+    Args:
+        dataset: one of `DATASETS`.
+        data_dir: see `categories`.
+        asked: names of categories; none, or "all" among them, means all that there are.
+
+    Raises:
+        UsageError: a category that is not there, with the nearest names; also as `categories`.
+        DataError: a folder was asked for that is there and has no train/good; as `categories`.
+    """
+    known = categories(dataset, data_dir)
+    if not asked or "all" in asked:
+        return known
+    for name in asked:
+        if name in known:
+            continue
+        if dataset == "folder" and name and (_data_dir(dataset, data_dir) / name).is_dir():
+            raise DataError(f"{Path(data_dir, name)}: not a category, it has no train/good folder")
+        raise unknown_name("category", name, known)
+    return tuple(dict.fromkeys(asked))
+
+
+def read(
+    dataset: str,
+    data_dir: str | None,
+    category: str,
+    image_size: int,
+    channels: int,
+    seed: int,
+    on_bad_image: str = "error",
+    progress: Callable[[int], None] | None = None,
+) -> Split:
+    """Reads one category into memory; `validation` is empty, see `hold_out`.
+
+    Args:
+        dataset: one of `DATASETS`.
+        data_dir: see `categories`.
+        category: one of the names that `categories` returns.
+        image_size: side H = W of the images in the split, pixels.
+        channels: 1 for gray, 3 for RGB.
+        seed: draws the synthetic images; the other data sets do not use it.
+        on_bad_image: "error", or "skip" to list what cannot be used and go on.
+        progress: see `images.decode_all`.
+
+    Raises:
+        UsageError: as `resolve`.
+        DataError: a file or folder that cannot be used, named.
+    """
+    resolve(dataset, data_dir, [category])
+    if dataset == "synthetic":
+        return synthetic.read(category, image_size, channels, seed)
+    reader = folder if dataset == "folder" else _mvtec_ad()
+    root = _data_dir(dataset, data_dir)
+    return reader.read(root, category, image_size, channels, on_bad_image, progress)
+
+
+def hold_out(split: Split, fraction: float, seed: int) -> Split:
+    """Moves a part of the training images to `validation`, drawn once from the seed.
+
+    round(fraction * n) of the n images are moved, and at least one when fraction > 0; both parts
+    keep the order of their paths, so the draw depends on n, the fraction and the seed alone.
+
+    Raises:
+        UsageError: fraction is not in [0, 1).
+        DataError: too few images to have one for validation and one to train on.
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(f"--validation_fraction={fraction}: must be at least 0 and below 1")
+    if len(split.validation):
+        raise ValueError("the split already has validation images")
+    n = len(split.train)
+    count = max(1, round(fraction * n)) if fraction else 0
+    if n - count < 1:
+        raise DataError(
+            f"{split.category}: {n} training images, of which {count} would be held out for "
+            f"validation (--validation_fraction={fraction}); none is left to train on"
+        )
+    drawn = np.random.default_rng(seed).choice(n, count, replace=False)
+    held = np.isin(np.arange(n), drawn)
+    paths = np.array(split.train_paths, dtype=object)
+    return dataclasses.replace(
+        split,
+        train=split.train[~held],
+        train_paths=tuple(paths[~held]),
+        validation=split.train[held],
+        validation_paths=tuple(paths[held]),
+    )
+
+
+def fingerprint(split: Split) -> str:
+    """SHA-256 (hex) of all that scores depend on: paths, kinds, pixels and masks.
+
+    Training and validation images enter as one list in the order of their paths: the value does
+    not depend on how they were divided, nor on the data set's name.
+    """
+    digest = hashlib.sha256(repr((split.test.shape[1:], len(split.test))).encode())
+    learn = [*zip(split.train_paths, split.train, strict=True)]
+    learn += zip(split.validation_paths, split.validation, strict=True)
+    for path, pixels in sorted(learn, key=lambda pair: pair[0]):
+        digest.update(repr(path).encode())
+        digest.update(np.ascontiguousarray(pixels))
+    for path, kind, known, pixels, mask in zip(
+        split.test_paths, split.kinds, split.has_mask, split.test, split.masks, strict=True
+    ):
+        digest.update(repr((path, kind, bool(known))).encode())
+        digest.update(np.ascontiguousarray(pixels))
+        digest.update(np.ascontiguousarray(mask))
+    return digest.hexdigest()
+
+
+def summary(split: Split) -> str:
+    """What was found, on one screen: counts, masks, warnings, and the files left out with why."""
+    _, height, width, channels = split.train.shape
+    images = collections.Counter(split.kinds)
+    masks = collections.Counter(
+        kind for kind, known in zip(split.kinds, split.has_mask, strict=True) if known
+    )
+    lines = [
+        f"{split.category} ({split.dataset}), {height} x {width} pixels, "
+        + ("gray" if channels == 1 else f"{channels} channels"),
+        f"  train       {len(split.train):5d}",
+        f"  validation  {len(split.validation):5d}",
+        f"  test good   {images[GOOD]:5d}",
+        f"  test defect {split.labels.sum():5d}",
+    ]
+    for kind in sorted(set(images) - {GOOD}):
+        lines.append(f"    {kind}: {images[kind]}, with mask: {masks[kind]}")
+    lines += [f"  warning: {warning}" for warning in split.warnings]
+    if split.left_out:
+        lines.append(f"  left out: {len(split.left_out)}")
+        lines += [f"    {path}: {cause}" for path, cause in split.left_out[:_LEFT_OUT_SHOWN]]
+        more = len(split.left_out) - _LEFT_OUT_SHOWN
+        if more > 0:
+            lines.append(f"    ... and {more} more, see left_out.csv")
+    return "\n".join(lines)
+
+
+def _data_dir(dataset: str, data_dir: str | None) -> Path:
+    """The folder named by --data_dir, which has to be there."""
+    if not data_dir:
+        raise UsageError(f"--dataset={dataset} needs --data_dir, the folder that holds the images")
+    root = Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise UsageError(f"--data_dir={data_dir}: no such folder")
+    return root
+
+
+def _mvtec_ad() -> ModuleType:
+    """The only door to tensorflow_datasets: a run on a folder works where it is not installed."""
+    try:
+        from cae_jax.data import mvtec_ad
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--dataset=mvtec_ad needs the package {error.name}, which is not installed; "
+            "--dataset=folder reads the same images without it"
+        ) from error
+    return mvtec_ad

@@ -1,0 +1,1 @@
+"""How a model learns and scores: one file per method, each a record of pure functions."""

@@ -1,0 +1,88 @@
+"""An autoencoder learns to reconstruct good patches: the thesis's training (Sec. 4.1.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cae_jax import losses
+from cae_jax.types import Method, Metrics, Reconstruction, State, Variables
+
+
+def optimizer(
+    learning_rate: float, weight_decay: float, decoupled: bool = False
+) -> optax.GradientTransformation:
+    """Adam with L2 in the gradient, as PyTorch's Adam(weight_decay=...); or decoupled AdamW."""
+    if decoupled:
+        return optax.adamw(learning_rate, weight_decay=weight_decay)
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
+
+
+def autoencoder(
+    model: nn.Module, tx: optax.GradientTransformation, chunk_size: int | None = None
+) -> Method:
+    """Returns the method that trains `model` by `tx` on the mean squared error.
+
+    Args:
+      model: a module with `channels` and `patch_size`; `model(patches, train)` gives a
+        Reconstruction, whose aux may hold "penalty" [N], added to the loss of each patch.
+      tx: the optimiser.
+      chunk_size: the gradient of a batch is summed over chunks of this many patches, unrolled
+        inside the step, so that a chunk's activations stay in a CPU's cache; None takes the
+        batch at once. A model with batch statistics always sees its whole batch.
+    """
+
+    def init(key: jax.Array) -> State:
+        sample = jnp.zeros((1, model.patch_size, model.patch_size, model.channels))
+        variables = model.init(key, sample)
+        return State(jnp.zeros((), jnp.int32), key, variables, tx.init(variables["params"]))
+
+    def loss(params: Any, rest: Variables, patches: jax.Array) -> tuple[jax.Array, Variables]:
+        made, rest = model.apply(
+            {"params": params, **rest}, patches, train=True, mutable=list(rest)
+        )
+        return jnp.mean(_patch_loss(made, patches)), rest
+
+    def step(state: State, patches: jax.Array) -> tuple[State, Metrics]:
+        rest = {name: value for name, value in state.variables.items() if name != "params"}
+        params = state.variables["params"]
+        value, rest, gradient = _mean_gradient(loss, params, rest, _chunks(patches, rest))
+        updates, opt_state = tx.update(gradient, state.opt_state, params)
+        variables = {"params": optax.apply_updates(params, updates), **rest}
+        return State(state.step + 1, state.key, variables, opt_state), {"loss": value}
+
+    def _chunks(patches: jax.Array, rest: Variables) -> list[jax.Array]:
+        n = patches.shape[0]
+        size = n if rest or not chunk_size else min(chunk_size, n)
+        return [patches[i : i + size] for i in range(0, n, size)]
+
+    def reconstruct(variables: Variables, patches: jax.Array) -> Reconstruction:
+        return model.apply(variables, patches)
+
+    def evaluate(variables: Variables, patches: jax.Array) -> Metrics:
+        return {"loss": jnp.mean(_patch_loss(reconstruct(variables, patches), patches))}
+
+    return Method(init, step, evaluate, reconstruct)
+
+
+def _patch_loss(made: Reconstruction, patches: jax.Array) -> jax.Array:
+    return losses.l2(made.output, patches) + made.aux.get("penalty", 0.0)
+
+
+def _mean_gradient(
+    loss: Any, params: Any, rest: Variables, chunks: list[jax.Array]
+) -> tuple[jax.Array, Variables, Any]:
+    """The loss and its gradient over all chunks; each patch weighs the same."""
+    n = sum(chunk.shape[0] for chunk in chunks)
+    total, gradient = jnp.zeros(()), None
+    for chunk in chunks:
+        weight = chunk.shape[0] / n
+        (value, rest), grad = jax.value_and_grad(loss, has_aux=True)(params, rest, chunk)
+        grad = jax.tree.map(lambda g, w=weight: g * w, grad)
+        total += weight * value
+        gradient = grad if gradient is None else jax.tree.map(jnp.add, gradient, grad)
+    return total, rest, gradient

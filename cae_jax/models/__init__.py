@@ -1,0 +1,129 @@
+"""The architectures: one file per paper, found by discovery; a fork's own by its dotted name.
+
+A model is a Flax module class with fields `channels` and `patch_size` (and options of its own, with
+defaults), whose `model(patches, train=False)` maps [N, p, p, C] to a `types.Reconstruction` of the
+same shape. A built-in model is the class `Model` of its file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cae_jax.types import UsageError, unknown_name
+
+_PARTS = ("layers", "conv_transpose")  # what models are built from
+_OURS = ("channels", "patch_size", "parent", "name")  # fields that are no options of the model
+
+
+def names() -> tuple[str, ...]:
+    """Returns the built-in models."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if name not in _PARTS))
+
+
+def resolve(name: str) -> type[nn.Module]:
+    """Returns the class of a built-in model, or of a fork's `package.module` or `...:Name`.
+
+    Without `:Name` the module's class `Model` is meant, or the only Flax module it defines.
+
+    Raises:
+      UsageError: nothing of that name, or no Flax module.
+    """
+    if name in names():
+        return importlib.import_module(f"{__name__}.{name}").Model
+    path, _, attribute = name.partition(":")
+    if "." not in path and not attribute and not _importable(path):
+        raise unknown_name("model", name, names())
+    try:
+        module = importlib.import_module(path)
+    except Exception as error:  # importing a fork's file can raise anything
+        raise UsageError(f"--model={name}: cannot import {path}: {error}") from error
+    if attribute or hasattr(module, "Model"):
+        found = getattr(module, attribute or "Model", None)
+    else:
+        here = [c for _, c in inspect.getmembers(module, _is_model) if c.__module__ == path]
+        found = here[0] if len(here) == 1 else None
+    if not _is_model(found):
+        raise UsageError(
+            f"--model={name}: {path} has no Flax module {attribute or 'Model'!r}; "
+            "name it as package.module:Name"
+        )
+    return found
+
+
+def build(name: str, channels: int, patch_size: int, options: Mapping[str, str]) -> nn.Module:
+    """Returns the model, tried on abstract patches so that what cannot work says so at once.
+
+    Args:
+      name: see `resolve`.
+      channels: 1 or 3.
+      patch_size: p, in pixels.
+      options: the model's own fields by name, as text.
+
+    Raises:
+      UsageError: unknown name or option, a value of another type, or a patch size that the
+        model's strides do not divide.
+    """
+    cls = resolve(name)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in _OURS and f.init}
+    values = {}
+    for key, text in options.items():
+        if key not in fields:
+            raise unknown_name(f"option of {name}", key, fields)
+        values[key] = _parse(f"{name}: {key}", text, fields[key].default)
+    try:
+        model = cls(channels=channels, patch_size=patch_size, **values)
+    except TypeError as error:
+        raise UsageError(f"--model={name}: {error}") from error
+    patch = jax.ShapeDtypeStruct((1, patch_size, patch_size, channels), jnp.float32)
+    try:
+        made, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), patch)
+        shape = made.output.shape
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the module's own code raises at this size
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"--model={name} cannot take {patch_size}-pixel patches: {cause}"
+        ) from error
+    if shape != patch.shape:
+        raise UsageError(
+            f"--model={name} makes {shape[1:]} of a patch {patch.shape[1:]} (--patch_size, "
+            "--channels); an autoencoder must give back the shape it takes"
+        )
+    return model
+
+
+def _importable(path: str) -> bool:
+    try:
+        return importlib.util.find_spec(path) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _is_model(found: object) -> bool:
+    return inspect.isclass(found) and issubclass(found, nn.Module)
+
+
+def _parse(what: str, text: str, default: object) -> object:
+    """Reads an option's text as the type of its default."""
+    kind = type(default)
+    if kind is bool:
+        words = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() in words:
+            return words[text.lower()]
+    elif kind in (int, float, str):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise UsageError(f"{what} takes a {kind.__name__}, got {text!r}")

@@ -1,0 +1,96 @@
+"""The L2 convolutional autoencoder: the thesis's Table 4, after Bergmann et al. 2018.
+
+Table 4 prints paddings under which its own sizes do not come out. The reading here keeps every
+kernel, stride and width, and changes the padding column alone: SAME everywhere, Conv9 VALID. The
+decoder of the source paper (arXiv 1807.02011), the mirror of the encoder, is an option.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from cae_jax.models.layers import Row, Table
+from cae_jax.types import Reconstruction, UsageError, unknown_name
+
+_SWAPPED = "paddings of Conv8 and Conv9 are swapped in print: the source table has 1 and 0"
+_SHIFTED = "padding 1 is impossible: the kernel column slipped by one row; SAME gives the size"
+
+# fmt: off
+ENCODER = (
+    Row("Conv1", "conv",  32, 4, 2, (64, 64, 32), 1),
+    Row("Conv2", "conv",  32, 4, 2, (32, 32, 32), 1),
+    Row("Conv3", "conv",  32, 3, 1, (32, 32, 32), 1),
+    Row("Conv4", "conv",  64, 4, 2, (16, 16, 64), 1),
+    Row("Conv5", "conv",  64, 3, 1, (16, 16, 64), 1),
+    Row("Conv6", "conv", 128, 4, 2, (8, 8, 128), 1),
+    Row("Conv7", "conv",  64, 3, 1, (8, 8, 64), 1),
+    Row("Conv8", "conv",  32, 3, 1, (8, 8, 32), 0, note=_SWAPPED),
+    Row("Conv9", "conv", 100, 8, 1, (1, 1, 100), 1, padding="VALID", linear=True, note=_SWAPPED),
+)
+TABLE4 = (
+    Row("Deconv1", "deconv",  32, 3, 8, (8, 8, 32), 1,
+        note=_SHIFTED + "; only 9 of the 64 outputs touch a weight"),
+    Row("Deconv2", "deconv",  64, 3, 1, (8, 8, 64), 1),
+    Row("Deconv3", "deconv", 128, 4, 1, (8, 8, 128), 1, note=_SHIFTED),
+    Row("Deconv4", "deconv",  64, 3, 2, (16, 16, 64), 1, note=_SHIFTED),
+    Row("Deconv5", "deconv",  64, 4, 1, (16, 16, 64), 1, note=_SHIFTED),
+    Row("Deconv6", "deconv",  32, 3, 2, (32, 32, 32), 1, note=_SHIFTED),
+    Row("Deconv7", "deconv",  32, 4, 1, (32, 32, 32), 1, note=_SHIFTED),
+    Row("Deconv8", "deconv",  32, 4, 2, (64, 64, 32), 1),
+    Row("Deconv9", "deconv", None, 4, 2, (128, 128, 1), 1, linear=True),
+)
+# From a 1x1 map, 8x8 with stride 8 and SAME is the paper's 8x8 with stride 1 and no padding.
+MIRROR = (
+    Row("Deconv1", "deconv",  32, 8, 8),
+    Row("Deconv2", "deconv",  64, 3, 1),
+    Row("Deconv3", "deconv", 128, 3, 1),
+    Row("Deconv4", "deconv",  64, 4, 2),
+    Row("Deconv5", "deconv",  64, 3, 1),
+    Row("Deconv6", "deconv",  32, 4, 2),
+    Row("Deconv7", "deconv",  32, 3, 1),
+    Row("Deconv8", "deconv",  32, 4, 2),
+    Row("Deconv9", "deconv", None, 4, 2, linear=True),
+)
+# fmt: on
+DECODERS = {"table4": TABLE4, "mirror": MIRROR}
+
+
+def tables(patch_size: int, decoder: str = "table4") -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Returns the encoder's and the decoder's rows for a patch size.
+
+    The rows hold for any multiple of 16: the bottleneck, printed for an 8x8 map, spans the map.
+
+    Raises:
+      UsageError: a patch size that is no multiple of 16, or an unknown decoder.
+    """
+    if decoder not in DECODERS:
+        raise unknown_name("decoder", decoder, DECODERS)
+    if patch_size < 16 or patch_size % 16:
+        raise UsageError(f"bergmann takes patches of a multiple of 16 pixels, not {patch_size}")
+    side = patch_size // 16
+    first = DECODERS[decoder][0]
+    kernel = side if decoder == "mirror" else first.kernel
+    encoder = (*ENCODER[:-1], ENCODER[-1]._replace(kernel=side))
+    return encoder, (first._replace(kernel=kernel, stride=side), *DECODERS[decoder][1:])
+
+
+class Model(nn.Module):
+    """Table 4: 894,053 parameters; with the mirror decoder 1,048,549 (one channel, 128 px)."""
+
+    channels: int = 1
+    patch_size: int = 128
+    decoder: str = "table4"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Reconstruction:
+        """Patches [N, p, p, C] -> Reconstruction of the same shape, linear at latent and output."""
+        encoder, decoder = tables(self.patch_size, self.decoder)
+        leaky = functools.partial(nn.leaky_relu, negative_slope=0.2)
+        with jax.named_scope("encode"):
+            x = Table(encoder, self.channels, leaky, name="encoder")(x)
+        with jax.named_scope("decode"):
+            x = Table(decoder, self.channels, leaky, name="decoder")(x)
+        return Reconstruction(x, {})

@@ -1,0 +1,65 @@
+"""How far a long part is: a bar on a terminal, a log line now and then elsewhere."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts units of work on standard error; a context manager."""
+
+    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
+        """Starts at `done` of `total` units; `unit` in the plural, e.g. "images"."""
+        self._label, self._total, self._unit = label, total, unit
+        self._done = self._first = done
+        self._began = self._last_line = time.monotonic()
+        self._note = ""
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                desc=label, total=total, initial=done, unit=f" {unit}", dynamic_ncols=True
+            )
+
+    def update(self, n: int, note: str = "") -> None:
+        """Counts `n` more units; `note` is shown beside the count."""
+        self._done += n
+        self._note = note or self._note
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._note, refresh=False)
+            self._bar.update(n)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._line()
+
+    def _line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = (self._done - self._first) / max(self._last_line - self._began, 1e-9)
+        left = datetime.timedelta(seconds=round((self._total - self._done) / max(rate, 1e-9)))
+        words = [
+            f"{self._label}: {self._done}/{self._total} {self._unit}",
+            f"{rate:.3g} {self._unit}/s",
+            f"{left} left" if self._done < self._total else "done",
+        ]
+        print(", ".join([*words, *filter(None, [self._note])]), file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Progress:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves the bar, or a last line, behind."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._done > self._first:
+            self._line()

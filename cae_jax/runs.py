@@ -1,0 +1,255 @@
+"""The main job: for every category, read, train, score, write; each part goes on where it stopped.
+
+A workdir holds one cell per category, model and seed, WORKDIR/CATEGORY/MODEL/seed_N, and
+results.csv over all of them. A cell is finished when its metrics.json is there: it comes last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import pandas as pd
+
+from cae_jax import data, report, train
+from cae_jax.checkpoints import Checkpoints
+from cae_jax.config import Config
+from cae_jax.evaluation import Trained, write_evaluation
+from cae_jax.methods.autoencoder import autoencoder, optimizer
+from cae_jax.progress import Progress
+from cae_jax.types import DataError, Method, Split, State, UsageError
+
+# What may differ between two starts of the same run.
+_NOT_IDENTITY = ("workdir", "overwrite", "category")
+_PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+
+
+class Cell(NamedTuple):
+    """One category, model and seed of a workdir."""
+
+    folder: Path
+    config: Config  # its category is the cell's one
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Runs the main job; finished cells are not done again. Returns the workdir's results.
+
+    Raises:
+      UsageError: flags that cannot work, or a workdir with another run's results.
+      DataError: images that cannot be used.
+      CaeError: training diverged. What was finished before is written.
+    """
+    config = absolute(config)
+    config.check()
+    method = build_method(config)
+    names = data.resolve(config.dataset, config.data_dir, config.categories)
+    cells = [_cell(config, name) for name in names]
+    for cell in cells:
+        _claim(cell)
+    use_compilation_cache()
+    for cell in cells:
+        if (cell.folder / "metrics.json").exists():
+            _say(f"{cell.folder}: finished before")
+            continue
+        split = read_split(cell.config)
+        print(data.summary(split), flush=True)
+        _prepare(cell, split)
+        trained = _train(cell, method, split)
+        write_evaluation(cell.folder, cell.config, method, split, trained)
+        write_results(config.folder)
+    return write_results(config.folder)
+
+
+def evaluate(workdir: Path, data_dir: str = "") -> pd.DataFrame:
+    """Makes scores and all that follows again from the checkpoints in a workdir.
+
+    Args:
+      workdir: what `run` wrote.
+      data_dir: where the images are now; empty for where they were.
+
+    Raises:
+      UsageError: no run there.
+      DataError: a checkpoint or an image that cannot be read.
+    """
+    cells = find_cells(workdir)
+    use_compilation_cache()
+    for cell in cells:
+        config = dataclasses.replace(cell.config, data_dir=data_dir or cell.config.data_dir)
+        split = read_split(config)
+        before = json.loads((cell.folder / "versions.json").read_text())["data_fingerprint"]
+        if data.fingerprint(split) != before:
+            _say(f"{cell.folder}: warning: these are not the images of the training run")
+        method = build_method(config)
+        trained = load_trained(cell, method)
+        write_evaluation(cell.folder, config, method, split, trained)
+    return write_results(workdir)
+
+
+def absolute(config: Config) -> Config:
+    """Returns the config with a data_dir that holds from any working directory."""
+    if not config.data_dir:
+        return config
+    return dataclasses.replace(
+        config, data_dir=os.path.abspath(os.path.expanduser(config.data_dir))
+    )
+
+
+def build_method(config: Config) -> Method:
+    """Returns the config's model as a method; raises UsageError for what cannot work."""
+    tx = optimizer(config.learning_rate, config.weight_decay, config.decoupled_weight_decay)
+    return autoencoder(config.build_model(), tx, train.default_chunk_size())
+
+
+def read_split(config: Config) -> Split:
+    """Reads the config's one category and holds its validation images out."""
+    c = config
+    with Progress(f"read {c.category}", 0, "images") as bar:
+        split = data.read(
+            *(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed),
+            on_bad_image=c.on_bad_image,
+            progress=bar.update,
+        )
+    return data.hold_out(split, c.validation_fraction, c.seed)
+
+
+def find_cells(workdir: Path) -> list[Cell]:
+    """Returns the cells of a workdir, sorted; raises UsageError when there is none."""
+    cells = []
+    for path in sorted(workdir.glob("*/*/seed_*/flags.txt")):
+        config = Config.from_flagfile(path.read_text(), str(path))
+        cells.append(Cell(path.parent, dataclasses.replace(config, workdir=str(workdir))))
+    if not cells:
+        raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/MODEL/seed_N/flags.txt)")
+    return cells
+
+
+def fresh_state(method: Method, seed: int) -> State:
+    """Returns the state that training with `seed` starts from."""
+    # rbg: with threefry, compiling the initialisation takes several times longer on a CPU
+    return jax.jit(method.init)(jax.random.key(seed, impl="rbg"))
+
+
+def load_trained(cell: Cell, method: Method) -> Trained:
+    """Returns what a cell's last checkpoint holds; raises DataError for a run not trained out."""
+    with Checkpoints(cell.folder / "checkpoints") as checkpoints:
+        found = checkpoints.restore(fresh_state(method, cell.config.seed))
+    if found is None or found[0] < cell.config.epochs:
+        raise DataError(f"{cell.folder}: not trained to the end; run experiments.run again")
+    _, state, notes = found
+    return Trained(state.variables, notes["history"], notes["seconds"])
+
+
+def write_results(workdir: Path) -> pd.DataFrame:
+    """Writes results.csv over the finished cells of a workdir and returns it."""
+    rows = [json.loads(p.read_text()) for p in sorted(workdir.glob("*/*/seed_*/metrics.json"))]
+    table = report.results_table(rows)
+    report.write_csv(workdir / "results.csv", table)
+    return table
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder: a second start compiles nothing."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(base) / "cae_jax" / "xla"))
+
+
+def _cell(config: Config, category: str) -> Cell:
+    model = config.model.replace(":", ".")
+    folder = config.folder / category / model / f"seed_{config.seed}"
+    return Cell(folder, dataclasses.replace(config, category=category))
+
+
+def _claim(cell: Cell) -> None:
+    """Raises UsageError when the cell's folder holds another run; --overwrite clears it."""
+    path = cell.folder / "flags.txt"
+    if not path.exists():
+        return
+    if cell.config.overwrite:
+        shutil.rmtree(cell.folder)
+        return
+    before = Config.from_flagfile(path.read_text(), str(path))
+    for field in dataclasses.fields(Config):
+        was, now = getattr(before, field.name), getattr(cell.config, field.name)
+        if was != now and field.name not in _NOT_IDENTITY:
+            raise UsageError(
+                f"{cell.folder} holds a run with --{field.name}={was}, now {now}: "
+                "take another --workdir, or --overwrite"
+            )
+
+
+def _prepare(cell: Cell, split: Split) -> None:
+    """Writes what the run is before it starts; on a later start checks the images against it."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    fingerprint = data.fingerprint(split)
+    path = cell.folder / "versions.json"
+    if path.exists():
+        before = json.loads(path.read_text())["data_fingerprint"]
+        if before != fingerprint:
+            raise DataError(
+                f"{cell.folder}: the images changed since this run began "
+                f"(fingerprint {before[:12]}, now {fingerprint[:12]}); use --overwrite"
+            )
+    left_out = pd.DataFrame(split.left_out, columns=["path", "cause"])
+    report.write_csv(cell.folder / "left_out.csv", left_out)
+    report.write_json(
+        path,
+        {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
+            "device": jax.devices()[0].device_kind,
+            "seed": cell.config.seed,
+            "data_fingerprint": fingerprint,
+        },
+    )
+    report.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _train(cell: Cell, method: Method, split: Split) -> Trained:
+    """Trains from the last checkpoint on, saving after every epoch."""
+    c = cell.config
+    schedule = train.Schedule(
+        c.epochs, c.batch_size, c.num_patches, c.patch_size, c.seed, c.redraw_patches
+    )
+    with Checkpoints(cell.folder / "checkpoints") as checkpoints:
+        state = fresh_state(method, c.seed)
+        found = checkpoints.restore(state)
+        start = train.Progress(0, state, [], 0.0)
+        if found:
+            epoch, state, notes = found
+            start = train.Progress(epoch, state, notes["history"], notes["seconds"])
+            _say(f"{cell.folder}: goes on after epoch {epoch} of {c.epochs}")
+
+        def save(at: train.Progress) -> None:
+            notes = {"history": at.history, "seconds": at.seconds}
+            checkpoints.save(at.epoch, at.state, notes)
+
+        total = schedule.steps_per_epoch * c.epochs
+        done = schedule.steps_per_epoch * start.epoch
+        with Progress(f"train {c.category}", total * c.batch_size, "patches", done) as bar:
+
+            def on_step(step: int, loss: float) -> None:
+                epoch = -(-step // schedule.steps_per_epoch)
+                bar.update(c.batch_size, f"epoch {epoch}/{c.epochs}, loss {loss:.5f}")
+
+            end = train.fit(method, split.train, split.validation, schedule, start, on_step, save)
+    return Trained(end.state.variables, end.history, end.seconds)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The experiments: absl binaries, run as `python -m experiments.NAME`."""
