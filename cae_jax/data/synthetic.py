@@ -177,7 +177,7 @@ def _tablet(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
 
     x, y = rng.uniform(-0.22, 0.22), rng.uniform(-0.06, 0.06)
     if kind == "misplaced":
-        return clean, capsule(_change(rng, 0.035, 0.055))[1]
+        return clean, capsule(_change(rng, 0.05, 0.075))[1]
     if kind == "missing":
         side = rng.choice([-1, 1])
         bite = thing.blob(rng, x, side * 0.14, rng.uniform(0.07, 0.1))
@@ -200,7 +200,7 @@ def _washer(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
         notch = 0.03 * np.clip(4 * np.cos(4 * angle) - 3, 0, 1)
         body = thing.cover(np.maximum(radius - outer + notch, 0.13 - radius))
         bevel = 0.04 * np.cos((radius - 0.235) * 14)
-        return body, ground + body * (0.13 + bevel)
+        return body, ground + body * (0.14 + bevel)
 
     body, clean = ring(0.34)
     if kind == types.GOOD:
@@ -209,9 +209,9 @@ def _washer(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
     where = rng.uniform(0, 2 * np.pi)
     x, y = 0.235 * np.cos(where), 0.235 * np.sin(where)
     if kind == "bent":
-        turn = np.abs(np.angle(np.exp(1j * (angle - where)))) / rng.uniform(0.3, 0.45)
+        turn = np.abs(np.angle(np.exp(1j * (angle - where)))) / rng.uniform(0.45, 0.6)
         bump = np.where(turn < 1, np.cos(np.pi / 2 * np.minimum(turn, 1)) ** 2, 0)
-        return clean, ring(0.34 + _change(rng, 0.07, 0.095) * bump)[1]
+        return clean, ring(0.34 + _change(rng, 0.085, 0.115) * bump)[1]
     if kind == "missing":
         bite = thing.blob(rng, 1.4 * x, 1.4 * y, rng.uniform(0.08, 0.11))
         return clean, clean + bite * (ground - clean)
@@ -219,7 +219,8 @@ def _washer(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
         path = _wander(rng, x, y, rng.uniform(0, np.pi), rng.uniform(0.28, 0.42), 0.15)
         line = thing.stroke(path, rng.uniform(0.02, 0.028))
         return clean, clean + line * body * _change(rng, 0.32, 0.45)
-    dirt = thing.blob(rng, x * rng.uniform(0, 1.3), y, rng.uniform(0.045, 0.08))
+    reach = rng.uniform(0.3, 1.3)
+    dirt = thing.blob(rng, reach * x, reach * y, rng.uniform(0.045, 0.08))
     return clean, clean + dirt * _change(rng, 0.28, 0.4)
 
 

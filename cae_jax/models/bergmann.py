@@ -7,8 +7,6 @@ decoder of the source paper (arXiv 1807.02011), the mirror of the encoder, is an
 
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax
 
@@ -88,9 +86,8 @@ class Model(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> Reconstruction:
         """Patches [N, p, p, C] -> Reconstruction of the same shape, linear at latent and output."""
         encoder, decoder = tables(self.patch_size, self.decoder)
-        leaky = functools.partial(nn.leaky_relu, negative_slope=0.2)
         with jax.named_scope("encode"):
-            x = Table(encoder, self.channels, leaky, name="encoder")(x)
+            x = Table(encoder, self.channels, name="encoder")(x)
         with jax.named_scope("decode"):
-            x = Table(decoder, self.channels, leaky, name="decoder")(x)
+            x = Table(decoder, self.channels, name="decoder")(x)
         return Reconstruction(x, {})

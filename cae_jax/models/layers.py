@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from cae_jax.models.conv_transpose import conv_transpose
 
@@ -36,18 +36,37 @@ class Cost(NamedTuple):
     macs: int  # multiply-accumulates; a deconv's without the zeros of a dilated input
 
 
+def he_normal(slope: float, taps: float | None = None) -> nn.initializers.Initializer:
+    """Returns He et al.'s initialiser (arXiv 1502.01852, eq. 15): variance kept by a leaky ReLU.
+
+    Args:
+      slope: of the leaky ReLU that follows; 1 for none, 0 for a ReLU.
+      taps: weights per channel that meet in one output, where that is not the kernel's size.
+    """
+    scale = 2 / (1 + slope**2)
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        fan_in = (taps or math.prod(shape[:-2])) * shape[-2]
+        return jax.random.normal(key, shape, dtype) * math.sqrt(scale / fan_in)
+
+    return init
+
+
 class ConvTranspose(nn.Module):
     """`flax.linen.ConvTranspose` with SAME padding, by phases: same parameters, same numbers."""
 
     features: int
     kernel_size: tuple[int, int]
     strides: tuple[int, int]
+    slope: float = 1.0  # of the activation that follows, for the initial scale
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, Ci] -> [N, H * sh, W * sw, features]."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        # An output meets k / s taps per axis, not k: the others fall on the zeros between inputs.
+        taps = math.prod(max(1, k / s) for k, s in zip(self.kernel_size, self.strides, strict=True))
+        kernel = self.param("kernel", he_normal(self.slope, taps), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv_transpose(x, kernel, self.strides) + bias
 
@@ -57,7 +76,7 @@ class Table(nn.Module):
 
     rows: tuple[Row, ...]
     channels: int
-    activation: Callable[[jax.Array], jax.Array]
+    slope: float = 0.2  # of the leaky ReLU after every row that is not linear
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -65,23 +84,28 @@ class Table(nn.Module):
         for row in self.rows:
             x = self._apply_row(row, x)
             if row.op in ("conv", "deconv", "dense") and not row.linear:
-                x = self.activation(x)
+                x = nn.leaky_relu(x, self.slope)
         return x
 
     def _apply_row(self, row: Row, x: jax.Array) -> jax.Array:
         features = row.features or self.channels
         window, strides = (row.kernel, row.kernel), (row.stride, row.stride)
+        slope = 1.0 if row.linear else self.slope
+        init = he_normal(slope)
         match row.op:
             case "conv":
-                return nn.Conv(features, window, strides, row.padding, name=row.name)(x)
+                conv = nn.Conv(
+                    features, window, strides, row.padding, kernel_init=init, name=row.name
+                )
+                return conv(x)
             case "deconv":
-                return ConvTranspose(features, window, strides, name=row.name)(x)
+                return ConvTranspose(features, window, strides, slope, name=row.name)(x)
             case "max_pool":
                 return nn.max_pool(x, window, strides)
             case "flatten":
                 return x.reshape(x.shape[0], -1)
             case "dense":
-                return nn.Dense(features, name=row.name)(x)
+                return nn.Dense(features, kernel_init=init, name=row.name)(x)
             case "reshape":
                 return x.reshape(x.shape[0], 1, 1, features)
         raise ValueError(f"row {row.name}: unknown op {row.op!r}")
