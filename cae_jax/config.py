@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,10 @@ from cae_jax import data, models, patches
 from cae_jax.types import CaeError, UsageError, unknown_name
 
 PRESETS = Path(__file__).resolve().parent.parent / "experiments" / "presets"
+_FROM_TEXT = {"true": True, "false": False}
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+flags.disclaim_key_flags()  # they belong to the experiment that calls `define`: its --help
 
 
 def _flag(default: object, help_text: str, low: float | None = None, high: float | None = None):
@@ -58,8 +62,10 @@ class Config:
                 field.metadata["low"],
                 field.metadata["high"],
             )
-            below = low is not None and not value >= low
-            if below or (high is not None and not value <= high):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"--{field.name}={value}: must be a finite number")
+            below = low is not None and value < low
+            if below or (high is not None and value > high):
                 wanted = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise UsageError(f"--{field.name}={value}: must be {wanted}")
         if self.dataset not in data.DATASETS:
@@ -113,8 +119,8 @@ class Config:
                 raise UsageError(f"{where}: not a flag of this version: {line!r}")
             kind = type(fields[name].default)
             try:
-                values[name] = value == "true" if kind is bool else kind(value)
-            except ValueError as error:
+                values[name] = _FROM_TEXT[value] if kind is bool else kind(value)
+            except (ValueError, KeyError) as error:
                 raise UsageError(f"{where}: {line!r} is no {kind.__name__}") from error
         return cls(**values)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cae_jax import images, report, runs, score, thresholds
 from cae_jax.thresholds import Threshold
-from cae_jax.types import UsageError, Variables
+from cae_jax.types import DataError, UsageError, Variables
 
 
 class Verdict(NamedTuple):
@@ -88,10 +88,13 @@ def load(
     cell = fit[0]
     config = cell.config
     method = runs.build_method(config)
+    trained = runs.load_trained(cell, method)
     good, _, held_out = report.distances_of(report.read_scores(cell.folder / "scores.csv"))
+    if not len(held_out) and not len(good):
+        raise DataError(f"{cell.folder}: no good image but the training ones, so no threshold")
     source = thresholds.VALIDATION_GOOD if len(held_out) else thresholds.TEST_GOOD
     threshold = thresholds.from_good(held_out if len(held_out) else good, percent, source=source)
     call = score.scorer(
         method.reconstruct, config.patch_size, config.stride, score.default_chunk_size()
     )
-    return Detector(cell, runs.load_trained(cell, method).variables, threshold, call)
+    return Detector(cell, trained.variables, threshold, call)

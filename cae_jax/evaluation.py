@@ -138,7 +138,7 @@ def choose_examples(kinds: tuple[str, ...], distances: np.ndarray, n: int) -> li
     for i, name in enumerate(names):
         of_kind = np.flatnonzero(np.array(kinds) == name)
         of_kind = of_kind[np.argsort(distances[of_kind], kind="stable")]
-        share = (n - len(chosen)) // (len(names) - i)
+        share = -(-(n - len(chosen)) // (len(names) - i))  # rounded up: good images first
         picks = np.linspace(0, len(of_kind) - 1, min(share, len(of_kind)) + 2)[1:-1]
         chosen += [int(of_kind[round(pick)]) for pick in picks]
     return chosen

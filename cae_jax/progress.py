@@ -16,7 +16,7 @@ class Progress:
     """Counts units of work on standard error; a context manager."""
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
-        """Starts at `done` of `total` units; `unit` in the plural, e.g. "images"."""
+        """Starts at `done` of `total` units, 0 for an unknown total; `unit` in the plural."""
         self._label, self._total, self._unit = label, total, unit
         self._done = self._first = done
         self._began = self._last_line = time.monotonic()
@@ -24,7 +24,7 @@ class Progress:
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(
-                desc=label, total=total, initial=done, unit=f" {unit}", dynamic_ncols=True
+                desc=label, total=total or None, initial=done, unit=f" {unit}", dynamic_ncols=True
             )
 
     def update(self, n: int, note: str = "") -> None:
@@ -40,12 +40,12 @@ class Progress:
     def _line(self) -> None:
         self._last_line = time.monotonic()
         rate = (self._done - self._first) / max(self._last_line - self._began, 1e-9)
-        left = datetime.timedelta(seconds=round((self._total - self._done) / max(rate, 1e-9)))
-        words = [
-            f"{self._label}: {self._done}/{self._total} {self._unit}",
-            f"{rate:.3g} {self._unit}/s",
-            f"{left} left" if self._done < self._total else "done",
-        ]
+        count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
+        words = [f"{self._label}: {count} {self._unit}"]
+        words.append(f"{rate:.3g} {self._unit}/s" if rate < 100 else f"{rate:.0f} {self._unit}/s")
+        if self._total:
+            left = datetime.timedelta(seconds=round((self._total - self._done) / max(rate, 1e-9)))
+            words.append(f"{left} left" if self._done < self._total else "done")
         print(", ".join([*words, *filter(None, [self._note])]), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
@@ -60,6 +60,7 @@ class Progress:
     ) -> None:
         """Leaves the bar, or a last line, behind."""
         if self._bar is not None:
+            self._bar.leave = self._done > self._first
             self._bar.close()
         elif self._done > self._first:
             self._line()

@@ -7,6 +7,7 @@ results.csv over all of them. A cell is finished when its metrics.json is there:
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.metadata
 import json
 import os
@@ -82,13 +83,13 @@ def evaluate(workdir: Path, data_dir: str = "") -> pd.DataFrame:
     cells = find_cells(workdir)
     use_compilation_cache()
     for cell in cells:
+        method = build_method(cell.config)
+        trained = load_trained(cell, method)
         config = dataclasses.replace(cell.config, data_dir=data_dir or cell.config.data_dir)
         split = read_split(config)
         before = json.loads((cell.folder / "versions.json").read_text())["data_fingerprint"]
         if data.fingerprint(split) != before:
             _say(f"{cell.folder}: warning: these are not the images of the training run")
-        method = build_method(config)
-        trained = load_trained(cell, method)
         write_evaluation(cell.folder, config, method, split, trained)
     return write_results(workdir)
 
@@ -124,11 +125,16 @@ def find_cells(workdir: Path) -> list[Cell]:
     """Returns the cells of a workdir, sorted; raises UsageError when there is none."""
     cells = []
     for path in sorted(workdir.glob("*/*/seed_*/flags.txt")):
-        config = Config.from_flagfile(path.read_text(), str(path))
+        config = _read_flags(path)
         cells.append(Cell(path.parent, dataclasses.replace(config, workdir=str(workdir))))
     if not cells:
         raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/MODEL/seed_N/flags.txt)")
     return cells
+
+
+def _read_flags(path: Path) -> Config:
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # as write_whole writes
+    return Config.from_flagfile(text, str(path))
 
 
 def fresh_state(method: Method, seed: int) -> State:
@@ -170,12 +176,11 @@ def _cell(config: Config, category: str) -> Cell:
 def _claim(cell: Cell) -> None:
     """Raises UsageError when the cell's folder holds another run; --overwrite clears it."""
     path = cell.folder / "flags.txt"
+    if cell.config.overwrite and cell.folder.exists():
+        shutil.rmtree(cell.folder)
     if not path.exists():
         return
-    if cell.config.overwrite:
-        shutil.rmtree(cell.folder)
-        return
-    before = Config.from_flagfile(path.read_text(), str(path))
+    before = _read_flags(path)
     for field in dataclasses.fields(Config):
         was, now = getattr(before, field.name), getattr(cell.config, field.name)
         if was != now and field.name not in _NOT_IDENTITY:
@@ -197,6 +202,8 @@ def _prepare(cell: Cell, split: Split) -> None:
                 f"{cell.folder}: the images changed since this run began "
                 f"(fingerprint {before[:12]}, now {fingerprint[:12]}); use --overwrite"
             )
+    # First of all files: whatever else lies in a cell belongs to these flags.
+    report.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
     left_out = pd.DataFrame(split.left_out, columns=["path", "cause"])
     report.write_csv(cell.folder / "left_out.csv", left_out)
     report.write_json(
@@ -209,7 +216,6 @@ def _prepare(cell: Cell, split: Split) -> None:
             "data_fingerprint": fingerprint,
         },
     )
-    report.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
 
 
 def _installed(name: str) -> bool:
@@ -236,11 +242,12 @@ def _train(cell: Cell, method: Method, split: Split) -> Trained:
             _say(f"{cell.folder}: goes on after epoch {epoch} of {c.epochs}")
 
         def save(at: train.Progress) -> None:
+            _check_space(cell.folder, at.state)
             notes = {"history": at.history, "seconds": at.seconds}
             checkpoints.save(at.epoch, at.state, notes)
 
         total = schedule.steps_per_epoch * c.epochs
-        done = schedule.steps_per_epoch * start.epoch
+        done = schedule.steps_per_epoch * start.epoch * c.batch_size
         with Progress(f"train {c.category}", total * c.batch_size, "patches", done) as bar:
 
             def on_step(step: int, loss: float) -> None:
@@ -249,6 +256,13 @@ def _train(cell: Cell, method: Method, split: Split) -> Trained:
 
             end = train.fit(method, split.train, split.validation, schedule, start, on_step, save)
     return Trained(end.state.variables, end.history, end.seconds)
+
+
+def _check_space(folder: Path, state: State) -> None:
+    """Raises OSError where no checkpoint fits: orbax would fail in its threads, at length."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _say(message: str) -> None:

@@ -9,6 +9,7 @@ neither mean brightness nor contrast tells them apart.
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable
@@ -64,7 +65,7 @@ class _Canvas(NamedTuple):
     def stroke(self, points: _Points, width: float) -> np.ndarray:
         """Cover of a line through `points`, never so thin that it fades."""
         distance = np.full_like(self.x, np.inf)
-        for (ax, ay), (bx, by) in zip(points[:-1], points[1:], strict=True):
+        for (ax, ay), (bx, by) in itertools.pairwise(points):
             ux, uy = bx - ax, by - ay
             px, py = self.x - ax, self.y - ay
             along = np.clip((px * ux + py * uy) / (ux * ux + uy * uy), 0, 1)
@@ -116,7 +117,7 @@ def _grain(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
     elif kind == "spot":
         spot = thing.blob(rng, x, y, rng.uniform(0.05, 0.09))
         change = spot * _change(rng, 0.25, 0.4)
-    else:  # contamination: a splash of droplets
+    else:  # contamination, a splash of droplets
         sign, change = _change(rng, 0.3, 0.42), np.zeros_like(clean)
         for _ in range(rng.integers(5, 9)):
             dx, dy = rng.normal(0, 0.07, 2)
@@ -136,7 +137,7 @@ def _weave(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
     if kind == types.GOOD:
         return clean, clean
 
-    x, y = rng.uniform(-0.33, 0.33, 2)
+    x, y = rng.uniform(-0.22, 0.22, 2)
     if kind == "stain":
         stain = thing.blob(rng, x, y, rng.uniform(0.06, 0.105))
         return clean, clean + stain * _change(rng, 0.22, 0.35)
@@ -144,10 +145,10 @@ def _weave(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
         hole = thing.blob(rng, x, y, rng.uniform(0.045, 0.08))
         return clean, clean + hole * (rng.choice([0.05, 0.95]) - clean)
     if kind == "missing_thread":
-        row, half = (np.round(y / thread) + 0.5) * thread, rng.uniform(0.15, 0.28)
-        gap = thing.stroke([(x - half, row), (x + half, row)], 0.5 * thread)
+        row, half = (np.floor(y / thread) + 0.5) * thread, rng.uniform(0.15, 0.28)
+        gap = thing.stroke([(x - half, row), (x + half, row)], 0.4 * thread)
         return clean, clean + gap * (0.22 + over * 0.13 * warp**2 - clean)
-    # fold: a crease, one flank lit and the other in the shade
+    # A fold: one flank lit, the other in the shade.
     angle, half, width = rng.uniform(0, np.pi), rng.uniform(0.22, 0.32), rng.uniform(0.014, 0.02)
     c, s = np.cos(angle), np.sin(angle)
     along, across = c * (thing.x - x) + s * (thing.y - y), c * (thing.y - y) - s * (thing.x - x)
@@ -160,24 +161,25 @@ def _tablet(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
     thing = canvas.posed(rng, 0.02, 4, 0.03)
     half, ground = thing.cover(thing.x), 0.42
 
-    def capsule(slip: float) -> _Pair:
+    def capsule(slip: float) -> tuple[np.ndarray, np.ndarray]:
+        """Cover and picture, the right half slipped along y."""
         right = thing._replace(y=thing.y + slip * (half - 1))
         distance = np.hypot(np.maximum(np.abs(thing.x) - 0.18, 0), right.y) - 0.15
         body = thing.cover(distance)
         letter = [[(0.1, -0.05), (0.2, -0.05)], [(0.15, -0.05), (0.15, 0.05)]]
         printed = np.maximum(*(right.stroke(line, 0.02) for line in letter))
-        dome = 0.08 * np.clip(-distance / 0.15, 0, 1)
+        dome = 0.05 * np.clip(-distance / 0.15, 0, 1)
         seam = 0.1 * thing.stroke([(0, -0.3), (0, 0.3)], 0.016)
-        surface = 0.52 + 0.1 * half + dome - seam - 0.15 * printed
+        surface = 0.54 + 0.1 * half + dome - seam - 0.15 * printed
         return body, ground + body * (surface - ground)
 
-    body, clean = capsule(0)
+    body, clean = capsule(slip=0)
     if kind == types.GOOD:
         return clean, clean
 
     x, y = rng.uniform(-0.22, 0.22), rng.uniform(-0.06, 0.06)
     if kind == "misplaced":
-        return clean, capsule(_change(rng, 0.05, 0.075))[1]
+        return clean, capsule(slip=_change(rng, 0.05, 0.075))[1]
     if kind == "missing":
         side = rng.choice([-1, 1])
         bite = thing.blob(rng, x, side * 0.14, rng.uniform(0.07, 0.1))
@@ -196,13 +198,14 @@ def _washer(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
     radius, angle = np.hypot(thing.x, thing.y), np.arctan2(thing.y, thing.x)
     ground = 0.4
 
-    def ring(outer: float | np.ndarray) -> _Pair:
+    def ring(outer: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cover and picture of a ring of this outer radius."""
         notch = 0.03 * np.clip(4 * np.cos(4 * angle) - 3, 0, 1)
         body = thing.cover(np.maximum(radius - outer + notch, 0.13 - radius))
         bevel = 0.04 * np.cos((radius - 0.235) * 14)
         return body, ground + body * (0.14 + bevel)
 
-    body, clean = ring(0.34)
+    body, clean = ring(outer=0.34)
     if kind == types.GOOD:
         return clean, clean
 
@@ -211,7 +214,7 @@ def _washer(rng: np.random.Generator, canvas: _Canvas, kind: str) -> _Pair:
     if kind == "bent":
         turn = np.abs(np.angle(np.exp(1j * (angle - where)))) / rng.uniform(0.45, 0.6)
         bump = np.where(turn < 1, np.cos(np.pi / 2 * np.minimum(turn, 1)) ** 2, 0)
-        return clean, ring(0.34 + _change(rng, 0.085, 0.115) * bump)[1]
+        return clean, ring(outer=0.34 + _change(rng, 0.085, 0.115) * bump)[1]
     if kind == "missing":
         bite = thing.blob(rng, 1.4 * x, 1.4 * y, rng.uniform(0.08, 0.11))
         return clean, clean + bite * (ground - clean)
@@ -373,6 +376,7 @@ def write(
     for what `read` refuses.
     """
     categories = tuple(categories)
+    _check(image_size, channels, seed)
     for category in categories:
         kinds(category)
         folder = root / category

@@ -16,12 +16,13 @@ class Row(NamedTuple):
     """One row of a printed table, and how it is read where print and arithmetic disagree."""
 
     name: str
-    op: str  # conv, deconv, max_pool, flatten, dense, reshape
+    op: str  # conv, deconv, max_pool, flatten, dense, reshape, memory
     features: int | None  # None: the channels of the image, which the tables print as 1
-    kernel: int = 0
+    kernel: int = 0  # of a memory: its items
     stride: int = 1
     printed: tuple[int, ...] = ()  # output size, as the table prints it
     printed_padding: int | None = None
+    printed_stride: int | None = None  # where it is not `stride`
     padding: str = "SAME"
     linear: bool = False  # no activation: the latent and the output
     note: str = ""  # why the reading differs from the print
@@ -72,19 +73,24 @@ class ConvTranspose(nn.Module):
 
 
 class Table(nn.Module):
-    """The layers of a table's rows, one after the other; parameters carry the rows' names."""
+    """The layers of a table's rows, one after the other; parameters carry the rows' names.
+
+    After every row that is not linear comes a block's rest: "leaky", a leaky ReLU; "norm_leaky",
+    batch norm before it; "relu_norm_relu", Oh and Yun's ReLU, batch norm without scale, ReLU.
+    """
 
     rows: tuple[Row, ...]
     channels: int
-    slope: float = 0.2  # of the leaky ReLU after every row that is not linear
+    block: str = "leaky"
+    slope: float = 0.2
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, H, W, C] -> what the last row leaves."""
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """[N, H, W, C] -> what the last row leaves; `train` lets batch statistics move."""
         for row in self.rows:
             x = self._apply_row(row, x)
             if row.op in ("conv", "deconv", "dense") and not row.linear:
-                x = nn.leaky_relu(x, self.slope)
+                x = self._activate(row, x, train)
         return x
 
     def _apply_row(self, row: Row, x: jax.Array) -> jax.Array:
@@ -110,6 +116,21 @@ class Table(nn.Module):
                 return x.reshape(x.shape[0], 1, 1, features)
         raise ValueError(f"row {row.name}: unknown op {row.op!r}")
 
+    def _activate(self, row: Row, x: jax.Array, train: bool) -> jax.Array:
+        name = f"{row.name}_norm"
+        match self.block:
+            case "leaky":
+                return nn.leaky_relu(x, self.slope)
+            case "norm_leaky":
+                x = nn.BatchNorm(use_running_average=not train, name=name)(x)
+                return nn.leaky_relu(x, self.slope)
+            case "relu_norm_relu":  # the defaults of tf.contrib.layers, which the authors used
+                norm = nn.BatchNorm(
+                    not train, momentum=0.999, epsilon=1e-3, use_scale=False, name=name
+                )
+                return nn.relu(norm(nn.relu(x)))
+        raise ValueError(f"unknown block {self.block!r}")
+
 
 def costs(rows: tuple[Row, ...], shape: tuple[int, ...], channels: int) -> list[Cost]:
     """Returns every row's output size, parameters and multiply-accumulates for one patch.
@@ -128,6 +149,9 @@ def costs(rows: tuple[Row, ...], shape: tuple[int, ...], channels: int) -> list[
             places = shape if row.op == "deconv" else output
             parameters = weights + output[-1]
             macs = weights * (places[0] * places[1] if row.op != "dense" else 1)
+        elif row.op == "memory":
+            parameters = row.kernel * shape[-1]
+            macs = 2 * parameters * shape[0] * shape[1]  # addressing, and the mean of items
         found.append(Cost(row, output, parameters, macs))
         shape = output
     return found
@@ -135,6 +159,8 @@ def costs(rows: tuple[Row, ...], shape: tuple[int, ...], channels: int) -> list[
 
 def _output_shape(row: Row, shape: tuple[int, ...], features: int) -> tuple[int, ...]:
     match row.op:
+        case "memory":
+            return shape
         case "flatten":
             return (math.prod(shape),)
         case "dense":
