@@ -25,7 +25,8 @@ class Checkpoints:
     def save(self, epoch: int, state: State, notes: dict[str, Any]) -> None:
         """Saves after `epoch` epochs, in the background; `notes` is JSON (the history, seconds)."""
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)
+            state=ocp.args.StandardSave(state),
+            notes=ocp.args.JsonSave({"notes": notes, "shapes": _shapes(state)}),
         )
         if not self._manager.save(epoch, args=items):
             raise DataError(f"{self._folder}: epoch {epoch} is there already, nothing was saved")
@@ -42,18 +43,23 @@ class Checkpoints:
         epoch = self._manager.latest_step()
         if epoch is None:
             return None
+        step = self._folder / str(epoch)
+        found = self._read(step, notes=ocp.args.JsonRestore())["notes"]
+        # Before the arrays: orbax's own threads leave a trail of exceptions over a wrong shape.
+        for name in sorted(found["shapes"].keys() | (wanted := _shapes(template)).keys()):
+            was, now = found["shapes"].get(name, "absent"), wanted.get(name, "absent")
+            if was != now:
+                raise DataError(f"{step}: checkpoint of another model: {name} is {was}, not {now}")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), notes=ocp.args.JsonRestore()
-        )
+        state = self._read(step, state=ocp.args.StandardRestore(target))["state"]
+        return epoch, State(*state), found["notes"]
+
+    def _read(self, step: pathlib.Path, **items: Any) -> Any:
         try:
-            found = self._manager.restore(epoch, args=items)
-        except Exception as error:  # orbax raises whatever its layers raise, see its issue tracker
+            return self._manager.restore(int(step.name), args=ocp.args.Composite(**items))
+        except Exception as error:  # orbax raises whatever its layers raise
             cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(
-                f"{self._folder / str(epoch)}: checkpoint unreadable: {cause}"
-            ) from error
-        return epoch, State(*found["state"]), found["notes"]
+            raise DataError(f"{step}: checkpoint unreadable: {cause}") from error
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -67,3 +73,9 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         """Closes."""
         self.close()
+
+
+def _shapes(state: State) -> dict[str, str]:
+    """What a state is made of, e.g. {".variables['params']['kernel']": "float32[3, 3, 1, 8]"}."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}

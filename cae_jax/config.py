@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -99,7 +100,7 @@ class Config:
                 raise UsageError(f"--model_options={self.model_options}: expected name=value")
         return {name.strip(): value.strip() for name, _, value in pairs}
 
-    def build_model(self):
+    def build_model(self) -> Any:  # a flax.linen.Module: flax stays in models and methods
         """Returns the Flax module; raises UsageError, see `models.build`."""
         return models.build(self.model, self.channels, self.patch_size, self.options())
 
@@ -129,6 +130,11 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def names() -> tuple[str, ...]:
+    """Returns the flags' names."""
+    return tuple(field.name for field in dataclasses.fields(Config))
+
+
 def define(names: Sequence[str] | None = None) -> None:
     """Defines the flags named, or all of `Config`, with absl."""
     makers = {
@@ -143,8 +149,11 @@ def define(names: Sequence[str] | None = None) -> None:
 
 
 def from_flags() -> Config:
-    """Returns the record of the parsed flags, checked; raises UsageError."""
-    config = Config(**{f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(Config)})
+    """Returns the record of the parsed flags, checked; raises UsageError.
+
+    A flag that the experiment did not define keeps its default.
+    """
+    config = Config(**{name: flags.FLAGS[name].value for name in names() if name in flags.FLAGS})
     config.check()
     return config
 

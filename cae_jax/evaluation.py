@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 
-from cae_jax import data, patches, plots, report, score, thresholds
+from cae_jax import baselines, data, metrics, patches, plots, report, score, thresholds
 from cae_jax.config import Config
 from cae_jax.progress import Progress
 from cae_jax.types import GOOD, CaeError, Method, Scores, Split, Variables
@@ -26,7 +28,12 @@ class Trained(NamedTuple):
 
 
 def write_evaluation(
-    folder: Path, config: Config, method: Method, split: Split, trained: Trained
+    folder: Path,
+    config: Config,
+    method: Method,
+    split: Split,
+    trained: Trained,
+    bars: Callable[..., Progress] = Progress,
 ) -> None:
     """Scores a split and writes everything that follows; metrics.json, the mark of a finished
     cell, is taken away first and comes back last.
@@ -40,7 +47,9 @@ def write_evaluation(
         method.reconstruct, config.patch_size, config.stride, score.default_chunk_size()
     )
     validation, test = (
-        _score(call, trained, images, f"score {config.category} {name}")
+        _score(
+            call, trained, images, bars(f"score {config.category} {name}", len(images), "images")
+        )
         for name, images in (("validation", split.validation), ("test", split.test))
     )
     frame = _frame(split, validation, test)
@@ -57,19 +66,25 @@ def write_evaluation(
         "model": config.model,
         "seed": config.seed,
         "epochs": config.epochs,
+        "num_patches": config.num_patches,
+        "batch_size": config.batch_size,
+        "learning_rate": config.learning_rate,
         "n_train": len(split.train),
         **report.evaluate(frame),
+        "trivial_auroc": _trivial_auroc(split),
         "ms_per_image": milliseconds,
         "ms_per_patch": milliseconds / n_patches,
         "train_seconds": trained.seconds,
         "data_fingerprint": data.fingerprint(split),
         "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
     }
+    _warn(config, found)
     report.write_json(folder / "metrics.json", found)
 
 
-def _score(call: score.Scorer, trained: Trained, images: np.ndarray, label: str) -> Scores:
-    with Progress(label, len(images), "images") as bar:
+def _score(call: score.Scorer, trained: Trained, images: np.ndarray, bar: Progress) -> Scores:
+    with bar:
         batch = score.default_batch_size()
         return score.score_all(call, trained.variables, images, batch, bar.update)
 
@@ -129,6 +144,19 @@ def _plot(
         titles,
         float(np.quantile(normal, 0.999)),
     )
+
+
+def _trivial_auroc(split: Split) -> dict[str, float]:
+    scores = baselines.trivial_scores(split.train, split.test)
+    return {name: metrics.image_auroc(split.labels, values) for name, values in scores.items()}
+
+
+def _warn(config: Config, found: Mapping[str, Any]) -> None:
+    """Says when a model is no better than chance or than a trivial score."""
+    flag = baselines.flag(found["image_auroc"], found["trivial_auroc"])
+    if flag:
+        name = f"{config.category}, {config.model}, seed {config.seed}"
+        print(f"warning: {name}: AUROC {found['image_auroc']:.3f}: {flag}", file=sys.stderr)
 
 
 def choose_examples(kinds: tuple[str, ...], distances: np.ndarray, n: int) -> list[int]:

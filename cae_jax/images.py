@@ -78,10 +78,7 @@ def decode(
     _check_channels(channels)
     with _opened(source, name) as image:
         image, full = _upright_pixels(image, color=channels == 3)
-        bands = [band.convert("F") for band in image.split()]
-        if height_width is not None:
-            bands = [_resized(band, height_width, Image.Resampling.BILINEAR) for band in bands]
-        pixels = np.stack(bands, axis=-1)
+        pixels = _stacked([band.convert("F") for band in image.split()], height_width)
         pixels /= np.float32(full)
     return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
@@ -89,18 +86,11 @@ def decode(
 def from_array(array: np.ndarray, image_size: Size | None, channels: int) -> np.ndarray:
     """Returns an array as `decode` returns a file: float32 [H, W, channels] in [0, 1].
 
-    Args:
-      array: [H, W], [H, W, 1] or [H, W, 3]; uint8, uint16, or float in [0, 1].
-      image_size: as in `decode`.
-      channels: as in `decode`; luma of float and 16-bit color is not rounded.
-
-    Raises:
-      DataError: another shape or type, or floats outside [0, 1].
+    The array is [H, W], [H, W, 1] or [H, W, 3]: uint8, uint16, or float in [0, 1]; luma of float
+    and 16-bit color is not rounded. Raises DataError for anything else.
     """
-    height_width = _height_width(image_size)
     _check_channels(channels)
-    if array.ndim == 2:
-        array = array[..., None]
+    array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
         raise DataError(f"an image array must be [H, W], [H, W, 1 or 3], got {array.shape}")
     full = {"uint8": 255.0, "uint16": 65535.0}.get(str(array.dtype), 1.0)
@@ -112,10 +102,8 @@ def from_array(array: np.ndarray, image_size: Size | None, channels: int) -> np.
     _check_unit_range(pixels)
     if pixels.shape[-1] == 3 and channels == 1:
         pixels = pixels @ np.array(_LUMA, np.float32)[:, None]
-    if height_width is not None:
-        bands = [Image.fromarray(pixels[..., i]) for i in range(pixels.shape[-1])]
-        bands = [_resized(band, height_width, Image.Resampling.BILINEAR) for band in bands]
-        pixels = np.stack(bands, axis=-1)
+    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)]
+    pixels = _stacked(bands, _height_width(image_size))
     return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
 
@@ -402,7 +390,11 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def _resized(
-    image: Image.Image, height_width: tuple[int, int], resampling: Image.Resampling
-) -> Image.Image:
-    return image.resize(height_width[::-1], resampling)
+def _stacked(bands: list[Image.Image], height_width: tuple[int, int] | None) -> np.ndarray:
+    if height_width is not None:
+        bands = [_resized(band, height_width, Image.Resampling.BILINEAR) for band in bands]
+    return np.stack(bands, axis=-1)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    return image.resize(size[::-1], how)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -193,6 +194,40 @@ def plot_gallery(
     bar.locator = MaxNLocator(4)
     bar.set_label("squared difference,\n0..255 scale", fontsize=7)
     bar_axes.tick_params(labelsize=7)
+    _save(figure, path)
+
+
+def plot_reproduction(path: str | os.PathLike[str], table: pd.DataFrame, title: str = "") -> None:
+    """Draws the mean of good and defect accuracy per category, ours and the thesis's.
+
+    `table` is one of `thesis.tables11_14`: a panel per model, a full dot for ours with the spread
+    over seeds, an empty one for the thesis, a cross for the CVPR 2019 paper. Raises DataError where
+    the file cannot be written.
+    """
+    models = list(dict.fromkeys(table["model"]))
+    names = list(dict.fromkeys(table["category"]))[::-1]
+    size = (2.2 + 2.1 * len(models), 1.4 + 0.3 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for ax, model in zip(panels, models, strict=True):
+        rows = table[table["model"] == model].set_index("category").reindex(names)
+        height = np.arange(len(names))
+        spread = np.hypot(rows["good_accuracy_spread"], rows["defect_accuracy_spread"]) / 2
+        mean = (rows["good_accuracy"] + rows["defect_accuracy"]) / 2
+        ax.errorbar(mean, height, xerr=spread.fillna(0), fmt="o", color=GOOD, label="ours")
+        for who, mark, label in (("thesis", "o", "thesis"), ("paper", "x", "CVPR 2019")):
+            theirs = (rows[f"{who}_good_accuracy"] + rows[f"{who}_defect_accuracy"]) / 2
+            style = {"facecolors": "none"} if mark == "o" else {}
+            color = {"edgecolors": DEFECTIVE} if mark == "o" else {"color": INK}
+            ax.scatter(theirs, height, marker=mark, label=label, **color, **style)
+        ax.axvline(0.5, color="#E5E5E5", zorder=0)
+        ax.set(xlim=(0, 1.03), ylim=(-0.6, len(names) - 0.4), xlabel="mean accuracy")
+        ax.set_title(_printable(model, 24), fontsize=10, parse_math=False)
+        ax.set_yticks(height, [_printable(name, 24) for name in names], parse_math=False)
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    if title:
+        figure.suptitle(_printable(title, 64), fontsize=10, parse_math=False)
     _save(figure, path)
 
 

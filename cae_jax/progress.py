@@ -37,6 +37,12 @@ class Progress:
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._line()
 
+    def grow(self, n: int) -> None:
+        """Adds `n` units to the total: work that was not known at the start."""
+        self._total += n
+        if self._bar is not None:
+            self._bar.total = self._total
+
     def _line(self) -> None:
         self._last_line = time.monotonic()
         rate = (self._done - self._first) / max(self._last_line - self._began, 1e-9)

@@ -177,6 +177,8 @@ def evaluate(frame: pd.DataFrame) -> dict[str, Any]:
         "n_good": good.size,
         "n_defective": defective.size,
         "n_validation": validation.size,
+        "median_distance_good": np.median(good) if good.size else math.nan,
+        "median_distance_defective": np.median(defective) if defective.size else math.nan,
         **dict.fromkeys(_ACCURACIES, math.nan),
         "operating_points": [],
     }

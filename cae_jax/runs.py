@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,11 @@ class Cell(NamedTuple):
     folder: Path
     config: Config  # its category is the cell's one
 
+    @property
+    def finished(self) -> bool:
+        """Whether all its files are written."""
+        return (self.folder / "metrics.json").exists()
+
 
 def run(config: Config) -> pd.DataFrame:
     """Runs the main job; finished cells are not done again. Returns the workdir's results.
@@ -52,21 +58,38 @@ def run(config: Config) -> pd.DataFrame:
     config.check()
     method = build_method(config)
     names = data.resolve(config.dataset, config.data_dir, config.categories)
-    cells = [_cell(config, name) for name in names]
+    cells = [make_cell(config, name) for name in names]
     for cell in cells:
-        _claim(cell)
+        claim(cell)
     use_compilation_cache()
     for cell in cells:
-        if (cell.folder / "metrics.json").exists():
+        if cell.finished:
             _say(f"{cell.folder}: finished before")
             continue
-        split = read_split(cell.config)
-        print(data.summary(split), flush=True)
-        _prepare(cell, split)
-        trained = _train(cell, method, split)
-        write_evaluation(cell.folder, cell.config, method, split, trained)
+        run_cell(cell, method, summary=True)
         write_results(config.folder)
     return write_results(config.folder)
+
+
+def run_cell(
+    cell: Cell, method: Method, bars: Callable[..., Progress] = Progress, summary: bool = False
+) -> None:
+    """Reads, trains and judges one cell, from its last checkpoint on.
+
+    Args:
+      cell: what and where; its folder is claimed, see `claim`.
+      method: of the cell's config.
+      bars: makes what shows the progress of each part, as `Progress` does.
+      summary: print what was found in the category's folder.
+
+    Raises what `run` raises.
+    """
+    split = read_split(cell.config, bars)
+    if summary:
+        print(data.summary(split), flush=True)
+    _prepare(cell, split)
+    trained = _train(cell, method, split, bars)
+    write_evaluation(cell.folder, cell.config, method, split, trained, bars)
 
 
 def evaluate(workdir: Path, data_dir: str = "") -> pd.DataFrame:
@@ -109,10 +132,10 @@ def build_method(config: Config) -> Method:
     return autoencoder(config.build_model(), tx, train.default_chunk_size())
 
 
-def read_split(config: Config) -> Split:
+def read_split(config: Config, bars: Callable[..., Progress] = Progress) -> Split:
     """Reads the config's one category and holds its validation images out."""
     c = config
-    with Progress(f"read {c.category}", 0, "images") as bar:
+    with bars(f"read {c.category}", 0, "images") as bar:
         split = data.read(
             *(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed),
             on_bad_image=c.on_bad_image,
@@ -167,13 +190,14 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(Path(base) / "cae_jax" / "xla"))
 
 
-def _cell(config: Config, category: str) -> Cell:
+def make_cell(config: Config, category: str) -> Cell:
+    """Returns the cell of a category in the config's workdir."""
     model = config.model.replace(":", ".")
     folder = config.folder / category / model / f"seed_{config.seed}"
     return Cell(folder, dataclasses.replace(config, category=category))
 
 
-def _claim(cell: Cell) -> None:
+def claim(cell: Cell) -> None:
     """Raises UsageError when the cell's folder holds another run; --overwrite clears it."""
     path = cell.folder / "flags.txt"
     if cell.config.overwrite and cell.folder.exists():
@@ -226,7 +250,7 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _train(cell: Cell, method: Method, split: Split) -> Trained:
+def _train(cell: Cell, method: Method, split: Split, bars: Callable[..., Progress]) -> Trained:
     """Trains from the last checkpoint on, saving after every epoch."""
     c = cell.config
     schedule = train.Schedule(
@@ -248,7 +272,7 @@ def _train(cell: Cell, method: Method, split: Split) -> Trained:
 
         total = schedule.steps_per_epoch * c.epochs
         done = schedule.steps_per_epoch * start.epoch * c.batch_size
-        with Progress(f"train {c.category}", total * c.batch_size, "patches", done) as bar:
+        with bars(f"train {c.category}", total * c.batch_size, "patches", done) as bar:
 
             def on_step(step: int, loss: float) -> None:
                 epoch = -(-step // schedule.steps_per_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -28,10 +29,13 @@ def default_batch_size() -> int:
     return 1 if jax.default_backend() == "cpu" else 32
 
 
+@functools.lru_cache
 def scorer(
     reconstruct: Reconstruct, patch_size: int, stride: int, chunk_size: int | None = None
 ) -> Scorer:
     """Returns the jitted function (variables, images) -> Scores, compiled once per shape.
+
+    The same arguments give the same function, so that runs share what they compile.
 
     Args:
       reconstruct: a method's; patches [N, p, p, C] -> Reconstruction.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -123,6 +124,7 @@ def fit(
             "epoch": epoch,
             "loss": float(np.mean(losses)),
             "validation_loss": float(np.mean(values)) if values else math.nan,
+            **{name: float(value) for name, value in metrics.items() if name != "loss"},
         }
         seconds = progress.seconds + time.perf_counter() - began
         progress = Progress(epoch, state, [*progress.history, row], seconds)
@@ -130,9 +132,10 @@ def fit(
     return progress
 
 
+@functools.lru_cache
 def compile_steps(method: Method, patch_size: int) -> tuple[Callable, Callable]:
     """Returns the jitted (state, images, where) -> (state, metrics), whose state is donated, and
-    the jitted (variables, images, where) -> metrics."""
+    the jitted (variables, images, where) -> metrics; kept, so that runs share what they compile."""
 
     def train_step(state: State, images: jax.Array, where: jax.Array) -> tuple[State, Metrics]:
         return method.step(state, crop(images, where, patch_size))

@@ -90,7 +90,9 @@ class Reconstruction(NamedTuple):
     """What a model makes of patches: the output, and what it says about itself."""
 
     output: jax.Array  # float32 [N, p, p, C], the scale of the input
-    aux: dict[str, jax.Array]  # e.g. the addressing weights of a memory; {} for most models
+    # "penalty" [N] is added to the loss of each patch; "..._used", bool [N, K], says which of K
+    # parts a patch made use of, and metrics count those used by any patch; {} for most models
+    aux: dict[str, jax.Array]
 
 
 class Method(NamedTuple):

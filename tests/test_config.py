@@ -164,7 +164,9 @@ def test_only_the_flags_asked_for_are_defined(absl_flags):
 def test_presets_work_and_open_with_their_command(absl_flags, name):
     path = config.PRESETS / name
     assert path.read_text().startswith("#")
-    assert "python -m experiments.run" in path.read_text().split("--dataset")[0]
+    command = path.read_text().partition("python -m experiments.")[2].split()[0]
+    if command != "run":
+        pytest.skip(f"of experiments.{command}, which has flags of its own")
     config.define()
     absl_flags(["program", f"--flagfile={path}"])
     read = config.from_flags()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -41,19 +42,19 @@ def autoencoder(
         variables = model.init(key, sample)
         return State(jnp.zeros((), jnp.int32), key, variables, tx.init(variables["params"]))
 
-    def loss(params: Any, rest: Variables, patches: jax.Array) -> tuple[jax.Array, Variables]:
+    def loss(params: Any, rest: Variables, patches: jax.Array) -> tuple[jax.Array, Any]:
         made, rest = model.apply(
             {"params": params, **rest}, patches, train=True, mutable=list(rest)
         )
-        return jnp.mean(_patch_loss(made, patches)), rest
+        return jnp.mean(_patch_loss(made, patches)), (rest, _used(made))
 
     def step(state: State, patches: jax.Array) -> tuple[State, Metrics]:
         rest = {name: value for name, value in state.variables.items() if name != "params"}
         params = state.variables["params"]
-        value, rest, gradient = _mean_gradient(loss, params, rest, _chunks(patches, rest))
+        value, rest, used, gradient = _mean_gradient(loss, params, rest, _chunks(patches, rest))
         updates, opt_state = tx.update(gradient, state.opt_state, params)
         variables = {"params": optax.apply_updates(params, updates), **rest}
-        return State(state.step + 1, state.key, variables, opt_state), {"loss": value}
+        return State(state.step + 1, state.key, variables, opt_state), {"loss": value, **used}
 
     def _chunks(patches: jax.Array, rest: Variables) -> list[jax.Array]:
         n = patches.shape[0]
@@ -64,7 +65,9 @@ def autoencoder(
         return model.apply(variables, patches)
 
     def evaluate(variables: Variables, patches: jax.Array) -> Metrics:
-        return {"loss": jnp.mean(_patch_loss(reconstruct(variables, patches), patches))}
+        made = reconstruct(variables, patches)
+        used = {name: jnp.sum(which) for name, which in _used(made).items()}
+        return {"loss": jnp.mean(_patch_loss(made, patches)), **used}
 
     return Method(init, step, evaluate, reconstruct)
 
@@ -73,16 +76,23 @@ def _patch_loss(made: Reconstruction, patches: jax.Array) -> jax.Array:
     return losses.l2(made.output, patches) + made.aux.get("penalty", 0.0)
 
 
+def _used(made: Reconstruction) -> dict[str, jax.Array]:
+    """Which parts any of the patches made use of, bool [K] by name."""
+    return {k: jnp.any(v, axis=0) for k, v in made.aux.items() if k.endswith("_used")}
+
+
 def _mean_gradient(
     loss: Any, params: Any, rest: Variables, chunks: list[jax.Array]
-) -> tuple[jax.Array, Variables, Any]:
-    """The loss and its gradient over all chunks; each patch weighs the same."""
+) -> tuple[jax.Array, Variables, Metrics, Any]:
+    """The loss, its gradient and the parts used, over all chunks; each patch weighs the same."""
     n = sum(chunk.shape[0] for chunk in chunks)
-    total, gradient = jnp.zeros(()), None
+    values, uses, gradients = [], [], []
     for chunk in chunks:
         weight = chunk.shape[0] / n
-        (value, rest), grad = jax.value_and_grad(loss, has_aux=True)(params, rest, chunk)
-        grad = jax.tree.map(lambda g, w=weight: g * w, grad)
-        total += weight * value
-        gradient = grad if gradient is None else jax.tree.map(jnp.add, gradient, grad)
-    return total, rest, gradient
+        (value, (rest, used)), grad = jax.value_and_grad(loss, has_aux=True)(params, rest, chunk)
+        values.append(weight * value)
+        uses.append(used)
+        gradients.append(jax.tree.map(lambda g, w=weight: g * w, grad))
+    used = {name: jnp.sum(jnp.any(jnp.stack([u[name] for u in uses]), 0)) for name in uses[0]}
+    gradient = jax.tree.map(lambda *parts: functools.reduce(jnp.add, parts), *gradients)
+    return functools.reduce(jnp.add, values), rest, used, gradient

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from cae_jax.types import UsageError, unknown_name
 
-_PARTS = ("layers", "conv_transpose")  # what models are built from
+_PARTS = ("conv_transpose", "convolution", "layers", "memory")  # what models are built from
 _OURS = ("channels", "patch_size", "parent", "name")  # fields that are no options of the model
 
 
@@ -58,6 +58,11 @@ def resolve(name: str) -> type[nn.Module]:
             "name it as package.module:Name"
         )
     return found
+
+
+def variants(name: str) -> tuple[Mapping[str, str], ...]:
+    """Returns the options, as `build` takes them, that make a built-in model another network."""
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "VARIANTS", ())
 
 
 def build(name: str, channels: int, patch_size: int, options: Mapping[str, str]) -> nn.Module:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from cae_jax.models.layers import Row, Table
+from cae_jax.models.layers import Row, apply_tables
 from cae_jax.types import Reconstruction, UsageError, unknown_name
 
 _SWAPPED = "paddings of Conv8 and Conv9 are swapped in print: the source table has 1 and 0"
@@ -53,26 +53,8 @@ MIRROR = (
     Row("Deconv9", "deconv", None, 4, 2, linear=True),
 )
 # fmt: on
+VARIANTS = ({"decoder": "mirror"},)
 DECODERS = {"table4": TABLE4, "mirror": MIRROR}
-
-
-def tables(patch_size: int, decoder: str = "table4") -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """Returns the encoder's and the decoder's rows for a patch size.
-
-    The rows hold for any multiple of 16: the bottleneck, printed for an 8x8 map, spans the map.
-
-    Raises:
-      UsageError: a patch size that is no multiple of 16, or an unknown decoder.
-    """
-    if decoder not in DECODERS:
-        raise unknown_name("decoder", decoder, DECODERS)
-    if patch_size < 16 or patch_size % 16:
-        raise UsageError(f"bergmann takes patches of a multiple of 16 pixels, not {patch_size}")
-    side = patch_size // 16
-    first = DECODERS[decoder][0]
-    kernel = side if decoder == "mirror" else first.kernel
-    encoder = (*ENCODER[:-1], ENCODER[-1]._replace(kernel=side))
-    return encoder, (first._replace(kernel=kernel, stride=side), *DECODERS[decoder][1:])
 
 
 class Model(nn.Module):
@@ -82,12 +64,28 @@ class Model(nn.Module):
     patch_size: int = 128
     decoder: str = "table4"
 
+    def tables(self) -> dict[str, tuple[Row, ...]]:
+        """Returns the rows for the patch size: the bottleneck, printed for 8x8, spans the map.
+
+        Raises:
+          UsageError: a patch size that is no multiple of 16, or an unknown decoder.
+        """
+        if self.decoder not in DECODERS:
+            raise unknown_name("decoder", self.decoder, DECODERS)
+        if self.patch_size < 16 or self.patch_size % 16:
+            raise UsageError(
+                f"bergmann takes patches of a multiple of 16 pixels, not {self.patch_size}"
+            )
+        side = self.patch_size // 16
+        first, *rest = DECODERS[self.decoder]
+        kernel = side if self.decoder == "mirror" else first.kernel
+        encoder = (*ENCODER[:-1], ENCODER[-1]._replace(kernel=side))
+        return {
+            "encoder": encoder,
+            "decoder": (first._replace(kernel=kernel, stride=side), *rest),
+        }
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Reconstruction:
         """Patches [N, p, p, C] -> Reconstruction of the same shape, linear at latent and output."""
-        encoder, decoder = tables(self.patch_size, self.decoder)
-        with jax.named_scope("encode"):
-            x = Table(encoder, self.channels, name="encoder")(x)
-        with jax.named_scope("decode"):
-            x = Table(decoder, self.channels, name="decoder")(x)
-        return Reconstruction(x, {})
+        return Reconstruction(apply_tables(self, x, train), {})

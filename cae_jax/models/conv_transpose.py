@@ -12,9 +12,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+from cae_jax.models.convolution import convolve
 
 
 def _padding(kernel: int, stride: int) -> tuple[int, int]:
@@ -66,9 +65,7 @@ def _forward(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> jax.Array:
     for kernel, s in zip(w.shape[:2], stride, strict=True):
         offsets = [o for _, o in _phases(kernel, s)]
         pads.append((-min(offsets), max(offsets) + -(-kernel // s) - 1))
-    y = lax.conv_general_dilated(
-        x, _dense_kernel(w, stride), (1, 1), pads, dimension_numbers=_LAYOUT
-    )
+    y = convolve(x, _dense_kernel(w, stride), (1, 1), pads)
     return _interleave(y, x.shape[1:3], w.shape[:2], stride) if stride != (1, 1) else y
 
 
@@ -78,7 +75,7 @@ def _adjoint(dy: jax.Array, u: jax.Array, stride: tuple[int, int]) -> jax.Array:
     for k, s in zip(u.shape[:2], stride, strict=True):
         before, after = _padding(k, s)
         pads.append((k - 1 - before, k - 1 - after))
-    return lax.conv_general_dilated(dy, u, stride, pads, dimension_numbers=_LAYOUT)
+    return convolve(dy, u, stride, pads)
 
 
 def _flip(w: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cae_jax.models.conv_transpose import conv_transpose
+from cae_jax.models.convolution import convolve, same_pads
 
 
 class Row(NamedTuple):
@@ -51,6 +52,27 @@ def he_normal(slope: float, taps: float | None = None) -> nn.initializers.Initia
         return jax.random.normal(key, shape, dtype) * math.sqrt(scale / fan_in)
 
     return init
+
+
+class Conv(nn.Module):
+    """`flax.linen.Conv` with SAME or VALID padding: same parameters, same numbers."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str = "SAME"
+    slope: float = 1.0  # of the activation that follows, for the initial scale
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, H, W, Ci] -> [N, H', W', features]."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", he_normal(self.slope), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        pads = [(0, 0), (0, 0)]
+        if self.padding == "SAME":
+            pads = same_pads(x.shape[1:3], self.kernel_size, self.strides)
+        return convolve(x, kernel, self.strides, pads) + bias
 
 
 class ConvTranspose(nn.Module):
@@ -97,13 +119,9 @@ class Table(nn.Module):
         features = row.features or self.channels
         window, strides = (row.kernel, row.kernel), (row.stride, row.stride)
         slope = 1.0 if row.linear else self.slope
-        init = he_normal(slope)
         match row.op:
             case "conv":
-                conv = nn.Conv(
-                    features, window, strides, row.padding, kernel_init=init, name=row.name
-                )
-                return conv(x)
+                return Conv(features, window, strides, row.padding, slope, name=row.name)(x)
             case "deconv":
                 return ConvTranspose(features, window, strides, slope, name=row.name)(x)
             case "max_pool":
@@ -111,7 +129,7 @@ class Table(nn.Module):
             case "flatten":
                 return x.reshape(x.shape[0], -1)
             case "dense":
-                return nn.Dense(features, kernel_init=init, name=row.name)(x)
+                return nn.Dense(features, kernel_init=he_normal(slope), name=row.name)(x)
             case "reshape":
                 return x.reshape(x.shape[0], 1, 1, features)
         raise ValueError(f"row {row.name}: unknown op {row.op!r}")
@@ -130,6 +148,14 @@ class Table(nn.Module):
                 )
                 return nn.relu(norm(nn.relu(x)))
         raise ValueError(f"unknown block {self.block!r}")
+
+
+def apply_tables(model: Any, x: jax.Array, train: bool, block: str = "leaky") -> jax.Array:
+    """Applies a model's tables one after the other, inside its compact `__call__`."""
+    for name, rows in model.tables().items():
+        with jax.named_scope(name):
+            x = Table(rows, model.channels, block, name=name)(x, train)
+    return x
 
 
 def costs(rows: tuple[Row, ...], shape: tuple[int, ...], channels: int) -> list[Cost]:
@@ -172,3 +198,19 @@ def _output_shape(row: Row, shape: tuple[int, ...], features: int) -> tuple[int,
     covered = row.kernel if row.padding == "VALID" else 1
     height, width = (-(-(n - covered + 1) // row.stride) for n in shape[:2])
     return (height, width, shape[-1] if row.op == "max_pool" else features)
+
+
+def literal_size(row: Row, printed: tuple[int, ...]) -> int | None:
+    """Returns the side that a row's printed padding gives, or None where there is nothing to check.
+
+    The rule is PyTorch's, on the printed size before the row: floor((n + 2 p - k) / s) + 1 for a
+    convolution, (n - 1) s - 2 p + k for a transposed one. 0 stands for an impossible size.
+    """
+    if row.printed_padding is None or len(printed) != 3:
+        return None
+    stride = row.printed_stride or row.stride
+    if row.op == "deconv":
+        size = (printed[0] - 1) * stride - 2 * row.printed_padding + row.kernel
+    else:
+        size = (printed[0] + 2 * row.printed_padding - row.kernel) // stride + 1
+    return max(size, 0)

@@ -1,0 +1,175 @@
+"""The reproduction as one Markdown page: what was run, the tables, what to make of them."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cae_jax import thesis
+
+
+def page(
+    cells: Sequence[Mapping[str, Any]], missing: Sequence[str], failed: Mapping[str, str]
+) -> str:
+    """Returns the page.
+
+    Args:
+      cells: the metrics of every finished cell, see `evaluation`.
+      missing: categories of Table 1 that were not there.
+      failed: why a cell is not among `cells`, by its name.
+    """
+    synthetic = cells[0]["dataset"] == "synthetic"
+    models = list(dict.fromkeys(cell["model"] for cell in cells))
+    table = thesis.tables11_14(cells)
+    lines = [
+        f"# The thesis's tables{' on SYNTHETIC data' if synthetic else ''}",
+        "",
+        header(cells),
+        "",
+        *(
+            ["These images were made up from a seed: nothing here compares with the thesis.", ""]
+            if synthetic
+            else []
+        ),
+    ]
+    if missing and not synthetic:
+        lines += [f"Not there, so not in the tables: {', '.join(missing)}.", ""]
+    for name, cause in failed.items():
+        lines += [f"Failed: {name}: {cause}", ""]
+    lines += ["## AUROC, leak-free accuracies, trivial scores", "", *_honest(cells), ""]
+    for number in (11, 12, 13, 14):
+        part = table[table["table"] == number]
+        title = (
+            f"## Table {number}: threshold at {thesis.PERCENTS[number]} % of the good test images"
+        )
+        lines += [title, "", *_accuracies(part, models), ""]
+    lines += [
+        "Cells are good accuracy / defect accuracy; bold is the best mean of the two, among our",
+        "models and among the printed columns. The threshold is picked on the good test images (a",
+        "leak), so good accuracy follows from the rule; ± is the standard deviation over seeds.",
+        "",
+        *("## Table 1: images found and printed", "", *grid(thesis.table1(cells)), ""),
+        *("## Table 5: distances, our medians and the printed samples", ""),
+        *(*grid(thesis.table5(cells)), ""),
+        *("## Table 6: thresholds of one category, and the printed ones of Grid", ""),
+        *(*grid(thesis.table6(cells)), ""),
+        notes(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def header(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Returns what was run on what: data set, epochs, patches, seeds, hardware, versions."""
+
+    def all_of(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(cell[key]) for cell in cells))
+
+    return (
+        f"Data set: {all_of('dataset')}. "
+        f"Epochs: {all_of('epochs')} of {all_of('num_patches')} patches, "
+        f"batch {all_of('batch_size')}, learning rate {all_of('learning_rate')}. "
+        f"Seeds: {all_of('seed')}. Hardware: {all_of('device')}. jax {all_of('jax')}."
+    )
+
+
+def notes() -> str:
+    """Returns the page of the thesis's own inconsistencies."""
+    return (importlib.resources.files("cae_jax") / "tables" / "notes.md").read_text()
+
+
+def grid(frame: pd.DataFrame) -> list[str]:
+    """Returns a table's Markdown lines; missing values are "-"."""
+    rows = [[_text(value) for value in row] for row in frame.itertuples(index=False)]
+    head = [str(name) for name in frame.columns]
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1e4 else f"{value:.4g}"
+    return str(value).replace("|", "\\|")
+
+
+def _accuracies(part: pd.DataFrame, models: Sequence[str]) -> list[str]:
+    """One of Tables 11 to 14: our models, then the thesis's columns, then the paper's."""
+    rows = []
+    for category, group in part.groupby("category", sort=False):
+        group = group.set_index("model").reindex(models)
+        ours = [
+            (
+                _pair(
+                    row.good_accuracy,
+                    row.defect_accuracy,
+                    row.good_accuracy_spread,
+                    row.defect_accuracy_spread,
+                ),
+                row.good_accuracy + row.defect_accuracy,
+            )
+            for row in group.itertuples()
+        ]
+        theirs = [
+            (
+                _pair(row.thesis_good_accuracy, row.thesis_defect_accuracy),
+                row.thesis_good_accuracy + row.thesis_defect_accuracy,
+            )
+            for row in group.itertuples()
+        ]
+        last = group.dropna(subset="percent").iloc[0]
+        paper = (
+            _pair(last.paper_good_accuracy, last.paper_defect_accuracy),
+            last.paper_good_accuracy + last.paper_defect_accuracy,
+        )
+        times = [
+            f"{row.ms_per_image:.3g} / {row.ms_per_patch:.3g} / {_text(row.thesis_inference_ms)}"
+            for row in group.itertuples()
+        ]
+        rows.append([category, *_bold(ours), *_bold([*theirs, paper]), *times])
+    columns = ["category", *models, *(f"{m}, thesis" for m in models), "CVPR 2019"]
+    columns += [f"{m}: ms an image / a patch / thesis" for m in models]
+    return grid(pd.DataFrame(rows, columns=columns))
+
+
+def _honest(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    frame = thesis.honest(cells)
+    rows = [
+        {
+            "category": row.category,
+            "model": row.model,
+            "seeds": row.seeds,
+            "AUROC": _value(row.image_auroc, row.image_auroc_spread, 3),
+            "good / defect, leak-free 90 %": _pair(
+                *(row.good_accuracy_val_90, row.defect_accuracy_val_90),
+                *(row.good_accuracy_val_90_spread, row.defect_accuracy_val_90_spread),
+            ),
+            "best trivial score": f"{row.best_trivial} {_value(row.trivial_auroc, np.nan, 3)}",
+            "flag": row.flag,
+        }
+        for row in frame.itertuples()
+    ]
+    return grid(pd.DataFrame(rows))
+
+
+def _value(value: float, spread: float, digits: int = 2) -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{value:.{digits}f}" + ("" if np.isnan(spread) else f" ± {spread:.{digits}f}")
+
+
+def _pair(good: float, defect: float, *spreads: float) -> str:
+    first, second = spreads or (np.nan, np.nan)
+    return f"{_value(good, first)} / {_value(defect, second)}"
+
+
+def _bold(cells: Sequence[tuple[str, float]]) -> list[str]:
+    """Marks the texts whose sum is the largest; none where there is nothing to compare."""
+    sums = np.array([total for _, total in cells], dtype=float)
+    if np.isnan(sums).all():
+        return [text for text, _ in cells]
+    best = np.nanmax(sums)
+    return [f"**{text}**" if total == best else text for text, total in cells]

@@ -1,0 +1,143 @@
+"""The thesis's experiment: every category with every model and seed, and its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cae_jax import config as configs
+from cae_jax import data, describe, markdown, patches, plots, report, runs, thesis
+from cae_jax.progress import Progress
+from cae_jax.types import CaeError, UsageError
+
+
+class Outcome(NamedTuple):
+    """What came of a grid."""
+
+    cells: list[dict[str, Any]]  # metrics.json of every finished cell
+    failed: dict[str, str]  # why the others are not, by CATEGORY/MODEL/seed_N
+
+
+def reproduce(config: configs.Config, models: Sequence[str], seeds: Sequence[int]) -> Outcome:
+    """Runs every cell that is not finished yet; one that fails does not stop the rest.
+
+    Args:
+      config: of every cell, but for its model and seed; model options hold for all models.
+      models: as in --model.
+      seeds: as in --seed.
+
+    Returns:
+      The finished cells, and the failed ones with their causes.
+
+    Raises:
+      UsageError: flags that cannot work with one of the models, before anything is computed.
+    """
+    config = runs.absolute(config)
+    config.check()
+    names = data.resolve(config.dataset, config.data_dir, config.categories)
+    each = {name: dataclasses.replace(config, model=name) for name in models}
+    methods = {name: runs.build_method(one) for name, one in each.items()}
+    cells = [
+        runs.make_cell(dataclasses.replace(each[model], seed=seed), category)
+        for category in names
+        for seed in seeds
+        for model in models
+    ]
+    for cell in cells:
+        runs.claim(cell)
+    runs.use_compilation_cache()
+    failed = _run_all([cell for cell in cells if not cell.finished], methods)
+    runs.write_results(config.folder)
+    finished = [cell for cell in cells if cell.finished]
+    found = [json.loads((cell.folder / "metrics.json").read_text()) for cell in finished]
+    return Outcome(found, failed)
+
+
+def write_tables(folder: Path, outcome: Outcome) -> None:
+    """Writes the thesis's tables as CSV, Markdown and a figure into `folder`.
+
+    Raises:
+      CaeError: no cell finished, so there is nothing to write.
+    """
+    if not outcome.cells:
+        raise CaeError(f"no cell finished: {next(iter(outcome.failed.values()), 'nothing to run')}")
+    folder.mkdir(parents=True, exist_ok=True)
+    printed = set(thesis.printed("table1_dataset")["category"])
+    there = {cell["category"] for cell in outcome.cells}
+    table = thesis.tables11_14(outcome.cells)
+    report.write_csv(folder / "table1.csv", thesis.table1(outcome.cells))
+    report.write_csv(folder / "table5.csv", thesis.table5(outcome.cells))
+    report.write_csv(folder / "table6.csv", thesis.table6(outcome.cells))
+    report.write_csv(folder / "tables11_14.csv", table)
+    report.write_csv(folder / "auroc.csv", thesis.honest(outcome.cells))
+    page = markdown.page(outcome.cells, sorted(printed - there), outcome.failed)
+    report.write_whole(folder / "tables.md", page)
+    title = "synthetic data" if outcome.cells[0]["dataset"] == "synthetic" else ""
+    plots.plot_reproduction(folder / "table11.png", table[table["table"] == 11], title)
+
+
+def _run_all(cells: Sequence[runs.Cell], methods: Mapping[str, Any]) -> dict[str, str]:
+    """Runs the cells under one progress line, counted in multiply-accumulates."""
+    failed: dict[str, str] = {}
+    shares = [_Shares(cell) for cell in cells]
+    with Progress("grid", sum(share.total for share in shares), "GMAC") as grid:
+        for i, (cell, share) in enumerate(zip(cells, shares, strict=True)):
+            c = cell.config
+            name = f"{c.category}/{c.model}/seed_{c.seed}"
+            share.attach(grid, f"cell {i + 1} of {len(cells)}: {name}")
+            try:
+                runs.run_cell(cell, methods[c.model], share)
+            except UsageError:
+                raise
+            except Exception as error:  # whatever it was, the other cells can still be had
+                failed[name] = " ".join(str(error).split()) or type(error).__name__
+            share.finish()
+    return failed
+
+
+class _Shares:
+    """Makes, in place of a bar per part, parts of the grid's one bar."""
+
+    def __init__(self, cell: runs.Cell) -> None:
+        c = cell.config
+        cost = describe.describe(c.model, c.channels, c.patch_size, c.options())
+        one = cost["macs_per_patch"] / 1e9
+        windows = len(patches.starts(c.image_size, c.stride)) ** 2
+        # a step costs about three forward passes: forward, and the gradients of input and kernel
+        self._weights = {"train": 3 * one, "score": windows * one}
+        steps = c.num_patches // c.batch_size * c.batch_size * c.epochs
+        self.total = round(3 * one * steps) + 1
+        self._counted = 0.0
+        self._weight = 0.0
+        self._grid: Progress | None = None
+        self._name = ""
+
+    def attach(self, grid: Progress, name: str) -> None:
+        self._grid, self._name = grid, name
+
+    def __call__(self, label: str, total: int, unit: str, done: int = 0) -> _Shares:
+        part = label.split()[0]
+        self._weight = self._weights.get(part, 0.0)
+        if part == "score":  # how many images there are is known only when they have been read
+            more = round(total * self._weight)
+            self.total += more
+            self._grid.grow(more)
+        self.update(done)
+        return self
+
+    def update(self, n: int, note: str = "") -> None:
+        before = round(self._counted)
+        self._counted += n * self._weight
+        self._grid.update(round(self._counted) - before, self._name)
+
+    def finish(self) -> None:
+        self._grid.update(self.total - round(self._counted), self._name)
+
+    def __enter__(self) -> _Shares:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

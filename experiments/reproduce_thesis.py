@@ -1,0 +1,38 @@
+"""The thesis's experiment: categories x models x seeds, and its tables with ours beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from cae_jax import config, markdown, models, reproduction, thesis
+from cae_jax.types import UsageError
+
+_MODELS = flags.DEFINE_list("models", list(models.names()), "models, several with commas")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds, several with commas")
+_TABLES = flags.DEFINE_string("tables_dir", "", "where the tables go; WORKDIR/tables when empty")
+
+
+def run() -> None:
+    """Runs what is not finished yet and writes the tables."""
+    settings = config.from_flags()
+    if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
+        raise UsageError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0 on")
+    seeds = list(dict.fromkeys(map(int, _SEEDS.value)))
+    outcome = reproduction.reproduce(settings, list(dict.fromkeys(_MODELS.value)), seeds)
+    folder = Path(_TABLES.value).expanduser() if _TABLES.value else settings.folder / "tables"
+    reproduction.write_tables(folder, outcome)
+    print(markdown.header(outcome.cells))
+    print("\n".join(markdown.grid(thesis.honest(outcome.cells))))
+    print(f"Tables: {folder.absolute()}")
+    for name, cause in outcome.failed.items():
+        print(f"error: {name}: {cause}", file=sys.stderr)
+    if outcome.failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    config.define([name for name in config.names() if name not in ("model", "seed")])
+    config.main(run)

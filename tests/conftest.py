@@ -1,0 +1,57 @@
+"""What several test files share: a seeded generator and an autoencoder that compiles at once.
+
+No compilation cache is shared: JAX writes its entries in place, so that one worker could read what
+another has half written.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cae_jax.models.layers import ConvTranspose
+from cae_jax.types import Method, Reconstruction, State
+
+
+class Tiny(nn.Module):
+    channels: int = 1
+    patch_size: int = 8
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        code = nn.leaky_relu(nn.Conv(4, (3, 3), (2, 2), name="encoder")(x), 0.2)
+        return Reconstruction(
+            ConvTranspose(self.channels, (4, 4), (2, 2), name="decoder")(code), {}
+        )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> nn.Module:
+    """8x8 gray patches, one convolution and one transposed convolution."""
+    return Tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_state() -> Callable[[Method, int], State]:
+    """(method of tiny_model, seed) -> a fresh state; drawn by NumPy, it compiles nothing."""
+
+    def draw(method: Method, seed: int) -> State:
+        rng, key = np.random.default_rng(seed), jax.random.key(seed)
+        state = jax.eval_shape(method.init, key)
+
+        def weights(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+            return jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype)
+
+        variables = jax.tree.map(weights, state.variables)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state.opt_state)
+        return State(jnp.zeros((), jnp.int32), key, variables, zeros)
+
+    return draw

@@ -1,0 +1,205 @@
+"""The method that every autoencoder shares: gradient, optimiser, members, statistics, penalty."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cae_jax.methods.autoencoder import autoencoder, optimizer
+from cae_jax.types import Reconstruction, State
+
+
+def close(found, expected, rtol=1e-5):
+    """Trees equal up to float32 rounding, measured by the size of each leaf."""
+
+    def leaf(a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max() + 1e-12)
+
+    jax.tree.map(leaf, found, expected)
+
+
+def numbers(state: State):
+    return state.step, state.variables, state.opt_state
+
+
+class Normed(nn.Module):
+    """A model with batch statistics."""
+
+    channels: int = 1
+    patch_size: int = 8
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        y = nn.BatchNorm(not train, momentum=0.75, name="norm")(x)
+        return Reconstruction(nn.Conv(1, (3, 3), name="conv")(y), {})
+
+
+class Penalized(nn.Module):
+    """A model whose every output is 0 and whose penalty is known."""
+
+    channels: int = 1
+    patch_size: int = 8
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        weight = self.param("weight", nn.initializers.constant(0.5), ())
+        return Reconstruction(0 * x, {"penalty": weight**2 * x.max(axis=(1, 2, 3))})
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_a_step_is_adam_on_the_gradient_of_the_mean(rng, tiny_model, tiny_state, chunk_size):
+    """By any chunks, also of 3 that do not divide 7, the step is that of the whole batch."""
+    patches = rng.random((7, 8, 8, 1), np.float32)
+    method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), chunk_size)
+    state = tiny_state(method, 1)
+    params = state.variables["params"]
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        output = tiny_model.apply({"params": params}, patches).output
+        return jnp.sum((output - patches) ** 2) / patches.size
+
+    value, gradient = loss(params)
+    decayed = jax.tree.map(lambda g, p: g + 1e-3 * p, gradient, params)
+    adam = optax.adam(1e-2)
+    updates, moments = adam.update(decayed, adam.init(params), params)
+    after, metrics = jax.jit(method.step)(state, patches)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    # Adam's first step is the gradient's sign: only the moments hold its size
+    close(after.opt_state[1], moments)
+    close(after.variables, {"params": optax.apply_updates(params, updates)}, rtol=1e-4)
+    assert after.step == 1
+    assert after.key == state.key
+
+
+def numpy_adam(p, gradient, steps, rate, decay, decoupled):
+    """PyTorch's Adam(weight_decay=decay), or AdamW's decay where decoupled."""
+    m = v = np.zeros_like(p)
+    for t in range(1, steps + 1):
+        g = gradient(p) + (0 if decoupled else decay * p)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        move = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        p = p - rate * (move + (decay * p if decoupled else 0))
+    return p
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_weight_decay(rng, decoupled):
+    target, start = rng.standard_normal((2, 6))
+
+    def gradient(p):
+        return 0.05 * (p - target)  # small: a decay of 0.3 shows
+
+    expected = numpy_adam(start, gradient, 20, 0.1, 0.3, decoupled)
+    other = numpy_adam(start, gradient, 20, 0.1, 0.3, not decoupled)
+    assert np.abs(expected - other).max() > 0.1
+    tx = optimizer(0.1, 0.3, decoupled)
+    params = jnp.asarray(start)
+    state = tx.init(params)
+    for _ in range(20):
+        updates, state = tx.update(gradient(params), state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_init_starts_at_step_0_with_its_key(tiny_model):
+    method = autoencoder(tiny_model, optimizer(1e-2, 0))
+    key = jax.random.key(5, impl="rbg")
+    state = jax.jit(method.init)(key)
+    assert state.step == 0
+    assert state.key == key
+    kernels = [state.variables["params"][name]["kernel"] for name in ("encoder", "decoder")]
+    assert [kernel.shape for kernel in kernels] == [(3, 3, 1, 4), (4, 4, 4, 1)]
+    assert all(np.unique(kernel).size == kernel.size for kernel in kernels)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
+
+
+def test_the_loss_falls(rng, tiny_model, tiny_state):
+    patches = np.ones((1, 8, 8, 1), np.float32) * rng.random((16, 1, 1, 1), np.float32)
+    method = autoencoder(tiny_model, optimizer(1e-2, 1e-5))
+    state, step = tiny_state(method, 0), jax.jit(method.step)
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, patches)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.1 * losses[0]
+    assert state.step == 60
+
+
+def test_members_under_vmap_are_members_alone(rng, tiny_model, tiny_state):
+    method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), 100)
+    states = [tiny_state(method, seed) for seed in (3, 4)]
+    patches = rng.random((2, 5, 8, 8, 1), np.float32)
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    step, steps = jax.jit(method.step), jax.jit(jax.vmap(method.step))
+    for _ in range(2):
+        together, losses = steps(together, patches)
+        alone = [step(state, part) for state, part in zip(states, patches, strict=True)]
+        states = [state for state, _ in alone]
+    for member in range(2):
+        found = jax.tree.map(lambda leaf, i=member: leaf[i], together)
+        close(numbers(found), numbers(states[member]), rtol=1e-4)
+        assert (jax.random.key_data(found.key) == jax.random.key_data(states[member].key)).all()
+        np.testing.assert_allclose(losses["loss"][member], alone[member][1]["loss"], rtol=1e-5)
+    assert losses["loss"][0] != losses["loss"][1]
+
+
+def test_a_reconstruction_is_of_its_patch_alone(rng, tiny_model, tiny_state):
+    method = autoencoder(tiny_model, optimizer(1e-3, 0))
+    variables = tiny_state(method, 0).variables
+    patches = rng.random((5, 8, 8, 1), np.float32)
+    reconstruct = jax.jit(method.reconstruct)
+    together = np.asarray(reconstruct(variables, patches).output)
+    for i, patch in enumerate(patches):
+        alone = reconstruct(variables, patch[None]).output[0]
+        np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-6)
+    others = rng.random(patches.shape, np.float32)
+    others[2] = patches[2]
+    np.testing.assert_array_equal(reconstruct(variables, others).output[2], together[2])
+
+
+def test_batch_statistics_move_in_training_alone(rng):
+    """The running mean takes a quarter of the whole batch's mean, whatever the chunk size."""
+    method = autoencoder(Normed(), optimizer(1e-2, 0), chunk_size=2)
+    state = jax.jit(method.init)(jax.random.key(0, impl="rbg"))
+    patches = 3 + 2 * rng.random((6, 8, 8, 1), np.float32)
+    kernel = np.asarray(state.variables["params"]["conv"]["kernel"])
+    after, _ = jax.jit(method.step)(state, patches)
+    moved = after.variables["batch_stats"]["norm"]
+    np.testing.assert_allclose(moved["mean"], [0.25 * patches.mean()], rtol=1e-5)
+    np.testing.assert_allclose(moved["var"], [0.75 + 0.25 * patches.var()], rtol=1e-4)
+    assert np.abs(np.asarray(after.variables["params"]["conv"]["kernel"]) - kernel).min() > 1e-3
+    # judging uses the statistics, and a patch's neighbors do not matter
+    reconstruct = jax.jit(method.reconstruct)
+    alone = reconstruct(after.variables, patches[:1]).output
+    close(alone, reconstruct(after.variables, patches).output[:1])
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_a_penalty_is_added_to_the_loss_of_its_patch(rng, chunk_size):
+    method = autoencoder(Penalized(), optax.sgd(0.1), chunk_size)
+    state = method.init(jax.random.key(0))
+    patches = rng.random((5, 8, 8, 1), np.float32)
+    highest = patches.max(axis=(1, 2, 3)).mean()
+    expected = np.square(patches).mean() + 0.25 * highest
+    after, metrics = jax.jit(method.step)(state, patches)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        method.evaluate(state.variables, patches)["loss"], expected, rtol=1e-5
+    )
+    # d/dw of w^2 m is 2 w m = m at w = 0.5
+    np.testing.assert_allclose(after.variables["params"]["weight"], 0.5 - 0.1 * highest, rtol=1e-5)
+
+
+def test_evaluate_is_the_mean_squared_error(rng, tiny_model, tiny_state):
+    method = autoencoder(tiny_model, optimizer(1e-3, 0), 2)
+    variables = tiny_state(method, 0).variables
+    patches = rng.random((3, 8, 8, 1), np.float32)
+    output = np.asarray(jax.jit(tiny_model.apply)(variables, patches).output)
+    expected = np.mean(np.square(output.astype(np.float64) - patches))
+    found = jax.jit(method.evaluate)(variables, patches)["loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -1,0 +1,67 @@
+"""The convolution on few pixels against XLA's own, in value and both gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from cae_jax.models.convolution import convolve, same_pads
+from cae_jax.models.layers import Conv
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"),
+    [
+        ((1, 1), (3, 3), (2, 2)),
+        ((2, 2), (4, 4), (2, 2)),
+        ((2, 2), (3, 3), (1, 1)),
+        ((3, 1), (5, 3), (2, 1)),
+        ((7, 5), (3, 4), (4, 3)),
+        ((6, 9), (4, 3), (2, 1)),  # many pixels: XLA's own
+    ],
+)
+def test_same_equals_xla(size, kernel, stride):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, *size, 4)).astype(np.float32)
+    w = rng.normal(size=(*kernel, 4, 5)).astype(np.float32)
+
+    def ours(x, w):
+        return convolve(x, w, stride, same_pads(size, kernel, stride))
+
+    def xla(x, w):
+        return lax.conv_general_dilated(
+            x, w, stride, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    found, found_vjp = jax.vjp(ours, x, w)
+    expected, expected_vjp = jax.vjp(xla, x, w)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    cotangent = rng.normal(size=expected.shape).astype(np.float32)
+    for one, other in zip(found_vjp(cotangent), expected_vjp(cotangent), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pads", [[(-1, 2), (0, 3)], [(2, -1), (1, 1)]])
+def test_pads_crop_and_fill(pads):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, 4, 3, 3)).astype(np.float32)
+    w = rng.normal(size=(4, 4, 3, 2)).astype(np.float32)
+    layout = ("NHWC", "HWIO", "NHWC")
+    expected = lax.conv_general_dilated(x, w, (1, 1), pads, dimension_numbers=layout)
+    np.testing.assert_allclose(convolve(x, w, (1, 1), pads), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_the_layer_is_flax_linens(padding):
+    import flax.linen as nn
+
+    x = np.random.default_rng(2).normal(size=(2, 9, 11, 3)).astype(np.float32)
+    ours = Conv(6, (4, 3), (2, 1), padding)
+    theirs = nn.Conv(6, (4, 3), (2, 1), padding)
+    variables = ours.init(jax.random.key(0), x)
+    shapes = jax.eval_shape(theirs.init, jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, shapes)
+    np.testing.assert_allclose(
+        ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-5
+    )
