@@ -45,9 +45,12 @@ class Checkpoints:
             return None
         step = self._folder / str(epoch)
         found = self._read(step, notes=ocp.args.JsonRestore())["notes"]
+        if not (isinstance(found, dict) and {"notes", "shapes"} <= found.keys()):
+            raise DataError(f"{step}: checkpoint of another version: no notes and shapes in it")
         # Before the arrays: orbax's own threads leave a trail of exceptions over a wrong shape.
-        for name in sorted(found["shapes"].keys() | (wanted := _shapes(template)).keys()):
-            was, now = found["shapes"].get(name, "absent"), wanted.get(name, "absent")
+        saved, wanted = found["shapes"], _shapes(template)
+        for name in sorted(saved.keys() | wanted.keys()):
+            was, now = saved.get(name, "absent"), wanted.get(name, "absent")
             if was != now:
                 raise DataError(f"{step}: checkpoint of another model: {name} is {was}, not {now}")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
