@@ -76,7 +76,7 @@ def _pca_error(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     center = train.mean(0)
     _, _, components = np.linalg.svd(train - center, full_matrices=False)
     # fewer than images: with all of them every training image is reconstructed perfectly
-    components = components[: min(_COMPONENTS, max(len(train) // 2, 1))]
+    components = components[: min(_COMPONENTS, len(train) // 2)]
     rest = test - center
     rest = rest - rest @ components.T @ components
     return np.sum(rest**2, axis=1)

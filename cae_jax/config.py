@@ -148,12 +148,12 @@ def define(names: Sequence[str] | None = None) -> None:
             makers[type(field.default)](field.name, field.default, field.metadata["help"])
 
 
-def from_flags() -> Config:
+def from_flags(defined: Sequence[str] | None = None) -> Config:
     """Returns the record of the parsed flags, checked; raises UsageError.
 
-    A flag that the experiment did not define keeps its default.
+    `defined` is what `define` was given; a flag that is not among them keeps its default.
     """
-    config = Config(**{name: flags.FLAGS[name].value for name in names() if name in flags.FLAGS})
+    config = Config(**{name: flags.FLAGS[name].value for name in defined or names()})
     config.check()
     return config
 

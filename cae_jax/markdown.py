@@ -38,6 +38,8 @@ def page(
     ]
     if missing and not synthetic:
         lines += [f"Not there, so not in the tables: {', '.join(missing)}.", ""]
+    for sentence in other_images(cells):
+        lines += [sentence, ""]
     for name, cause in failed.items():
         lines += [f"Failed: {name}: {cause}", ""]
     lines += ["## AUROC, leak-free accuracies, trivial scores", "", *_honest(cells), ""]
@@ -70,10 +72,26 @@ def header(cells: Sequence[Mapping[str, Any]]) -> str:
 
     return (
         f"Data set: {all_of('dataset')}. "
-        f"Epochs: {all_of('epochs')} of {all_of('num_patches')} patches, "
-        f"batch {all_of('batch_size')}, learning rate {all_of('learning_rate')}. "
+        f"Epochs: {all_of('epochs')} of {all_of('num_patches')} patches of {all_of('patch_size')} "
+        f"pixels, batch {all_of('batch_size')}, learning rate {all_of('learning_rate')}; images of "
+        f"{all_of('image_size')} pixels scored at stride {all_of('stride')}. "
         f"Seeds: {all_of('seed')}. Hardware: {all_of('device')}. jax {all_of('jax')}."
     )
+
+
+def other_images(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a sentence per category that Table 1 names with other counts than were found."""
+    sentences = []
+    for row in thesis.table1(cells).dropna().itertuples():
+        found = (row.n_train, row.n_test_good, row.n_test_defective)
+        printed = (row.n_train_printed, row.n_test_good_printed, row.n_test_defective_printed)
+        if found != printed:
+            sentences.append(
+                f"{row.category}: {found[0]} / {found[1]} / {found[2]} images (training, good, "
+                f"defective) where Table 1 prints {printed[0]:.0f} / {printed[1]:.0f} / "
+                f"{printed[2]:.0f}: these are other images than the printed columns are of."
+            )
+    return sentences
 
 
 def notes() -> str:

@@ -17,7 +17,7 @@ from cae_jax.types import CaeError, UsageError
 class Outcome(NamedTuple):
     """What came of a grid."""
 
-    cells: list[dict[str, Any]]  # metrics.json of every finished cell
+    cells: list[dict[str, Any]]  # flags and metrics.json of every finished cell
     failed: dict[str, str]  # why the others are not, by CATEGORY/MODEL/seed_N
 
 
@@ -52,7 +52,13 @@ def reproduce(config: configs.Config, models: Sequence[str], seeds: Sequence[int
     failed = _run_all([cell for cell in cells if not cell.finished], methods)
     runs.write_results(config.folder)
     finished = [cell for cell in cells if cell.finished]
-    found = [json.loads((cell.folder / "metrics.json").read_text()) for cell in finished]
+    found = [
+        {
+            **dataclasses.asdict(cell.config),
+            **json.loads((cell.folder / "metrics.json").read_text()),
+        }
+        for cell in finished
+    ]
     return Outcome(found, failed)
 
 

@@ -10,6 +10,7 @@ from absl import flags
 from cae_jax import config, markdown, models, reproduction, thesis
 from cae_jax.types import UsageError
 
+_FLAGS = [name for name in config.names() if name not in ("model", "seed")]
 _MODELS = flags.DEFINE_list("models", list(models.names()), "models, several with commas")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds, several with commas")
 _TABLES = flags.DEFINE_string("tables_dir", "", "where the tables go; WORKDIR/tables when empty")
@@ -17,7 +18,7 @@ _TABLES = flags.DEFINE_string("tables_dir", "", "where the tables go; WORKDIR/ta
 
 def run() -> None:
     """Runs what is not finished yet and writes the tables."""
-    settings = config.from_flags()
+    settings = config.from_flags(_FLAGS)
     if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
         raise UsageError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0 on")
     seeds = list(dict.fromkeys(map(int, _SEEDS.value)))
@@ -34,5 +35,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    config.define([name for name in config.names() if name not in ("model", "seed")])
+    config.define(_FLAGS)
     config.main(run)

@@ -1,0 +1,155 @@
+"""The thesis's tables from made-up cells, against plain Python over the printed CSVs."""
+
+import csv
+import pathlib
+import statistics
+
+import numpy as np
+import pytest
+
+from cae_jax import markdown, plots, thesis
+
+TABLES = pathlib.Path(thesis.__file__).parent / "tables"
+PERCENTS = (100, 90, 80, 70)
+
+
+def cell(category, model, seed, rng, dataset="folder"):
+    points = [
+        {"rule": rule, "source": "s", "leaks": leaks, "percent": p, "threshold": float(p + seed)}
+        | {"good_accuracy": p / 100, "defect_accuracy": float(rng.random())}
+        for rule, leaks in (("ceil", True), ("exclusive", True), ("ceil", False))
+        for p in PERCENTS
+    ]
+    values = {
+        f"{kind}_accuracy_{p}": float(rng.random()) for kind in ("good", "defect") for p in PERCENTS
+    }
+    return {
+        **{"dataset": dataset, "category": category, "model": model, "seed": seed},
+        **{"epochs": 2, "num_patches": 64, "patch_size": 32, "batch_size": 8},
+        **{"learning_rate": 1e-3, "image_size": 64, "stride": 16, "device": "cpu", "jax": "0.0"},
+        **{"n_train": 250, "n_validation": 14, "n_good": 21, "n_defective": 57},
+        **{"ms_per_image": float(rng.random()), "ms_per_patch": float(rng.random())},
+        **{"median_distance_good": float(rng.random()), "median_distance_defective": 2.0},
+        **{"image_auroc": 0.4 if model == "chow" else 0.8, "good_accuracy_val_90": 0.9},
+        **{"defect_accuracy_val_90": 0.5, "trivial_auroc": {"pca": 0.7, "contrast": None}},
+        **{"operating_points": points},
+        **values,
+    }
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(8)
+    return [
+        cell(category, model, seed, rng)
+        for category in ("grid", "washer")
+        for model in ("bergmann", "chow")
+        for seed in (0, 1, 2)
+    ]
+
+
+def read(name):
+    with open(TABLES / f"{name}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_11_to_14(cells):
+    table = thesis.tables11_14(cells)
+    assert len(table) == 4 * 2 * 2
+    printed = {(r["fraction"], r["category"], r["method"]): r for r in read("table11_14")}
+    methods = {"bergmann": "bergmann2019_impl", "chow": "chow2020"}
+    for row in table.itertuples():
+        assert thesis.PERCENTS[row.table] == row.percent
+        same = [c for c in cells if (c["category"], c["model"]) == (row.category, row.model)]
+        for kind in ("good", "defect"):
+            values = [c[f"{kind}_accuracy_{row.percent}"] for c in same]
+            assert getattr(row, f"{kind}_accuracy") == pytest.approx(statistics.mean(values))
+            spread = getattr(row, f"{kind}_accuracy_spread")
+            assert spread == pytest.approx(statistics.stdev(values))
+            theirs = printed.get((str(row.percent), row.category, methods[row.model]))
+            paper = printed.get((str(row.percent), row.category, "bergmann2019_paper"))
+            for who, source in (("thesis", theirs), ("paper", paper)):
+                value = getattr(row, f"{who}_{kind}_accuracy")
+                if row.category == "grid":
+                    assert value == float(source[f"{kind}_accuracy"])
+                else:
+                    assert np.isnan(value)  # the thesis has no washer
+        assert row.seeds == 3
+
+
+def test_one_seed_has_no_spread(cells):
+    table = thesis.tables11_14(cells[:1])
+    assert table["good_accuracy_spread"].isna().all()
+
+
+def test_table_1_5_and_6(cells):
+    first = thesis.table1(cells).set_index("category").loc["grid"]
+    assert (first["n_train"], first["n_train_printed"]) == (264, 264)
+    assert first["n_test_defective"] == first["n_test_defective_printed"] == 57
+    fifth = thesis.table5(cells).set_index(["category", "model", "data_kind"])
+    ours = [
+        c["median_distance_good"] for c in cells if c["category"] == "grid" and c["model"] == "chow"
+    ]
+    row = fifth.loc[("grid", "chow", "good")]
+    assert row["l2_distance"] == pytest.approx(statistics.mean(ours))
+    assert row["l2_distance_printed"] == 756916593.0
+    sixth = thesis.table6(cells)
+    assert set(sixth["category"]) == {"grid"}
+    assert len(sixth) == 2 * 4
+    assert sixth.set_index(["model", "percent"]).loc[("chow", 80), "threshold"] == 80.0
+    assert sixth["defect_accuracy_printed_grid"].tolist() == [0.04, 0.54, 0.65, 0.74] * 2
+
+
+def test_honest_flags_what_a_trivial_score_beats(cells):
+    table = thesis.honest(cells).set_index(["category", "model"])
+    assert table.loc[("grid", "bergmann"), "flag"] == ""
+    assert table.loc[("grid", "chow"), "flag"] == "below chance, does not beat pca (0.700)"
+    assert (table["best_trivial"] == "pca").all()
+
+
+def test_page(cells):
+    page = markdown.page(cells, ["wood"], {"grid/gong/seed_0": "no space"})
+    assert page.startswith("# The thesis's tables\n")
+    assert "Not there, so not in the tables: wood." in page
+    assert "Failed: grid/gong/seed_0: no space" in page
+    assert "SYNTHETIC" not in page
+    for words in ("## Table 11", "## Table 14", "| Table 11, Screw |", "Seeds: 0, 1, 2."):
+        assert words in page
+    # the printed row of Grid at 70 %: the paper's .57 / .98 has the best mean of the columns shown
+    row = next(x for x in page.split("## Table 11")[1].split("\n") if x.startswith("| grid"))
+    columns = [column.strip() for column in row.strip("|").split("|")]
+    assert columns[5] == "**0.57 / 0.98**"
+    ours = {
+        model: [
+            statistics.mean(
+                c[f"{kind}_accuracy_70"]
+                for c in cells
+                if (c["category"], c["model"]) == ("grid", model)
+            )
+            for kind in ("good", "defect")
+        ]
+        for model in ("bergmann", "chow")
+    }
+    best = max(ours, key=lambda model: sum(ours[model]))
+    assert columns[1 + list(ours).index(best)].startswith(f"**{ours[best][0]:.2f} ± ")
+    assert not columns[2 - list(ours).index(best)].startswith("**")
+
+
+def test_counts_that_differ_are_named(cells):
+    assert markdown.other_images(cells) == []
+    (sentence,) = markdown.other_images([{**cells[0], "n_good": 5}])
+    assert "grid: 264 / 5 / 57" in sentence
+    assert "264 / 21 / 57" in sentence
+
+
+def test_synthetic_is_titled_so(cells):
+    page = markdown.page([{**c, "dataset": "synthetic"} for c in cells], ["wood"], {})
+    assert page.startswith("# The thesis's tables on SYNTHETIC data")
+    assert "wood" not in page.split("## Where the thesis")[0]
+
+
+def test_figure_is_the_same_twice(cells, tmp_path):
+    table = thesis.tables11_14(cells)
+    for name in ("a.png", "b.png"):
+        plots.plot_reproduction(tmp_path / name, table[table["table"] == 11], "title")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
