@@ -217,6 +217,8 @@ def plot_reproduction(path: str | os.PathLike[str], table: pd.DataFrame, title: 
         ax.errorbar(mean, height, xerr=spread.fillna(0), fmt="o", color=GOOD, label="ours")
         for who, mark, label in (("thesis", "o", "thesis"), ("paper", "x", "CVPR 2019")):
             theirs = (rows[f"{who}_good_accuracy"] + rows[f"{who}_defect_accuracy"]) / 2
+            if theirs.isna().all():
+                continue
             style = {"facecolors": "none"} if mark == "o" else {}
             color = {"edgecolors": DEFECTIVE} if mark == "o" else {"color": INK}
             ax.scatter(theirs, height, marker=mark, label=label, **color, **style)
@@ -225,7 +227,8 @@ def plot_reproduction(path: str | os.PathLike[str], table: pd.DataFrame, title: 
         ax.set_title(_printable(model, 24), fontsize=10, parse_math=False)
         ax.set_yticks(height, [_printable(name, 24) for name in names], parse_math=False)
         ax.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False, fontsize=8, loc="lower left")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, fontsize=8, ncols=3, loc="outside lower left")
     if title:
         figure.suptitle(_printable(title, 64), fontsize=10, parse_math=False)
     _save(figure, path)

@@ -68,6 +68,20 @@ def test_shape_and_batch_independence(subject, n):
     np.testing.assert_allclose(part, whole[:n], rtol=1e-4, atol=1e-5)
 
 
+def test_a_memory_says_how_many_items_are_in_use(subject):
+    metrics = subject.step(subject.state, subject.patches)[1]
+    if "memory" not in subject.model.tables():
+        assert metrics.keys() == {"loss"}
+        return
+    made = subject.method.reconstruct(subject.state.variables, subject.patches)
+    assert made.aux["items_used"].shape == (6, 60)
+    alone = subject.method.evaluate(subject.state.variables, subject.patches)
+    used = int(np.asarray(made.aux["items_used"]).any(axis=0).sum())
+    assert int(alone["items_used"]) == used
+    assert 1 <= int(metrics["items_used"]) <= 60
+    assert np.all(np.asarray(made.aux["penalty"]) >= 0)
+
+
 def test_jit_equals_eager(subject):
     eager = subject.method.evaluate(subject.state.variables, subject.patches)
     jitted = jax.jit(subject.method.evaluate)(subject.state.variables, subject.patches)

@@ -10,6 +10,7 @@ import pytest
 from cae_jax import describe, models
 from cae_jax.models import layers
 from cae_jax.models.layers import Row
+from cae_jax.types import UsageError
 
 # specification, section 1.5: parameters, multiply-accumulates a patch in millions
 COUNTS = {
@@ -109,6 +110,23 @@ def test_command():
     printed = json.loads(done.stdout)
     assert printed["parameters"] == 1_168_545 - 1900 * 96
     assert printed.keys() >= {"parameters", "macs_per_patch", "rows"}
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("patch_size", [32, 64, 128])
+def test_color_and_other_patch_sizes(name, patch_size):
+    """`build` tries the module on abstract patches and refuses another shape than theirs."""
+    one = describe.describe(name, 3, patch_size, {})
+    assert tuple(one["rows"][-1]["computed"]) == (patch_size, patch_size, 3)
+    assert one["parameters"] == sum(row["parameters"] for row in one["rows"])
+
+
+@pytest.mark.parametrize(
+    ("name", "patch_size"), [("bergmann", 40), ("chow", 48), ("gong", 24), ("oh_yun", 96)]
+)
+def test_patches_that_the_strides_do_not_divide(name, patch_size):
+    with pytest.raises(UsageError, match=f"{name} takes patches .* not {patch_size}"):
+        models.build(name, 1, patch_size, {})
 
 
 def test_names_are_the_four_papers():
