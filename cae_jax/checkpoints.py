@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,7 +30,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(state),
             notes=ocp.args.JsonSave({"notes": notes, "shapes": _shapes(state)}),
         )
-        if not self._manager.save(epoch, args=items):
+        with _one_line(f"{self._folder}: epoch {epoch} cannot be saved"):
+            saved = self._manager.save(epoch, args=items)
+        if not saved:
             raise DataError(f"{self._folder}: epoch {epoch} is there already, nothing was saved")
 
     def restore(self, template: State) -> tuple[int, State, dict[str, Any]] | None:
@@ -58,16 +62,14 @@ class Checkpoints:
         return epoch, State(*state), found["notes"]
 
     def _read(self, step: pathlib.Path, **items: Any) -> Any:
-        try:
+        with _one_line(f"{step}: checkpoint unreadable"):
             return self._manager.restore(int(step.name), args=ocp.args.Composite(**items))
-        except Exception as error:  # orbax raises whatever its layers raise
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(f"{step}: checkpoint unreadable: {cause}") from error
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with _one_line(f"{self._folder}: the last checkpoint cannot be saved"):
+            self._manager.wait_until_finished()
+            self._manager.close()
 
     def __enter__(self) -> Checkpoints:
         """Returns itself."""
@@ -76,6 +78,16 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         """Closes."""
         self.close()
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turns whatever orbax and its layers raise into a DataError of one line."""
+    try:
+        yield
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{what}: {cause}") from error
 
 
 def _shapes(state: State) -> dict[str, str]:
