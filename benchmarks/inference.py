@@ -49,7 +49,7 @@ def measure(settings: config.Config, batch_size: int, repeats: int) -> dict[str,
         "p50_ms_per_patch": float(p50) / windows,
         "images_per_second": per_second,
         "gflops": 2e-9 * cost["macs_per_patch"] * windows * per_second,
-        "device": jax.devices()[0].device_kind,
+        "device": score.device(),
         "jax": jax.__version__,
     }
 

@@ -73,7 +73,7 @@ def write_evaluation(
         "ms_per_patch": milliseconds / n_patches,
         "train_seconds": trained.seconds,
         "data_fingerprint": data.fingerprint(split),
-        "device": jax.devices()[0].device_kind,
+        "device": score.device(),
         "jax": jax.__version__,
     }
     _warn(config, found)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import pandas as pd
 
-from cae_jax import data, report, train
+from cae_jax import data, report, score, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.config import Config
 from cae_jax.evaluation import Trained, write_evaluation
@@ -235,7 +235,7 @@ def _prepare(cell: Cell, split: Split) -> None:
         {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
-            "device": jax.devices()[0].device_kind,
+            "device": score.device(),
             "seed": cell.config.seed,
             "data_fingerprint": fingerprint,
         },

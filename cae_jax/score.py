@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,12 @@ _FULL_SCALE = 255.0  # distances are on the 0..255 intensity scale (specificatio
 def default_chunk_size() -> int | None:
     """Patches reconstructed at a time: a chunk stays in a CPU's cache; an accelerator takes all."""
     return 27 if jax.default_backend() == "cpu" else None
+
+
+def device() -> str:
+    """Returns what computes, in words: a GPU's or TPU's name, or the CPU's cores."""
+    kind = jax.devices()[0].device_kind
+    return f"{os.cpu_count()} CPU cores" if kind == "cpu" else kind
 
 
 def default_batch_size() -> int:
