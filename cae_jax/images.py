@@ -14,7 +14,6 @@ import contextlib
 import io
 import logging
 import os
-import pathlib
 import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile  # also registers TIFF, before any thread needs it
 
+from cae_jax.files import write_whole
 from cae_jax.types import DataError, LeftOut, UsageError, unknown_name
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -245,19 +245,9 @@ def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
     if not np.all((array >= 0) & (array <= 1)):
         raise ValueError("array must lie within 0 and 1")
     levels = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-    path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            Image.fromarray(levels).save(file, format="PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise DataError(f"{str(path)!r}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already when all went well
-            beside.unlink()
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG")
+    write_whole(path, buffer.getvalue())
 
 
 def _height_width(image_size: Size | None) -> tuple[int, int] | None:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from cae_jax.report import write_whole
+from cae_jax.files import write_whole
 from cae_jax.thresholds import Threshold
 
 # Okabe and Ito's colors, told apart by color-blind readers

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from cae_jax import metrics, thresholds
+from cae_jax.files import write_whole
 from cae_jax.types import DataError
 
 SCORE_COLUMNS = ("path", "label", "defect_kind", "distance", "split")
@@ -33,29 +32,6 @@ RESULT_COLUMNS = (
     *_ACCURACIES,
     *("ms_per_image", "train_seconds"),
 )
-
-
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes a file so that `path` holds all of `content` or what it held before.
-
-    Text is written as UTF-8. Raises DataError where the file cannot be written (no such folder,
-    no permission, no space left).
-    """
-    path = Path(path)
-    # surrogateescape: a file name that is no UTF-8 reads back as the same name
-    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cae_jax import config as configs
-from cae_jax import data, describe, markdown, patches, plots, report, runs, thesis
+from cae_jax import data, describe, files, markdown, patches, plots, report, runs, thesis
 from cae_jax.progress import Progress
 from cae_jax.types import CaeError, UsageError
 
@@ -80,7 +80,7 @@ def write_tables(folder: Path, outcome: Outcome) -> None:
     report.write_csv(folder / "tables11_14.csv", table)
     report.write_csv(folder / "auroc.csv", thesis.honest(outcome.cells))
     page = markdown.page(outcome.cells, sorted(printed - there), outcome.failed)
-    report.write_whole(folder / "tables.md", page)
+    files.write_whole(folder / "tables.md", page)
     title = "synthetic data" if outcome.cells[0]["dataset"] == "synthetic" else ""
     plots.plot_reproduction(folder / "table11.png", table[table["table"] == 11], title)
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import pandas as pd
 
-from cae_jax import data, report, score, train
+from cae_jax import data, files, report, score, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.config import Config
 from cae_jax.evaluation import Trained, write_evaluation
@@ -227,7 +227,7 @@ def _prepare(cell: Cell, split: Split) -> None:
                 f"(fingerprint {before[:12]}, now {fingerprint[:12]}); use --overwrite"
             )
     # First of all files: whatever else lies in a cell belongs to these flags.
-    report.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
+    files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
     left_out = pd.DataFrame(split.left_out, columns=["path", "cause"])
     report.write_csv(cell.folder / "left_out.csv", left_out)
     report.write_json(

@@ -113,7 +113,7 @@ BAD = {
     "few": (f"run {FOLDER} --data_dir={{x}}/few", 1, ["1 training", "--validation_fraction"]),
     "other run": (f"run {FOLDER} --data_dir={{x}}/in", 2, ["--epochs=77, now 1", "--overwrite"]),
     "workdir": (f"run {FOLDER} --data_dir={{x}}/in", 1, ["{x}/file/runs", "Not a directory"]),
-    "full": ("run fsync", 1, ["flags.txt: cannot be written: No space left on device"]),
+    "full": ("run fsync", 1, ["flags.txt': cannot be written: No space left on device"]),
     "full file": ("run write", 1, ["some/file: no space left; what was written before is whole"]),
     "full disk": ("run disk", 1, ["seed_0: no space left; what was written before is whole"]),
     "interrupted": ("run interrupt", 130, ["interrupted", "goes on"]),

@@ -16,6 +16,7 @@ TESTS = sorted(ROOT.glob("tests/*.py"))
 # A room may import from those of the lines above it, and from its own files; never sideways.
 ORDER = """
 types
+files
 images patches losses metrics progress baselines
 data models thesis
 methods describe markdown

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 
 import numpy as np
@@ -22,28 +21,6 @@ def make_scores(n_validation=10, n_good=20, n_defective=15, dtype=np.float32):
         ["validation"] * n_validation + ["test"] * (n_good + n_defective),
         (rng.gamma(9, 1e6, n) * (1 + 0.4 * labels)).astype(dtype),
     )
-
-
-def test_write_whole_replaces_or_leaves(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    report.write_whole(path, "old é\n")
-    assert path.read_bytes() == "old é\n".encode()
-    report.write_whole(path, b"\x00new\r\n")
-    assert path.read_bytes() == b"\x00new\r\n"
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match=r"a\.txt: cannot be written: No space left"):
-        report.write_whole(path, "half")
-    assert path.read_bytes() == b"\x00new\r\n"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_write_whole_names_the_missing_folder(tmp_path):
-    with pytest.raises(DataError, match=r"absent/a\.txt: cannot be written: No such file"):
-        report.write_whole(tmp_path / "absent" / "a.txt", "x")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
