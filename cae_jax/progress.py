@@ -37,6 +37,14 @@ class Progress:
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._line()
 
+    def skip(self, n: int) -> None:
+        """Counts `n` units that an earlier start has done: they say nothing about the speed."""
+        self._done += n
+        self._first += n
+        if self._bar is not None:
+            self._bar.initial += n
+            self._bar.n += n
+
     def grow(self, n: int) -> None:
         """Adds `n` units to the total: work that was not known at the start."""
         self._total += n

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from cae_jax.augment import cut as crop
+from cae_jax.augment import draw
 from cae_jax.types import CaeError, Method, Metrics, State, Variables
 
 # Each draws from a stream of its own: more validation crops do not move the training crops.
@@ -28,6 +29,7 @@ class Schedule(NamedTuple):
     patch_size: int
     seed: int
     redraw: bool = False  # new crops every epoch instead
+    augment: str = "none"  # of augment.KINDS; validation crops are always plain
 
     @property
     def steps_per_epoch(self) -> int:
@@ -49,29 +51,11 @@ def default_chunk_size() -> int | None:
     return 16 if jax.default_backend() == "cpu" else None
 
 
-def draw_crops(images: np.ndarray, patch_size: int, n: int, key: tuple[int, ...]) -> np.ndarray:
-    """Draws where to crop: int32 [n, 3] of (image, row, column), uniform (Sec. 4.1.1).
-
-    Args:
-      images: [m, H, W, C], of which the shape alone counts.
-      patch_size: p; rows lie in 0..H-p, columns in 0..W-p, both ends included.
-      n: how many.
-      key: seeds the draw.
-    """
-    m, height, width, _ = images.shape
-    limits = (m, height - patch_size + 1, width - patch_size + 1)
-    return np.random.default_rng(key).integers(0, limits, size=(n, 3), dtype=np.int32)
-
-
-def crop(images: jax.Array, where: jax.Array, patch_size: int) -> jax.Array:
-    """Cuts crops [n, p, p, C] out of images [m, H, W, C] at `where` int32 [n, 3]."""
-    shape = (1, patch_size, patch_size, images.shape[-1])
-
-    def one(at: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(images, (at[0], at[1], at[2], 0), shape)[0]
-
-    with jax.named_scope("crop"):
-        return jax.vmap(one)(where)
+def draw_crops(
+    images: np.ndarray, patch_size: int, n: int, key: tuple[int, ...], kind: str = "none"
+) -> np.ndarray:
+    """Draws where to crop images [m, H, W, C], of which the shape alone counts: `augment.draw`."""
+    return draw(images.shape, patch_size, n, key, kind)
 
 
 def fit(
@@ -109,8 +93,8 @@ def fit(
     for epoch in range(start.epoch + 1, schedule.epochs + 1):
         began = time.perf_counter()
         state, losses = progress.state, []
-        for where in epoch_crops(train, schedule, epoch):
-            state, metrics = step(state, images, where)
+        for crops in epoch_crops(train, schedule, epoch):
+            state, metrics = step(state, images, crops)
             losses.append(float(metrics["loss"]))
             done = (epoch - 1) * schedule.steps_per_epoch + len(losses)
             if not math.isfinite(losses[-1]):
@@ -134,23 +118,23 @@ def fit(
 
 @functools.lru_cache
 def compile_steps(method: Method, patch_size: int) -> tuple[Callable, Callable]:
-    """Returns the jitted (state, images, where) -> (state, metrics), whose state is donated, and
-    the jitted (variables, images, where) -> metrics; kept, so that runs share what they compile."""
+    """Returns the jitted (state, images, crops) -> (state, metrics), whose state is donated, and
+    the jitted (variables, images, crops) -> metrics; kept, so that runs share what they compile."""
 
-    def train_step(state: State, images: jax.Array, where: jax.Array) -> tuple[State, Metrics]:
-        return method.step(state, crop(images, where, patch_size))
+    def train_step(state: State, images: jax.Array, crops: jax.Array) -> tuple[State, Metrics]:
+        return method.step(state, crop(images, crops, patch_size))
 
-    def evaluate(variables: Variables, images: jax.Array, where: jax.Array) -> Metrics:
-        return method.evaluate(variables, crop(images, where, patch_size))
+    def evaluate(variables: Variables, images: jax.Array, crops: jax.Array) -> Metrics:
+        return method.evaluate(variables, crop(images, crops, patch_size))
 
     return jax.jit(train_step, donate_argnums=0), jax.jit(evaluate)
 
 
 def epoch_crops(images: np.ndarray, schedule: Schedule, epoch: int) -> Iterator[np.ndarray]:
-    """Yields an epoch's batches of crops, int32 [batch_size, 3], in the epoch's own order."""
+    """Yields an epoch's batches of crops, as `augment.draw` gives them, in the epoch's order."""
     s = schedule
     key = (s.seed, _REDRAW_STREAM, epoch) if s.redraw else (s.seed, _TRAIN_STREAM)
-    crops = draw_crops(images, s.patch_size, s.num_patches, key)
+    crops = draw_crops(images, s.patch_size, s.num_patches, key, s.augment)
     order = np.random.default_rng((s.seed, _ORDER_STREAM, epoch)).permutation(s.num_patches)
     for i in range(s.steps_per_epoch):
         yield crops[order[i * s.batch_size : (i + 1) * s.batch_size]]

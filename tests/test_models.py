@@ -77,6 +77,34 @@ def test_the_cost_of_the_specification(decoder, parameters, millions_of_macs):
     assert round(sum(cost.macs for cost in found) / 1e6, 1) == millions_of_macs
 
 
+@pytest.mark.parametrize("decoder", ["table4", "mirror"])
+@pytest.mark.parametrize("patch_size", [32, 256])
+def test_a_whole_image_has_table_4_at_half_its_size(decoder, patch_size):
+    """A layer more on either side, of which the reading is ours; nothing printed to contradict."""
+    model = models.build("bergmann", 1, patch_size, {"decoder": decoder, "whole_image": "true"})
+    patch = jax.ShapeDtypeStruct((2, patch_size, patch_size, 1), np.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), patch)["params"]
+    inner = {cost.row.name: cost for cost in table4(decoder, patch_size=patch_size // 2)}
+    tables, shape = model.tables(), patch.shape[1:]
+    for part, added in (("encoder", "Conv0"), ("decoder", "Deconv0")):
+        assert [row.name for row in tables[part] if row.name not in inner] == [added]
+        for cost in costs(tables[part], shape, 1):
+            name, shape = cost.row.name, cost.output
+            kernel, bias = params[part][name]["kernel"].shape, params[part][name]["bias"].shape
+            assert math.prod(kernel) + math.prod(bias) == cost.parameters
+            assert not cost.row.printed
+            if name == added:
+                assert kernel == (4, 4, 1 if part == "encoder" else 32, 32)
+                assert shape == (patch_size // 2, patch_size // 2, 32)
+                assert "a reading" in cost.row.note
+            elif name == "Deconv9":
+                assert shape == patch.shape[1:]
+            else:
+                assert shape == inner[name].output
+                if name != "Conv1":  # it sees 32 channels, not the image
+                    assert cost.parameters == inner[name].parameters
+
+
 def test_multiply_accumulates_by_hand():
     side, width, total = 128, 1, 0
     for name, (kernel, _, _, printed, features) in PRINTED.items():
@@ -245,6 +273,7 @@ def test_options_are_read_as_their_fields_types(fork):
         ("layers", 128, {}, "unknown model 'layers': "),
         ("bergmann", 100, {}, "multiple of 16 pixels, not 100"),
         ("bergmann", 8, {}, "multiple of 16 pixels, not 8"),
+        ("bergmann", 48, {"whole_image": "1"}, "whole_image takes patches of a multiple of 32 pix"),
         ("bergmann", 64, {"decoder": "miror"}, "unknown decoder 'miror': did you mean mirror?"),
         ("bergmann", 64, {"decodr": "mirror"}, "unknown option of bergmann 'decodr': did you mean"),
         ("bergmann", 64, {"channels": "3"}, "unknown option of bergmann 'channels'"),

@@ -90,6 +90,15 @@ def test_a_fault_leaves_the_last_count(clock, capsys):
     assert capsys.readouterr().err == "train: 20/100 patches, 10 patches/s, 0:00:08 left\n"
 
 
+def test_what_was_done_before_says_nothing_about_the_speed(clock, capsys):
+    with Progress("grid", 60, "patches") as bar:
+        bar.skip(40)
+        bar.grow(40)
+        clock.now += 2
+        bar.update(20)
+    assert capsys.readouterr().err == "grid: 60/100 patches, 10 patches/s, 0:00:04 left\n"
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     screen = terminal(monkeypatch)
     with Progress("score nut", 40, "images", done=10) as bar:
@@ -99,6 +108,15 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "40/40" in last
     assert "images/s" in last
     assert "loss 0.25" in last
+
+
+def test_a_bar_skips_and_grows(monkeypatch):
+    screen = terminal(monkeypatch)
+    with Progress("grid", 60, "patches") as bar:
+        bar.skip(40)
+        bar.grow(40)
+        bar.update(60)
+    assert "100/100" in screen.getvalue().split("\r")[-1]
 
 
 def test_a_bar_without_total(monkeypatch):

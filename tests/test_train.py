@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cae_jax import train
+from cae_jax import augment, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.methods.autoencoder import autoencoder, optimizer
 from cae_jax.train import Progress, Schedule
@@ -61,14 +61,6 @@ def test_crops_come_from_their_key():
     assert (one != other).any(axis=1).sum() > 40
 
 
-def test_crop_is_slicing(rng):
-    images = rng.random((4, 11, 13, 3), np.float32)
-    where = np.array([[0, 0, 0], [3, 6, 8], [1, 2, 7], [3, 6, 8]], np.int32)
-    found = jax.jit(train.crop, static_argnums=2)(images, where, 5)
-    expected = [images[i, row : row + 5, column : column + 5] for i, row, column in where]
-    np.testing.assert_array_equal(found, expected)
-
-
 def batches(images: np.ndarray, epoch: int, **changes) -> np.ndarray:
     return np.array(list(train.epoch_crops(images, SCHEDULE._replace(**changes), epoch)))
 
@@ -101,6 +93,34 @@ def test_redrawn_crops_are_new_every_epoch(images):
     np.testing.assert_array_equal(one, again)
     sets = [set(map(tuple, epoch.reshape(-1, 3).tolist())) for epoch in (one, two)]
     assert len(sets[0] & sets[1]) < 6
+
+
+def test_augmented_crops_are_the_schedules_own(images):
+    """Drawn once from the seed and seen every epoch, unless they are redrawn."""
+    one, two = (batches(images, epoch, num_patches=12, augment="texture") for epoch in (1, 2))
+    drawn = augment.draw(images.shape, 8, 12, (7, 0), "texture")
+    for epoch in (one, two):
+        assert epoch.shape == (3, 4, 5)
+        assert sorted(epoch.reshape(-1, 5).tolist()) == sorted(drawn.tolist())
+    assert (one != two).any()
+    again = batches(images, 2, num_patches=12, augment="texture", redraw=True)
+    assert not set(again[..., 3].ravel()) & set(drawn[:, 3])
+
+
+def test_augmented_crops_are_trained_on_and_plain_ones_validated(images):
+    """On a slope the mean of a crop, turned or not, is the row of its center."""
+    method = counting_method()
+    slope = np.broadcast_to(np.arange(12, dtype=np.float32)[:, None, None], images.shape)
+    schedule = SCHEDULE._replace(epochs=1, augment="texture")
+    losses = []
+    end = train.fit(
+        *(method, slope, slope[:1], schedule, Progress(0, method.init(None), [], 0.0)),
+        on_step=lambda step, loss: losses.append(loss),
+    )
+    centers = [batch[:, 1].mean() + 3.5 for batch in batches(images, 1, augment="texture")]
+    np.testing.assert_allclose(losses, centers, rtol=1e-5)
+    plain = train.draw_crops(slope[:1], 8, 4, (7, 1))  # a sixth of 13 patches, in whole batches
+    assert end.history[0]["validation_loss"] == pytest.approx(plain[:, 1].mean() + 3.5, rel=1e-6)
 
 
 def counting_method() -> Method:
@@ -151,9 +171,9 @@ def test_validation_does_not_touch_training(method, fresh, images, monkeypatch):
     keys = []
     draw = train.draw_crops
 
-    def noting(images, patch_size, n, key):
+    def noting(images, patch_size, n, key, kind="none"):
         keys.append((len(images), n, key))
-        return draw(images, patch_size, n, key)
+        return draw(images, patch_size, n, key, kind)
 
     monkeypatch.setattr(train, "draw_crops", noting)
     schedule = SCHEDULE._replace(epochs=2)
@@ -200,8 +220,8 @@ def test_another_seed_is_another_course(method, fresh, images, changes):
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
 
-@pytest.mark.parametrize("restored", [False, True])
-def test_the_step_is_compiled_once(method, fresh, images, tmp_path, caplog, restored):
+@pytest.mark.parametrize(("restored", "kind"), [(False, "none"), (True, "none"), (False, "object")])
+def test_the_step_is_compiled_once(method, fresh, images, tmp_path, caplog, restored, kind):
     start = fresh()
     if restored:
         with Checkpoints(tmp_path) as checkpoints:
@@ -210,7 +230,7 @@ def test_the_step_is_compiled_once(method, fresh, images, tmp_path, caplog, rest
             start = start._replace(state=checkpoints.restore(start.state)[1])
     train.compile_steps.cache_clear()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        train.fit(method, images[:4], images[4:], SCHEDULE, start)
+        train.fit(method, images[:4], images[4:], SCHEDULE._replace(augment=kind), start)
     compiled = [r.getMessage() for r in caplog.records if "XLA compilation of" in r.getMessage()]
     for name in ("jit(train_step)", "jit(evaluate)"):
         assert len([message for message in compiled if name in message]) == 1, compiled

@@ -2,7 +2,8 @@
 
 Table 4 prints paddings under which its own sizes do not come out. The reading here keeps every
 kernel, stride and width, and changes the padding column alone: SAME everywhere, Conv9 VALID. The
-decoder of the source paper (arXiv 1807.02011), the mirror of the encoder, is an option.
+decoder of the source paper (arXiv 1807.02011), the mirror of the encoder, is an option; so is the
+network that the CVPR 2019 paper trains on whole objects of 256 pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from cae_jax.models.layers import Row, apply_tables
 from cae_jax.types import Reconstruction, UsageError, unknown_name
 
 _SWAPPED = "paddings of Conv8 and Conv9 are swapped in print: the source table has 1 and 0"
+_WHOLE = 'a reading: CVPR 2019 has "an additional convolution layer" for objects, and no table'
 _SHIFTED = "padding 1 is impossible: the kernel column slipped by one row; SAME gives the size"
 
 # fmt: off
@@ -52,40 +54,57 @@ MIRROR = (
     Row("Deconv8", "deconv",  32, 4, 2),
     Row("Deconv9", "deconv", None, 4, 2, linear=True),
 )
+# Before Conv1 and before Deconv9: 256 pixels then meet Table 4's layers as 128 do without.
+CONV0 = Row("Conv0", "conv", 32, 4, 2, note=_WHOLE)
+DECONV0 = Row("Deconv0", "deconv", 32, 4, 2, note=_WHOLE)
 # fmt: on
-VARIANTS = ({"decoder": "mirror"},)
+VARIANTS = ({"decoder": "mirror"}, {"whole_image": "true"})
 DECODERS = {"table4": TABLE4, "mirror": MIRROR}
 
 
 class Model(nn.Module):
-    """Table 4: 894,053 parameters; with the mirror decoder 1,048,549 (one channel, 128 px)."""
+    """Table 4: 894,053 parameters; with the mirror decoder 1,048,549 (one channel, 128 px).
+
+    With `whole_image`, a convolution and a deconvolution more: 926,885 at 256 px.
+    """
 
     channels: int = 1
     patch_size: int = 128
     decoder: str = "table4"
+    whole_image: bool = False
 
     def tables(self) -> dict[str, tuple[Row, ...]]:
         """Returns the rows for the patch size: the bottleneck, printed for 8x8, spans the map.
 
         Raises:
-          UsageError: a patch size that is no multiple of 16, or an unknown decoder.
+          UsageError: a patch size that is no multiple of 16, with `whole_image` of 32, or an
+            unknown decoder.
         """
         if self.decoder not in DECODERS:
             raise unknown_name("decoder", self.decoder, DECODERS)
-        if self.patch_size < 16 or self.patch_size % 16:
+        shrink = 32 if self.whole_image else 16
+        if self.patch_size < shrink or self.patch_size % shrink:
+            option = " with whole_image" if self.whole_image else ""
             raise UsageError(
-                f"bergmann takes patches of a multiple of 16 pixels, not {self.patch_size}"
+                f"bergmann{option} takes patches of a multiple of {shrink} pixels, "
+                f"not {self.patch_size}"
             )
-        side = self.patch_size // 16
+        side = self.patch_size // shrink
         first, *rest = DECODERS[self.decoder]
         kernel = side if self.decoder == "mirror" else first.kernel
         encoder = (*ENCODER[:-1], ENCODER[-1]._replace(kernel=side))
-        return {
-            "encoder": encoder,
-            "decoder": (first._replace(kernel=kernel, stride=side), *rest),
-        }
+        decoder = (first._replace(kernel=kernel, stride=side), *rest)
+        if self.whole_image:
+            # the sizes and paddings of a print are another network's: nothing to hold against it
+            encoder = (CONV0, *map(_unprinted, encoder))
+            decoder = (*map(_unprinted, decoder[:-1]), DECONV0, _unprinted(decoder[-1]))
+        return {"encoder": encoder, "decoder": decoder}
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Reconstruction:
         """Patches [N, p, p, C] -> Reconstruction of the same shape, linear at latent and output."""
         return Reconstruction(apply_tables(self, x, train), {})
+
+
+def _unprinted(row: Row) -> Row:
+    return row._replace(printed=(), printed_padding=None)
