@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +13,16 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from cae_jax import data, models, patches
+from cae_jax import augment, data, losses, models, patches, residuals, segmentation
+from cae_jax.residuals import Residual
+from cae_jax.ssim import Ssim
 from cae_jax.types import CaeError, UsageError, unknown_name
 
 PRESETS = Path(__file__).resolve().parent.parent / "experiments" / "presets"
+SCORING = (  # what a trained model can be judged by anew
+    *("distance", "residual_average", "residual_smooth", "residual_border"),
+    *("image_score", "top_share", "minimum_area", "opening", "save_maps"),
+)
 _FROM_TEXT = {"true": True, "false": False}
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -38,6 +45,7 @@ class Config:
     category: str = _flag("all", "a category, several with commas, or all")
     model: str = _flag("bergmann", "a built-in model or package.module[:Name] of your own")
     model_options: str = _flag("", "the model's own options: name=value, several with commas")
+    loss: str = _flag("l2", f"what training minimises: {', '.join(losses.NAMES)}")
     epochs: int = _flag(200, "passes over the training patches", 1)
     batch_size: int = _flag(128, "patches per training step", 1)
     learning_rate: float = _flag(2e-4, "of Adam", 0)
@@ -45,13 +53,27 @@ class Config:
     decoupled_weight_decay: bool = _flag(False, "AdamW's weight decay instead of L2")
     num_patches: int = _flag(10_000, "training crops per epoch", 1)
     redraw_patches: bool = _flag(False, "draw new crops every epoch, not the same as the thesis")
+    augment: str = _flag("none", "none, texture, object, object_mirror, or auto by MVTec category")
+    whole_image: bool = _flag(False, "one patch, the whole image (CVPR 2019's objects)")
     image_size: int = _flag(256, "side that images are resized to, in pixels", 8, 8192)
     patch_size: int = _flag(128, "side of a patch, in pixels", 8)
     stride: int = _flag(30, "pixels between the patches of a test image", 1)
     channels: int = _flag(1, "1: gray, 3: RGB")
     validation_fraction: float = _flag(0.1, "share of the training images held out", 0, 0.9)
+    distance: str = _flag("l2", f"what the verdict rests on: {', '.join(residuals.DISTANCES)}")
+    residual_average: str = _flag("pixels", "pixels: average patches (thesis); maps: their errors")
+    residual_smooth: float = _flag(0.0, "sigma of a Gaussian over residual maps, in pixels", 0, 64)
+    residual_border: str = _flag("reflect", "at the image's border: reflect, edge or crop")
+    image_score: str = _flag("sum", "a map as one number: sum, max, or top (mean of the top share)")
+    top_share: float = _flag(0.01, "share of the pixels that image_score=top averages", 0, 1)
+    ssim_window: int = _flag(11, "side of SSIM's window, in pixels", 3, 255)
+    ssim_weights: str = _flag("gaussian", "SSIM's window: gaussian or flat")
+    ssim_constants: str = _flag("wang", "wang: (0.01)^2, (0.03)^2; printed: 0.01, 0.03")
+    minimum_area: int = _flag(0, "smallest defect, in pixels; 0: a share of the image", 0)
+    opening: int = _flag(4, "diameter of the disc that opens a segmentation; 0: none", 0, 64)
     seed: int = _flag(0, "decides crops, order, parameters, validation split", 0, 2**31 - 1)
     on_bad_image: str = _flag("error", "error: stop; skip: list it and go on")
+    save_maps: bool = _flag(False, "also write every test image's residual map and mask")
     workdir: str = _flag("", "where everything is written; runs/DATASET when empty")
     overwrite: bool = _flag(False, "replace what another run left in the workdir")
 
@@ -80,7 +102,16 @@ class Config:
                 f"--batch_size={self.batch_size} is larger than --num_patches={self.num_patches}: "
                 "an epoch would have no step"
             )
+        losses.loss(self.loss, self.residual().ssim)
+        residuals.check(self.residual())
+        if self.augment not in (*augment.KINDS, "auto"):
+            raise unknown_name("--augment", self.augment, (*augment.KINDS, "auto"))
         patches.check_sizes(self.image_size, self.patch_size, self.stride)
+        if self.minimum_area > self.image_size**2:
+            raise UsageError(
+                f"--minimum_area={self.minimum_area}: must be at most the image's "
+                f"{self.image_size**2} pixels"
+            )
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -92,13 +123,42 @@ class Config:
         """The workdir as a path."""
         return Path(self.workdir or f"runs/{self.dataset}").expanduser()
 
+    @property
+    def smallest_defect(self) -> int:
+        """The minimum area of a defect, in pixels."""
+        return self.minimum_area or segmentation.default_area(self.image_size**2)
+
+    def resolved(self) -> Config:
+        """Returns the record that holds from any working directory, --whole_image worked out."""
+        changes = {}
+        if self.data_dir:
+            changes["data_dir"] = os.path.abspath(os.path.expanduser(self.data_dir))
+        if self.whole_image:
+            changes |= {"patch_size": self.image_size, "stride": self.image_size}
+        return dataclasses.replace(self, **changes)
+
+    def residual(self, all_distances: bool = False) -> Residual:
+        """Returns how errors are measured: by the config's distance, or by every one."""
+        return Residual(
+            residuals.DISTANCES if all_distances else (self.distance,),
+            self.residual_average,
+            self.residual_smooth,
+            self.residual_border,
+            self.image_score,
+            self.top_share,
+            Ssim(self.ssim_window, self.ssim_weights, self.ssim_constants),
+        )
+
     def options(self) -> dict[str, str]:
         """Returns the model's options by name; raises UsageError for one without a value."""
         pairs = [pair.partition("=") for pair in self.model_options.split(",") if pair.strip()]
         for name, equals, value in pairs:
             if not (name.strip() and equals and value.strip()):
                 raise UsageError(f"--model_options={self.model_options}: expected name=value")
-        return {name.strip(): value.strip() for name, _, value in pairs}
+        found = {name.strip(): value.strip() for name, _, value in pairs}
+        if self.whole_image and self.model == "bergmann":  # CVPR 2019: one more convolution
+            found.setdefault("whole_image", "true")
+        return found
 
     def build_model(self) -> Any:  # a flax.linen.Module: flax stays in models and methods
         """Returns the Flax module; raises UsageError, see `models.build`."""

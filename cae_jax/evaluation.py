@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,35 @@ import jax
 import numpy as np
 import pandas as pd
 
-from cae_jax import baselines, data, metrics, patches, plots, report, score, thresholds
+from cae_jax import (
+    baselines,
+    data,
+    examples,
+    files,
+    html_report,
+    localization,
+    metrics,
+    patches,
+    pictures,
+    plots,
+    report,
+    score,
+    thresholds,
+)
 from cae_jax.config import Config
 from cae_jax.progress import Progress
 from cae_jax.types import GOOD, CaeError, Method, Scores, Split, Variables
 
 _SHOWN_PERCENTS = {thresholds.TEST_GOOD: 70, thresholds.VALIDATION_GOOD: 90}
+
+
+class Judged(NamedTuple):
+    """What scoring a split gives."""
+
+    validation: Scores
+    test: Scores
+    frame: pd.DataFrame  # of scores.csv
+    found: localization.Localization | None  # None where no image is held out
 
 
 class Trained(NamedTuple):
@@ -43,77 +67,156 @@ def write_evaluation(
       DataError: a file cannot be written.
     """
     (folder / "metrics.json").unlink(missing_ok=True)
-    call = score.scorer(
-        method.reconstruct, config.patch_size, config.stride, score.default_chunk_size()
-    )
-    validation, test = (
-        _score(
-            call, trained, images, bars(f"score {config.category} {name}", len(images), "images")
-        )
-        for name, images in (("validation", split.validation), ("test", split.test))
-    )
-    frame = _frame(split, validation, test)
-    report.write_csv(folder / "scores.csv", frame)
-    report.write_thesis_csvs(folder, frame)
+    judged = judge(config, method, split, trained, bars)
+    report.write_csv(folder / "scores.csv", judged.frame)
+    report.write_thesis_csvs(folder, judged.frame)
     report.write_csv(folder / "history.csv", pd.DataFrame(trained.history))
-    _plot(folder, config, split, trained, validation, test, frame)
-    batch = split.test[: score.default_batch_size()]
-    milliseconds = score.milliseconds_per_image(call, trained.variables, batch)
-    n_patches = len(patches.starts(config.image_size, config.stride)) ** 2
+    maps = (judged.validation.residuals[config.distance], judged.test.residuals[config.distance])
+    top = examples.scale(*maps)
+    _plot(folder, config, split, trained, judged, top)
+    if config.save_maps:
+        _write_maps(folder, config, split, judged)
     found = {
-        "dataset": config.dataset,
-        "category": config.category,
-        "model": config.model,
-        "seed": config.seed,
-        "epochs": config.epochs,
+        **_identity(config),
         "n_train": len(split.train),
-        **report.evaluate(frame),
+        **report.evaluate(judged.frame, [judged.found.point] if judged.found else []),
+        **localization.pixel_results(split, maps[1]),
+        "distances": _by_distance(split, judged.test),
+        **localization.results(
+            split, maps[1], judged.test.distances[config.distance], judged.found
+        ),
         "trivial_auroc": _trivial_auroc(split),
-        "ms_per_image": milliseconds,
-        "ms_per_patch": milliseconds / n_patches,
-        "train_seconds": trained.seconds,
+        **_times(config, method, split, trained),
         "data_fingerprint": data.fingerprint(split),
         "device": score.device(),
         "jax": jax.__version__,
     }
+    found["flag"] = baselines.flag(found["image_auroc"], found["trivial_auroc"])
     _warn(config, found)
+    report.write_json(folder / "curves.json", {"pro": localization.pro_curve(split, maps[1])})
+    predicted, value = (
+        (judged.found.predicted, judged.found.threshold.value) if judged.found else (None, math.nan)
+    )
+    packed = examples.pack(split, judged.test, config.distance, top, predicted, value)
+    files.write_whole(folder / "examples.npz", packed)
     report.write_json(folder / "metrics.json", found)
+    files.write_whole(folder / "report.html", html_report.run_page(html_report.read_run(folder)))
 
 
-def _score(call: score.Scorer, trained: Trained, images: np.ndarray, bar: Progress) -> Scores:
-    with bar:
+def judge(
+    config: Config,
+    method: Method,
+    split: Split,
+    trained: Trained,
+    bars: Callable[..., Progress] = Progress,
+) -> Judged:
+    """Scores the held-out and the test images by every distance, in one pass over them.
+
+    Raises CaeError where a score is not finite.
+    """
+    call = _scorer(config, method, all_distances=True)
+    test = _score(call, trained, split.test, bars, f"score {config.category} test")
+    validation = jax.tree.map(lambda field: field[:0], test)
+    if len(split.validation):
+        name = f"score {config.category} validation"
+        validation = _score(call, trained, split.validation, bars, name)
+    found = localization.localize(
+        split,
+        validation.residuals[config.distance],
+        test.residuals[config.distance],
+        config.smallest_defect,
+        config.opening,
+    )
+    return Judged(validation, test, _frame(config, split, validation, test), found)
+
+
+def _scorer(config: Config, method: Method, all_distances: bool) -> score.Scorer:
+    return score.scorer(
+        *(method.reconstruct, config.patch_size, config.stride, score.default_chunk_size()),
+        config.residual(all_distances),
+    )
+
+
+def _score(
+    call: score.Scorer,
+    trained: Trained,
+    images: np.ndarray,
+    bars: Callable[..., Progress],
+    name: str,
+) -> Scores:
+    with bars(name, len(images), "images") as bar:
         batch = score.default_batch_size()
         return score.score_all(call, trained.variables, images, batch, bar.update)
 
 
-def _frame(split: Split, validation: Scores, test: Scores) -> pd.DataFrame:
+def _identity(config: Config) -> dict[str, Any]:
+    names = ("dataset", "category", "model", "loss", "distance", "seed", "epochs")
+    return {name: getattr(config, name) for name in names}
+
+
+def _times(config: Config, method: Method, split: Split, trained: Trained) -> dict[str, float]:
+    """How long the production call takes: the distance of the verdict and its map alone."""
+    call = _scorer(config, method, all_distances=False)
+    batch = split.test[: score.default_batch_size()]
+    milliseconds = score.milliseconds_per_image(call, trained.variables, batch)
+    n_patches = len(patches.starts(config.image_size, config.stride)) ** 2
+    return {
+        "ms_per_image": milliseconds,
+        "ms_per_patch": milliseconds / n_patches,
+        "train_seconds": trained.seconds,
+    }
+
+
+def _by_distance(split: Split, test: Scores) -> dict[str, dict[str, float]]:
+    """The metrics of every distance, by its name."""
+    return {
+        name: report.image_metrics(split.labels, test.distances[name])
+        | localization.pixel_results(split, maps)
+        for name, maps in test.residuals.items()
+    }
+
+
+def _frame(config: Config, split: Split, validation: Scores, test: Scores) -> pd.DataFrame:
     """The table of scores.csv: validation images first, then the test images."""
     paths = [*split.validation_paths, *split.test_paths]
-    distances = np.concatenate([validation.distance, test.distance])
-    if not np.isfinite(distances).all():
-        path = paths[int(np.argmin(np.isfinite(distances)))]
-        raise CaeError(f"{split.category}/{path}: the distance is not finite; was it trained well?")
-    n = len(validation.distance)
+    columns = {
+        name: np.concatenate([validation.distances[name], test.distances[name]])
+        for name in test.distances
+    }
+    for name, column in columns.items():
+        if not np.isfinite(column).all():
+            path = paths[int(np.argmin(np.isfinite(column)))]
+            raise CaeError(
+                f"{split.category}/{path}: the distance {name} is not finite; was it trained well?"
+            )
+    distance = columns[config.distance]
+    n = len(split.validation_paths)
+    columns["p_value"] = np.full(len(paths), np.nan)
+    columns["p_value"][n:] = thresholds.p_values(distance[:n], distance[n:])
     return report.scores_frame(
         paths,
         [*[0] * n, *split.labels],
         [*[GOOD] * n, *split.kinds],
-        [*["validation"] * n, *["test"] * len(test.distance)],
-        distances,
+        [*["validation"] * n, *["test"] * (len(paths) - n)],
+        distance,
+        columns,
+    )
+
+
+def _write_maps(folder: Path, config: Config, split: Split, judged: Judged) -> None:
+    """Writes every test image's residual map and predicted mask at the image's own size."""
+    maps = judged.test.residuals[config.distance]
+    masks = judged.found.predicted if judged.found else None
+    pictures.write_predictions(
+        folder, config.category, split.test_paths, split.test_sizes, maps, masks
     )
 
 
 def _plot(
-    folder: Path,
-    config: Config,
-    split: Split,
-    trained: Trained,
-    validation: Scores,
-    test: Scores,
-    frame: pd.DataFrame,
+    folder: Path, config: Config, split: Split, trained: Trained, judged: Judged, top: float
 ) -> None:
     """Draws the training curve, Figures 15 and 16, the histogram, and Figure 12."""
-    good, defective, held_out = report.distances_of(frame)
+    good, defective, held_out = report.distances_of(judged.frame)
     lines = [
         point.threshold
         for point in thresholds.operating_points(good, defective, held_out)
@@ -121,25 +224,27 @@ def _plot(
         and point.threshold.percent == _SHOWN_PERCENTS[point.threshold.source]
     ]
     title = f"{config.category}, {config.model}, seed {config.seed}"
-    plots.plot_training_curve(folder / "training_curve.png", trained.history, title)
-    plots.plot_whiskers(folder / "whiskers.png", good, defective, lines, title)
-    plots.plot_histogram(folder / "histogram.png", good, defective, held_out, lines, title)
-    chosen = choose_examples(split.kinds, test.distance, plots.COLUMNS)
-    normal = validation.residual if len(validation.residual) else test.residual
+    plots.plot_training_curve(folder / "training_curve.png", trained.history, title, config.loss)
+    plots.plot_whiskers(folder / "whiskers.png", good, defective, lines, title, config.distance)
+    plots.plot_histogram(
+        folder / "histogram.png", good, defective, held_out, lines, title, config.distance
+    )
+    distances = judged.test.distances[config.distance]
+    chosen = examples.choose(split.kinds, distances, plots.COLUMNS)
     titles = [
-        plots.gallery_title(split.kinds[i], float(test.distance[i]), lines[-1])
+        plots.gallery_title(split.kinds[i], float(distances[i]), lines[-1])
         if lines
-        else f"{split.kinds[i]}\n{plots.short(float(test.distance[i]))}"
+        else f"{split.kinds[i]}\n{plots.short(float(distances[i]))}"
         for i in chosen
     ]
     plots.plot_gallery(
         folder / "gallery.png",
         split.test[chosen],
-        test.reconstruction[chosen],
-        test.residual[chosen],
+        judged.test.reconstruction[chosen],
+        judged.test.residuals[config.distance][chosen],
         split.masks[chosen],
         titles,
-        float(np.quantile(normal, 0.999)),
+        top,
     )
 
 
@@ -154,16 +259,3 @@ def _warn(config: Config, found: Mapping[str, Any]) -> None:
     if flag:
         name = f"{config.category}, {config.model}, seed {config.seed}"
         print(f"warning: {name}: AUROC {found['image_auroc']:.3f}: {flag}", file=sys.stderr)
-
-
-def choose_examples(kinds: tuple[str, ...], distances: np.ndarray, n: int) -> list[int]:
-    """Returns up to n test images that show every kind, good first, evenly over the distances."""
-    names = sorted(set(kinds), key=lambda kind: (kind != GOOD, kind))[:n]
-    chosen: list[int] = []
-    for i, name in enumerate(names):
-        of_kind = np.flatnonzero(np.array(kinds) == name)
-        of_kind = of_kind[np.argsort(distances[of_kind], kind="stable")]
-        share = -(-(n - len(chosen)) // (len(names) - i))  # rounded up: good images first
-        picks = np.linspace(0, len(of_kind) - 1, min(share, len(of_kind)) + 2)[1:-1]
-        chosen += [int(of_kind[round(pick)]) for pick in picks]
-    return chosen

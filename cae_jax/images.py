@@ -24,7 +24,6 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile  # also registers TIFF, before any thread needs it
 
-from cae_jax.files import write_whole
 from cae_jax.types import DataError, LeftOut, UsageError, unknown_name
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -222,32 +221,6 @@ def decode_all(
     finally:
         pool.shutdown(cancel_futures=True)
     return (pixels[kept] if left_out else pixels), kept, left_out
-
-
-def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
-    """Writes an 8-bit PNG, whole or not at all.
-
-    Args:
-      path: where; its folder exists.
-      array: [H, W], [H, W, 1] or [H, W, 3], bool or float in [0, 1], rounded to the nearest level.
-
-    Raises:
-      ValueError: another shape, type or range.
-      DataError: the file cannot be written.
-    """
-    array = np.asarray(array)
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim != 2 and array.shape[2:] != (3,):
-        raise ValueError(f"array must be [H, W], [H, W, 1] or [H, W, 3], not {array.shape}")
-    if array.dtype != bool and not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"array must be bool or float, not {array.dtype}")
-    if not np.all((array >= 0) & (array <= 1)):
-        raise ValueError("array must lie within 0 and 1")
-    levels = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG")
-    write_whole(path, buffer.getvalue())
 
 
 def _height_width(image_size: Size | None) -> tuple[int, int] | None:

@@ -30,13 +30,15 @@ VALIDATION = "#009E73"
 OUTLINE = "#00E5FF"
 INK = "#333333"
 LINES = ("-", "--", ":", "-.")
-DISTANCE = "distance: sum of squared differences, 0..255 scale"
 COLUMNS = 8  # images that a gallery shows at most
 DPI = 110
 
 
 def plot_training_curve(
-    path: str | os.PathLike[str], history: Sequence[Mapping[str, Any]], title: str = ""
+    path: str | os.PathLike[str],
+    history: Sequence[Mapping[str, Any]],
+    title: str = "",
+    loss: str = "l2",
 ) -> None:
     """Draws loss and validation loss over the epochs, the losses on a logarithmic axis.
 
@@ -59,7 +61,7 @@ def plot_training_curve(
     axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
-    axes.set_ylabel("loss: mean over pixels, 0..1 scale")
+    axes.set_ylabel(f"loss {loss}: mean over patches, images in 0..1")
     axes.grid(which="major", color="#E5E5E5", linewidth=0.8)
     axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
@@ -71,11 +73,13 @@ def plot_whiskers(
     defective: ArrayLike,
     thresholds: Sequence[Threshold],
     title: str = "",
+    distance: str = "l2",
 ) -> None:
     """Draws the distances of good [n] and defective [m] test images as box and whiskers.
 
     The thesis's Figures 15 and 16, with every image as a point and `thresholds` as lines. A box
-    spans the quartiles, its whiskers reach 1.5 times as far. Either class may be empty. Raises
+    spans the quartiles, its whiskers reach 1.5 times as far; `distance` names the axis. Either
+    class may be empty. Raises
     DataError where the file cannot be written.
     """
     good, defective = np.asarray(good, np.float64), np.asarray(defective, np.float64)
@@ -104,7 +108,7 @@ def plot_whiskers(
     _threshold_lines(axes.axhline, thresholds)
     axes.set_xlim(-0.5, 1.5)
     axes.set_xticks([0, 1], [f"good (n = {good.size})", f"defective (n = {defective.size})"])
-    axes.set_ylabel(DISTANCE)
+    axes.set_ylabel(f"distance: {distance}")
     _legend_below(figure)
     _save(figure, path)
 
@@ -116,11 +120,12 @@ def plot_histogram(
     validation: ArrayLike,
     thresholds: Sequence[Threshold],
     title: str = "",
+    distance: str = "l2",
 ) -> None:
     """Draws how often which distance came: good and defective test images, validation images.
 
-    All three are distances [n], any may be empty; `thresholds` are lines. Raises DataError where
-    the file cannot be written.
+    All three are distances [n], any may be empty; `thresholds` are lines; `distance`
+    names the axis. Raises DataError where the file cannot be written.
     """
     series = [
         ("test good", np.asarray(good, np.float64), GOOD),
@@ -148,7 +153,7 @@ def plot_histogram(
         else:
             axes.stairs(counts, edges, color=color, label=label, fill=True, alpha=0.5)
     _threshold_lines(axes.axvline, thresholds)
-    axes.set_xlabel(DISTANCE)
+    axes.set_xlabel(f"distance: {distance}")
     axes.set_ylabel("images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _legend_below(figure)

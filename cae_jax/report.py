@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,23 +21,28 @@ from cae_jax.types import DataError
 SCORE_COLUMNS = ("path", "label", "defect_kind", "distance", "split")
 _DTYPES = (object, np.int64, object, np.float64, object)
 SPLITS = ("validation", "test")
+LOCALIZATION = ("pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_5", "au_pro_1")
+_RULES = (
+    *(f"{source}{percent}" for source in ("", "val_") for percent in sorted(thresholds.PERCENTS)),
+    *(f"conformal_{100 - alpha}" for alpha in thresholds.ALPHAS),
+    *("min_area", "f1_best"),
+)
 _ACCURACIES = tuple(
-    f"{name}_accuracy_{source}{percent}"
-    for source in ("", "val_")
-    for percent in sorted(thresholds.PERCENTS)
-    for name in ("good", "defect", "mean")
+    f"{name}_accuracy_{rule}" for rule in _RULES for name in ("good", "defect", "mean")
 )
 RESULT_COLUMNS = (
     *("dataset", "category", "model", "seed", "epochs"),
     *("n_train", "n_validation", "n_good", "n_defective", "image_auroc"),
     *_ACCURACIES,
-    *("ms_per_image", "train_seconds"),
+    *("ms_per_image", "train_seconds", "loss", "distance", "image_ap", "image_f1_max"),
+    *LOCALIZATION,
 )
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes nested dicts, sequences, NumPy arrays and scalars as JSON; NaN and infinity as null.
+    """Writes nested dicts, sequences, NumPy arrays and scalars as JSON.
 
+    JSON knows no such numbers: NaN is null, infinity the text "inf" or "-inf", as `float` reads it.
     Raises DataError where the file cannot be written.
     """
     write_whole(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
@@ -56,12 +62,14 @@ def scores_frame(
     kinds: Sequence[str],
     splits: Sequence[str],
     distances: ArrayLike,
+    extra: Mapping[str, ArrayLike] = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """Returns the table of scores.csv, one row per image, columns SCORE_COLUMNS.
+    """Returns the table of scores.csv, one row per image, columns SCORE_COLUMNS and `extra`.
 
     All arguments have length n: labels are 0 or 1, kinds "good" or the defect's, splits one of
     SPLITS, distances sums of squared differences, 0..255 scale (float32 is widened, which is
-    exact). Raises ValueError for lengths that differ and values outside these.
+    exact). `extra` columns are numbers, NaN where an image has none. Raises ValueError for lengths
+    that differ and values outside these.
     """
     columns = (
         paths,
@@ -70,7 +78,8 @@ def scores_frame(
         np.asarray(distances, np.float64),
         splits,
     )
-    if len(lengths := {len(column) for column in columns}) > 1:
+    more = {name: np.asarray(column, np.float64) for name, column in extra.items()}
+    if len(lengths := {len(column) for column in (*columns, *more.values())}) > 1:
         raise ValueError(f"all columns must have the same length, got {sorted(lengths)}")
     frame = pd.DataFrame(
         {
@@ -78,6 +87,7 @@ def scores_frame(
             name: pd.Series(list(column), dtype=dtype)
             for name, column, dtype in zip(SCORE_COLUMNS, columns, _DTYPES, strict=True)
         }
+        | more
     )
     if not frame["label"].isin((0, 1)).all():
         raise ValueError(f"label must be 0 or 1, got {sorted(set(frame['label']))}")
@@ -107,8 +117,13 @@ def read_scores(path: str | os.PathLike[str]) -> pd.DataFrame:
             raise ValueError(f"no column {', '.join(missing)}")
         # Python's own numbers: how pandas rounds depends on its version
         label, distance = map(int, text["label"]), map(float, text["distance"])
+        extra = {
+            name: [float(cell or "nan") for cell in text[name]]
+            for name in text.columns
+            if name not in SCORE_COLUMNS
+        }
         return scores_frame(
-            text["path"], list(label), text["defect_kind"], text["split"], list(distance)
+            text["path"], list(label), text["defect_kind"], text["split"], list(distance), extra
         )
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -137,19 +152,22 @@ def write_thesis_csvs(folder: str | os.PathLike[str], frame: pd.DataFrame) -> No
         write_csv(Path(folder) / name, test.loc[test["label"] == label, ["path", "distance"]])
 
 
-def evaluate(frame: pd.DataFrame) -> dict[str, Any]:
+def evaluate(frame: pd.DataFrame, more: Sequence[thresholds.OperatingPoint] = ()) -> dict[str, Any]:
     """Returns the content of metrics.json from a table of `scores_frame`.
 
-    image_auroc; n_good, n_defective, n_validation; operating_points, a list of dicts; and the
-    accuracies of rule "ceil" by name: good_accuracy_70, defect_accuracy_70, mean_accuracy_70 ...
-    from the good test images (the thesis), good_accuracy_val_70 ... from the validation images
-    (leak-free). All accuracies are of the test images; one without images is NaN.
+    image_auroc with its 95 % interval, image_ap, image_f1_max; n_good, n_defective, n_validation;
+    operating_points, a list of dicts, `more` ones after those of the distances; leak_points, of
+    `thresholds.leak_points`; and the accuracies by name: good_accuracy_70, defect_accuracy_70,
+    mean_accuracy_70 ... from the good test images (the thesis), good_accuracy_val_70 ... from the
+    validation images, ..._conformal_90, ..._min_area, ..._f1_best. All accuracies are of the test
+    images; one without images is NaN.
     """
     good, defective, validation = distances_of(frame)
     labels = np.repeat([0, 1], [good.size, defective.size])
     scores = np.concatenate([good, defective])
     result: dict[str, Any] = {
-        "image_auroc": metrics.image_auroc(labels, scores) if scores.size else math.nan,
+        **image_metrics(labels, scores),
+        "image_auroc_interval": metrics.auroc_interval(labels, scores) if scores.size else None,
         "n_good": good.size,
         "n_defective": defective.size,
         "n_validation": validation.size,
@@ -158,8 +176,17 @@ def evaluate(frame: pd.DataFrame) -> dict[str, Any]:
         **dict.fromkeys(_ACCURACIES, math.nan),
         "operating_points": [],
     }
-    for point in thresholds.operating_points(good, defective, validation):
+    points = [*thresholds.operating_points(good, defective, validation), *more]
+    result["leak_points"] = thresholds.leak_points(points)
+    for point in points:
         at = point.threshold
+        shares = {"good": point.good_accuracy, "defect": point.defect_accuracy}
+        accuracies = {f"{name}_accuracy": share for name, share in shares.items()}
+        accuracies["mean_accuracy"] = point.balanced_accuracy
+        intervals = {
+            f"{name}_accuracy_interval": _interval(share, n)
+            for (name, share), n in zip(shares.items(), (good.size, defective.size), strict=True)
+        }
         result["operating_points"].append(
             {
                 "rule": at.rule,
@@ -168,17 +195,36 @@ def evaluate(frame: pd.DataFrame) -> dict[str, Any]:
                 "percent": at.percent,
                 "threshold": at.value,
                 "n": at.n,
-                "good_accuracy": point.good_accuracy,
-                "defect_accuracy": point.defect_accuracy,
-                "mean_accuracy": point.balanced_accuracy,
+                **accuracies,
+                **intervals,
             }
         )
-        if at.rule == "ceil":
-            suffix = f"{'' if at.leaks else 'val_'}{at.percent}"
-            result[f"good_accuracy_{suffix}"] = point.good_accuracy
-            result[f"defect_accuracy_{suffix}"] = point.defect_accuracy
-            result[f"mean_accuracy_{suffix}"] = point.balanced_accuracy
+        if at.rule != "exclusive":
+            result |= {f"{name}_{_suffix(at)}": share for name, share in accuracies.items()}
     return result
+
+
+def image_metrics(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
+    """Returns image_auroc, image_ap and image_f1_max of test images; NaN without both classes."""
+    if len({*np.asarray(labels).tolist()}) < 2:
+        return dict.fromkeys(("image_auroc", "image_ap", "image_f1_max"), math.nan)
+    return {
+        "image_auroc": metrics.image_auroc(labels, scores),
+        "image_ap": metrics.average_precision(labels, scores),
+        "image_f1_max": metrics.f1_max(labels, scores)[0],
+    }
+
+
+def _interval(share: float, n: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share of n images."""
+    return metrics.binomial_interval(round(share * n), n) if n else (math.nan, math.nan)
+
+
+def _suffix(at: thresholds.Threshold) -> str:
+    """What tells a threshold's accuracies from the others', as in RESULT_COLUMNS."""
+    if at.rule == "ceil":
+        return f"{'' if at.leaks else 'val_'}{at.percent}"
+    return f"{at.rule}_{at.percent}" if at.rule == "conformal" else at.rule
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -240,7 +286,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None if math.isnan(value) else str(value)
     return value
 
 

@@ -18,16 +18,24 @@ class Outcome(NamedTuple):
     """What came of a grid."""
 
     cells: list[dict[str, Any]]  # flags and metrics.json of every finished cell
-    failed: dict[str, str]  # why the others are not, by CATEGORY/MODEL/seed_N
+    failed: dict[str, str]  # why the others are not, by CATEGORY/MODEL[-LOSS]/seed_N
 
 
-def reproduce(config: configs.Config, models: Sequence[str], seeds: Sequence[int]) -> Outcome:
+def reproduce(
+    config: configs.Config,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    losses: Sequence[str] = ("l2",),
+) -> Outcome:
     """Runs every cell that is not finished yet; one that fails does not stop the rest.
 
     Args:
-      config: of every cell, but for its model and seed; model options hold for all models.
+      config: of every cell, but for its model, seed, loss and distance; model options hold
+        for all models.
       models: as in --model.
       seeds: as in --seed.
+      losses: as in --loss; a model trained on "ssim" is judged by it, every other
+        one by --distance.
 
     Returns:
       The finished cells, and the failed ones with their causes.
@@ -35,16 +43,23 @@ def reproduce(config: configs.Config, models: Sequence[str], seeds: Sequence[int
     Raises:
       UsageError: flags that cannot work with one of the models, before anything is computed.
     """
-    config = runs.absolute(config)
-    config.check()
+    config = config.resolved()
     names = data.resolve(config.dataset, config.data_dir, config.categories)
-    each = {name: dataclasses.replace(config, model=name) for name in models}
-    methods = {name: runs.build_method(one) for name, one in each.items()}
+    each = {
+        (model, loss): dataclasses.replace(
+            config, model=model, loss=loss, distance="ssim" if loss == "ssim" else config.distance
+        )
+        for model in models
+        for loss in losses
+    }
+    for one in each.values():
+        one.check()
+    methods = {key: runs.build_method(one) for key, one in each.items()}
     cells = [
-        runs.make_cell(dataclasses.replace(each[model], seed=seed), category)
+        runs.make_cell(dataclasses.replace(one, seed=seed), category)
         for category in names
         for seed in seeds
-        for model in models
+        for one in each.values()
     ]
     for cell in cells:
         runs.claim(cell)
@@ -73,14 +88,19 @@ def write_tables(folder: Path, outcome: Outcome) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     printed = set(thesis.printed("table1_dataset")["category"])
     there = {cell["category"] for cell in outcome.cells}
-    table = thesis.tables11_14(outcome.cells)
     report.write_csv(folder / "table1.csv", thesis.table1(outcome.cells))
-    report.write_csv(folder / "table5.csv", thesis.table5(outcome.cells))
-    report.write_csv(folder / "table6.csv", thesis.table6(outcome.cells))
-    report.write_csv(folder / "tables11_14.csv", table)
+    report.write_csv(folder / "tables2_3.csv", thesis.tables2_3(outcome.cells))
+    report.write_csv(folder / "localization.csv", thesis.localization(outcome.cells))
     report.write_csv(folder / "auroc.csv", thesis.honest(outcome.cells))
     page = markdown.page(outcome.cells, sorted(printed - there), outcome.failed)
     files.write_whole(folder / "tables.md", page)
+    l2 = thesis.trained_on_l2(outcome.cells)
+    if not l2:
+        return
+    table = thesis.tables11_14(l2)
+    report.write_csv(folder / "table5.csv", thesis.table5(l2))
+    report.write_csv(folder / "table6.csv", thesis.table6(l2))
+    report.write_csv(folder / "tables11_14.csv", table)
     title = "synthetic data" if outcome.cells[0]["dataset"] == "synthetic" else ""
     plots.plot_reproduction(folder / "table11.png", table[table["table"] == 11], title)
 
@@ -92,10 +112,10 @@ def _run_all(cells: Sequence[runs.Cell], methods: Mapping[str, Any]) -> dict[str
     with Progress("grid", sum(share.total for share in shares), "GMAC") as grid:
         for i, (cell, share) in enumerate(zip(cells, shares, strict=True)):
             c = cell.config
-            name = f"{c.category}/{c.model}/seed_{c.seed}"
+            name = str(cell.folder.relative_to(c.folder))
             share.attach(grid, f"cell {i + 1} of {len(cells)}: {name}")
             try:
-                runs.run_cell(cell, methods[c.model], share)
+                runs.run_cell(cell, methods[c.model, c.loss], share)
             except UsageError:
                 raise
             except Exception as error:  # whatever it was, the other cells can still be had
@@ -131,13 +151,16 @@ class _Shares:
             more = round(total * self._weight)
             self.total += more
             self._grid.grow(more)
-        self.update(done)
+        self._grid.skip(self._count(done))
         return self
 
     def update(self, n: int, note: str = "") -> None:
+        self._grid.update(self._count(n), self._name)
+
+    def _count(self, n: int) -> int:
         before = round(self._counted)
         self._counted += n * self._weight
-        self._grid.update(round(self._counted) - before, self._name)
+        return round(self._counted) - before
 
     def finish(self) -> None:
         self._grid.update(self.total - round(self._counted), self._name)

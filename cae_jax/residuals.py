@@ -45,6 +45,11 @@ def check(r: Residual) -> None:
     ):
         if name not in known:
             raise unknown_name(flag, name, known)
+    if r.average == "maps" and r.border == "crop":
+        raise UsageError(
+            "--residual_border=crop: not with --residual_average=maps, where every patch would "
+            "leave its border out of the average; take reflect or edge"
+        )
     if not 0 <= r.smooth < math.inf:
         raise UsageError(f"--residual_smooth={r.smooth}: must be a number of pixels, 0 or more")
     if not 0 < r.top <= 1:

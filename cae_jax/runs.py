@@ -1,6 +1,6 @@
 """The main job: for every category, read, train, score, write; each part goes on where it stopped.
 
-A workdir holds one cell per category, model and seed, WORKDIR/CATEGORY/MODEL/seed_N, and
+A workdir holds one cell per category, model and seed, WORKDIR/CATEGORY/MODEL[-LOSS]/seed_N, and
 results.csv over all of them. A cell is finished when its metrics.json is there: it comes last.
 """
 
@@ -14,14 +14,15 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import pandas as pd
 
-from cae_jax import data, files, report, score, train
+from cae_jax import augment, data, files, losses, report, score, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.config import Config
 from cae_jax.evaluation import Trained, write_evaluation
@@ -30,7 +31,7 @@ from cae_jax.progress import Progress
 from cae_jax.types import DataError, Method, Split, State, UsageError
 
 # What may differ between two starts of the same run.
-_NOT_IDENTITY = ("workdir", "overwrite", "category")
+_NOT_IDENTITY = ("workdir", "overwrite", "category", "save_maps")
 _PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
@@ -54,7 +55,7 @@ def run(config: Config) -> pd.DataFrame:
       DataError: images that cannot be used.
       CaeError: training diverged. What was finished before is written.
     """
-    config = absolute(config)
+    config = config.resolved()
     config.check()
     method = build_method(config)
     names = data.resolve(config.dataset, config.data_dir, config.categories)
@@ -92,18 +93,27 @@ def run_cell(
     write_evaluation(cell.folder, cell.config, method, split, trained, bars)
 
 
-def evaluate(workdir: Path, data_dir: str = "") -> pd.DataFrame:
+def evaluate(
+    workdir: Path, data_dir: str = "", changes: Mapping[str, Any] = MappingProxyType({})
+) -> pd.DataFrame:
     """Makes scores and all that follows again from the checkpoints in a workdir.
 
     Args:
       workdir: what `run` wrote.
       data_dir: where the images are now; empty for where they were.
+      changes: flags of `config.SCORING` by name, where they shall differ from the run's; they
+        become the run's.
 
     Raises:
-      UsageError: no run there.
+      UsageError: no run there, or a change that cannot work.
       DataError: a checkpoint or an image that cannot be read.
     """
-    cells = find_cells(workdir)
+    cells = [
+        cell._replace(config=dataclasses.replace(cell.config, **changes))
+        for cell in find_cells(workdir)
+    ]
+    for cell in cells:
+        cell.config.check()
     use_compilation_cache()
     for cell in cells:
         method = build_method(cell.config)
@@ -113,23 +123,17 @@ def evaluate(workdir: Path, data_dir: str = "") -> pd.DataFrame:
         before = json.loads((cell.folder / "versions.json").read_text())["data_fingerprint"]
         if data.fingerprint(split) != before:
             _say(f"{cell.folder}: warning: these are not the images of the training run")
+        (cell.folder / "metrics.json").unlink(missing_ok=True)  # not finished with these flags
+        files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
         write_evaluation(cell.folder, config, method, split, trained)
     return write_results(workdir)
-
-
-def absolute(config: Config) -> Config:
-    """Returns the config with a data_dir that holds from any working directory."""
-    if not config.data_dir:
-        return config
-    return dataclasses.replace(
-        config, data_dir=os.path.abspath(os.path.expanduser(config.data_dir))
-    )
 
 
 def build_method(config: Config) -> Method:
     """Returns the config's model as a method; raises UsageError for what cannot work."""
     tx = optimizer(config.learning_rate, config.weight_decay, config.decoupled_weight_decay)
-    return autoencoder(config.build_model(), tx, train.default_chunk_size())
+    loss = losses.loss(config.loss, config.residual().ssim)
+    return autoencoder(config.build_model(), tx, train.default_chunk_size(config.patch_size), loss)
 
 
 def read_split(config: Config, bars: Callable[..., Progress] = Progress) -> Split:
@@ -191,10 +195,16 @@ def use_compilation_cache() -> None:
 
 
 def make_cell(config: Config, category: str) -> Cell:
-    """Returns the cell of a category in the config's workdir."""
+    """Returns the cell of a category in the config's workdir.
+
+    Raises UsageError where --augment=auto does not know the category.
+    """
+    kind = augment.kind_for(config.augment, category)
     model = config.model.replace(":", ".")
+    if config.loss != "l2":
+        model += f"-{config.loss}"
     folder = config.folder / category / model / f"seed_{config.seed}"
-    return Cell(folder, dataclasses.replace(config, category=category))
+    return Cell(folder, dataclasses.replace(config, category=category, augment=kind))
 
 
 def claim(cell: Cell) -> None:
@@ -254,7 +264,8 @@ def _train(cell: Cell, method: Method, split: Split, bars: Callable[..., Progres
     """Trains from the last checkpoint on, saving after every epoch."""
     c = cell.config
     schedule = train.Schedule(
-        c.epochs, c.batch_size, c.num_patches, c.patch_size, c.seed, c.redraw_patches
+        *(c.epochs, c.batch_size, c.num_patches, c.patch_size, c.seed, c.redraw_patches),
+        c.augment,
     )
     with Checkpoints(cell.folder / "checkpoints") as checkpoints:
         state = fresh_state(method, c.seed)

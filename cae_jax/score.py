@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from cae_jax import patches as windows
+from cae_jax import residuals
+from cae_jax.residuals import Residual
 from cae_jax.types import Reconstruction, Scores, Variables
 
 Reconstruct = Callable[[Variables, jax.Array], Reconstruction]
 Scorer = Callable[[Variables, jax.Array], Scores]
-
-_FULL_SCALE = 255.0  # distances are on the 0..255 intensity scale (specification, section 0)
 
 
 def default_chunk_size() -> int | None:
@@ -38,7 +38,11 @@ def default_batch_size() -> int:
 
 @functools.lru_cache
 def scorer(
-    reconstruct: Reconstruct, patch_size: int, stride: int, chunk_size: int | None = None
+    reconstruct: Reconstruct,
+    patch_size: int,
+    stride: int,
+    chunk_size: int | None = None,
+    residual: Residual = Residual(),  # noqa: B008 - immutable
 ) -> Scorer:
     """Returns the jitted function (variables, images) -> Scores, compiled once per shape.
 
@@ -50,6 +54,7 @@ def scorer(
       stride: pixels between windows.
       chunk_size: patches per pass, unrolled inside the call (a loop primitive would be slow on
         XLA:CPU); None takes all at once.
+      residual: which distances, and how a map and a number are made of a reconstruction's error.
 
     Returns:
       A function of images float32 [B, H, W, C] in [0, 1]. An image's score depends on that image
@@ -65,13 +70,21 @@ def scorer(
         made = [
             reconstruct(variables, flat[i : i + size]).output for i in range(0, flat.shape[0], size)
         ]
+        made = jnp.concatenate(made)
         with jax.named_scope("merge"):
-            output = jnp.concatenate(made).reshape(cut.shape)
-            output = windows.merge(output, height, width, stride)
+            output = windows.merge(made.reshape(cut.shape), height, width, stride)
         with jax.named_scope("score"):
-            residual = jnp.sum(jnp.square((images - output) * _FULL_SCALE), axis=-1)
-            distance = jnp.sum(residual, axis=(1, 2))  # Figure 14: no square root
-        return Scores(distance, residual, output)
+            maps = {}
+            for name in residual.distances:
+                if residual.average == "maps":  # CVPR 2019 averages the patches' own maps
+                    each = residuals.residual_map(name, flat, made, residual)
+                    each = each.reshape(*cut.shape[:-1], 1)
+                    each = windows.merge(each, height, width, stride)[..., 0]
+                else:
+                    each = residuals.residual_map(name, images, output, residual)
+                maps[name] = residuals.smooth(each, residual.smooth, residual.border)
+            distances = {name: residuals.image_score(each, residual) for name, each in maps.items()}
+        return Scores(distances, maps, output)
 
     return jax.jit(score)
 
@@ -86,19 +99,20 @@ def score_all(
     """Scores any number of images [n, H, W, C] in batches of one shape; NumPy arrays come back.
 
     The last batch is filled up with its last image. `on_images` is told how many were scored.
+    Raises ValueError for no image at all.
     """
+    if not len(images):
+        raise ValueError("there is no image to score")
     parts = []
     for i in range(0, len(images), batch_size):
         batch = images[i : i + batch_size]
-        missing = batch_size - len(batch)
+        n = len(batch)
+        missing = batch_size - n
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
         scores = jax.device_get(score(variables, filled))
-        parts.append(Scores(*(field[: len(batch)] for field in scores)))
-        on_images(len(batch))
-    if not parts:
-        empty = np.zeros(images.shape, np.float32)
-        return Scores(empty[:, 0, 0, 0], empty[..., 0], empty)
-    return Scores(*map(np.concatenate, zip(*parts, strict=True)))
+        parts.append(jax.tree.map(lambda field, n=n: field[:n], scores))
+        on_images(n)
+    return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
 
 
 def milliseconds_per_image(

@@ -24,7 +24,10 @@ PRINTED = {  # model -> its column in Tables 11 to 14
     "gong": "gong2019",
 }
 PAPER = "bergmann2019_paper"
+AUTOENCODERS = {"l2": "AE (L2)", "ssim": "AE (SSIM)"}  # loss -> method in Tables 2 and 3
+LOCALIZATION = ("image_auroc", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_5", "au_pro_1")
 _BY = ["category", "model"]
+_BY_LOSS = ["category", "model", "loss", "distance"]
 
 
 def printed(table: str) -> pd.DataFrame:
@@ -46,6 +49,38 @@ def table1(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ).drop_duplicates("category")
     counts = printed("table1_dataset").drop(columns=["kind", "image_side"])
     return found.merge(counts, "left", on="category", suffixes=("", "_printed"))
+
+
+def trained_on_l2(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the cells that Tables 5, 6 and 11 to 14 are about: loss and distance L2."""
+    return [cell for cell in cells if (cell["loss"], cell["distance"]) == ("l2", "l2")]
+
+
+def tables2_3(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Returns Tables 2 and 3, AE (L2) and AE (SSIM) of CVPR 2019, beside our L2 and SSIM.
+
+    Ours are judged as the paper judges: by the smallest defect in maps whose threshold comes from
+    good validation images, mean over seeds and sample standard deviation as spread.
+    """
+    trained = [cell for cell in cells if cell["loss"] in AUTOENCODERS]
+    names = ("good_accuracy_min_area", "defect_accuracy_min_area")
+    columns = {name.removesuffix("_min_area"): name for name in names}
+    ours = _over_seeds(trained, columns, _BY_LOSS)
+    ours["method"] = ours["loss"].map(AUTOENCODERS)
+    table = printed("table2_3_mvtec_baselines")
+    ours = ours.merge(table, "left", on=["category", "method"], suffixes=("", "_printed"))
+    return ours.drop(columns="method")
+
+
+def localization(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Returns how well images and pixels are told apart by every distance of every cell, mean
+    over seeds; `distance` is the one that the columns are of, not only the cell's own."""
+    each = [
+        {**cell, "distance": name, **found}
+        for cell in cells
+        for name, found in cell["distances"].items()
+    ]
+    return _over_seeds(each, {name: name for name in LOCALIZATION}, _BY_LOSS)
 
 
 def table5(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -124,7 +159,7 @@ def honest(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Column flag says where a model is below chance or does not beat the best trivial score.
     """
     names = ("image_auroc", "good_accuracy_val_90", "defect_accuracy_val_90")
-    frame = _over_seeds(cells, {name: name for name in names})
+    frame = _over_seeds(cells, {name: name for name in names}, _BY_LOSS)
     trivial = {cell["category"]: cell["trivial_auroc"] for cell in cells}
     frame["best_trivial"] = [baselines.best(trivial[name]) for name in frame["category"]]
     frame["trivial_auroc"] = [
@@ -138,13 +173,18 @@ def honest(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def _over_seeds(cells: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+def _over_seeds(
+    cells: Sequence[Mapping[str, Any]], columns: Mapping[str, str], by: Sequence[str] = tuple(_BY)
+) -> pd.DataFrame:
     """Mean and sample standard deviation over seeds of values, as NAME and NAME_spread."""
     frame = pd.DataFrame(
-        {**{key: cell[key] for key in _BY}, **{new: cell[old] for new, old in columns.items()}}
-        for cell in cells
+        [
+            {**{key: cell[key] for key in by}, **{new: cell[old] for new, old in columns.items()}}
+            for cell in cells
+        ],
+        columns=[*by, *columns],
     ).astype({name: float for name in columns})
-    groups = frame.groupby(_BY, sort=False)
+    groups = frame.groupby(list(by), sort=False)
     result = groups.mean()
     for name in columns:
         result[f"{name}_spread"] = groups[name].std()

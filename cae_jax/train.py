@@ -46,9 +46,14 @@ class Progress(NamedTuple):
     seconds: float  # spent training, earlier starts counted in
 
 
-def default_chunk_size() -> int | None:
-    """Patches whose gradient is taken at a time: see `methods.autoencoder`."""
-    return 16 if jax.default_backend() == "cpu" else None
+def default_chunk_size(patch_size: int) -> int | None:
+    """Patches whose gradient is taken at a time: see `methods.autoencoder`.
+
+    On a CPU their activations should stay in its cache, so there are fewer of larger ones.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return max(1, 16 * 128**2 // max(128, patch_size) ** 2)
 
 
 def draw_crops(

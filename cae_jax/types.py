@@ -68,6 +68,7 @@ class Split:
     kinds: tuple[str, ...]  # per test image: GOOD or its defect kind
     masks: np.ndarray  # bool [n_test, H, W]: defective pixels; all False for a good image
     has_mask: np.ndarray  # bool [n_test]: True for good images and defects with a mask file
+    test_sizes: tuple[tuple[int, int], ...]  # (H, W) of each test image's file, in pixels
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -105,8 +106,8 @@ class Method(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What scoring makes of images [B, H, W, C]: fields lead with B."""
+    """What scoring makes of images [B, H, W, C]: arrays lead with B; see `residuals`."""
 
-    distance: Array  # float32 [B]: sum of squared differences, 0..255 scale (Figure 14)
-    residual: Array  # float32 [B, H, W]: the squared differences, summed over channels
+    distances: dict[str, Array]  # by name, float32 [B]: the image's score, larger is worse
+    residuals: dict[str, Array]  # by name, float32 [B, H, W]: the map the distance comes from
     reconstruction: Array  # float32 [B, H, W, C], the scale of the input

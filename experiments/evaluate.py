@@ -1,4 +1,7 @@
-"""Scores, thresholds, metrics and plots made again from a workdir's checkpoints, no training."""
+"""Scores, thresholds, metrics and plots made again from a workdir's checkpoints, no training.
+
+Flags of scoring that are given here, such as --distance=ssim, take the place of the run's own.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ def run() -> None:
     """Evaluates the workdir of the flags and prints its results."""
     if not flags.FLAGS.workdir:
         raise UsageError("--workdir is needed: the folder that experiments.run wrote")
-    table = runs.evaluate(Path(flags.FLAGS.workdir).expanduser(), flags.FLAGS.data_dir)
+    given = {name: flags.FLAGS[name] for name in config.SCORING}
+    changes = {name: flag.value for name, flag in given.items() if flag.present}
+    table = runs.evaluate(Path(flags.FLAGS.workdir).expanduser(), flags.FLAGS.data_dir, changes)
     print("\n" + report.format_table(table))
 
 
 if __name__ == "__main__":
-    config.define(["workdir", "data_dir"])
+    config.define(["workdir", "data_dir", *config.SCORING])
     config.main(run)

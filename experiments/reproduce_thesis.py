@@ -10,9 +10,10 @@ from absl import flags
 from cae_jax import config, markdown, models, reproduction, thesis
 from cae_jax.types import UsageError
 
-_FLAGS = [name for name in config.names() if name not in ("model", "seed")]
+_FLAGS = [name for name in config.names() if name not in ("model", "seed", "loss")]
 _MODELS = flags.DEFINE_list("models", list(models.names()), "models, several with commas")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds, several with commas")
+_LOSSES = flags.DEFINE_list("losses", ["l2"], "losses, several with commas; Tables 2, 3: l2,ssim")
 _TABLES = flags.DEFINE_string("tables_dir", "", "where the tables go; WORKDIR/tables when empty")
 
 
@@ -22,7 +23,8 @@ def run() -> None:
     if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
         raise UsageError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0 on")
     seeds = list(dict.fromkeys(map(int, _SEEDS.value)))
-    outcome = reproduction.reproduce(settings, list(dict.fromkeys(_MODELS.value)), seeds)
+    models_, losses = (list(dict.fromkeys(flag.value)) for flag in (_MODELS, _LOSSES))
+    outcome = reproduction.reproduce(settings, models_, seeds, losses)
     folder = Path(_TABLES.value).expanduser() if _TABLES.value else settings.folder / "tables"
     reproduction.write_tables(folder, outcome)
     print(markdown.header(outcome.cells))

@@ -167,8 +167,8 @@ def test_score_is_compiled_once_and_knows_no_batch(subject):
     call = score.scorer(subject.method.reconstruct, SIDE, 16, 5)
     images = np.random.default_rng(5).random((3, 40, 48, 1), dtype=np.float32)
     variables = subject.state.variables
-    alone = [call(variables, image[None]).distance[0] for image in images]
-    np.testing.assert_allclose(call(variables, images).distance, alone, rtol=1e-5)
+    alone = [call(variables, image[None]).distances["l2"][0] for image in images]
+    np.testing.assert_allclose(call(variables, images).distances["l2"], alone, rtol=1e-5)
     assert call._cache_size() == 2  # one per shape
 
 

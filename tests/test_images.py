@@ -363,37 +363,3 @@ def test_decode_all_arguments(folder):
     for message, arguments in {**bad, "image_size is needed": (None, 1, "skip")}.items():
         with pytest.raises(UsageError, match=message):
             images.decode_all([], *arguments)
-
-
-def test_save_png(tmp_path):
-    path = tmp_path / "a.png"
-    for shape in ((5, 6), (5, 6, 1), (5, 6, 3)):
-        pixels = RNG.random(shape)
-        images.save_png(path, pixels)
-        stored = np.asarray(Image.open(path))  # uint8
-        np.testing.assert_allclose(stored.reshape(shape), pixels * 255, atol=0.5)
-    images.save_png(path, pixels[..., 0] > 0.5)
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), (pixels[..., 0] > 0.5) * 255)
-    levels = np.arange(256, dtype=np.float32).reshape(16, 16) / 255
-    images.save_png(path, levels)
-    np.testing.assert_array_equal(images.decode(path, None, 1)[..., 0], levels)
-    before = path.read_bytes()
-    for bad in (pixels[..., :2], pixels + 1, pixels * np.nan, np.ones((4, 4), int), pixels[0, 0]):
-        with pytest.raises(ValueError, match="array must"):
-            images.save_png(path, bad)
-    assert os.listdir(tmp_path) == ["a.png"]
-    assert path.read_bytes() == before
-
-
-def test_save_png_is_whole_or_absent(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    (tmp_path / "file").touch()
-    for folder, cause in (("none", "No such file"), ("file", "Not a directory")):
-        with pytest.raises(DataError, match=rf"b\.png': cannot be written: {cause}"):
-            images.save_png(tmp_path / folder / "b.png", np.eye(3))
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match=r"b\.png': cannot be written: No space left"):
-        images.save_png(tmp_path / "b.png", np.eye(3))
-    assert os.listdir(tmp_path) == ["file"]

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 
 import numpy as np
@@ -115,11 +116,19 @@ def test_evaluate_against_loops(tmp_path):
         ("ceil", "validation good", False, 100),
     ]
     assert points[8]["threshold"] == max(validation)
+    for percent in (70, 80, 90, 100):
+        worth = [result[f"mean_accuracy_{infix}{percent}"] for infix in ("", "val_")]
+        assert result["leak_points"][percent] == pytest.approx(100 * (worth[0] - worth[1]))
+    assert any(result["leak_points"].values())
     report.write_json(tmp_path / "metrics.json", result)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == result
+    back = json.loads((tmp_path / "metrics.json").read_text())
+    assert back["operating_points"][8] == json.loads(json.dumps(points[8]))
+    assert back["image_auroc"] == result["image_auroc"]
+    assert back["leak_points"] == {str(k): v for k, v in result["leak_points"].items()}
+    assert back["good_accuracy_min_area"] is None  # no maps, no such threshold
 
 
-def test_what_is_missing_is_null_in_json(tmp_path):
+def test_what_json_lacks(tmp_path):
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
 
@@ -129,9 +138,10 @@ def test_what_is_missing_is_null_in_json(tmp_path):
         assert back["image_auroc"] is None
         assert back["mean_accuracy_70"] is None
     value = {"a": np.float32(0.5), "b": [np.int64(3), np.nan], "c": np.array([1.5, np.inf]), 4: "é"}
+    value["d"] = -math.inf
     report.write_json(tmp_path / "m.json", value)
     assert json.loads((tmp_path / "m.json").read_text()) == {
-        **{"a": 0.5, "b": [3, None], "c": [1.5, None], "4": "é"}
+        **{"a": 0.5, "b": [3, None], "c": [1.5, "inf"], "4": "é", "d": "-inf"}
     }
 
 

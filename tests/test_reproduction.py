@@ -1,5 +1,6 @@
 """The grid of categories, models and seeds, with the README's own architecture as a model."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ from cae_jax.data import synthetic
 from cae_jax.types import CaeError, UsageError
 
 ROOT = pathlib.Path(__file__).parent.parent
+MODELS, LOSSES = ["my_nets:Shallow"], ["l2", "ssim"]
 SIZES = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 32, "batch_size": 16}
 
 
@@ -55,14 +57,19 @@ def grid(fork, images, tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     workdir = tmp_path_factory.mktemp("work")
     config = Config(dataset="folder", data_dir=str(images), epochs=1, workdir=str(workdir), **SIZES)
-    return config, reproduction.reproduce(config, ["my_nets:Shallow"], [0, 1])
+    return config, reproduction.reproduce(config, MODELS, [0, 1], LOSSES)
 
 
 def test_cells_that_fail_do_not_stop_the_rest(grid):
     _, outcome = grid
-    done = [(c["category"], c["model"], c["seed"]) for c in outcome.cells]
-    assert done == [(n, "my_nets:Shallow", s) for n in ("grain", "weave") for s in (0, 1)]
-    assert set(outcome.failed) == {f"broken/my_nets:Shallow/seed_{seed}" for seed in (0, 1)}
+    done = [(c["category"], c["model"], c["seed"], c["loss"]) for c in outcome.cells]
+    wanted = itertools.product(("grain", "weave"), MODELS, (0, 1), LOSSES)
+    assert done == list(wanted)
+    assert all(cell["distance"] == cell["loss"] for cell in outcome.cells)
+    names = ("my_nets.Shallow", "my_nets.Shallow-ssim")
+    assert set(outcome.failed) == {
+        f"broken/{name}/seed_{seed}" for name in names for seed in (0, 1)
+    }
     assert all("0.png" in cause for cause in outcome.failed.values())
 
 
@@ -74,7 +81,7 @@ def test_what_is_done_is_not_done_again(grid, monkeypatch):
         raise AssertionError("read again")
 
     monkeypatch.setattr(data, "read", never)
-    again = reproduction.reproduce(config, ["my_nets:Shallow"], [0, 1])
+    again = reproduction.reproduce(config, MODELS, [0, 1], LOSSES)
     assert again.failed == {}
     assert [c["image_auroc"] for c in again.cells] == [c["image_auroc"] for c in outcome.cells]
 
@@ -89,12 +96,27 @@ def test_tables_are_written(grid, tmp_path):
     _, outcome = grid
     reproduction.write_tables(tmp_path, outcome)
     names = {"table1.csv", "table5.csv", "table6.csv", "tables11_14.csv", "auroc.csv"}
+    names |= {"tables2_3.csv", "localization.csv"}
     assert {p.name for p in tmp_path.iterdir()} == names | {"tables.md", "table11.png"}
     table = pd.read_csv(tmp_path / "tables11_14.csv")
     assert len(table) == 4 * 2
-    assert (table["seeds"] == 2).all()
+    assert (table["seeds"] == 2).all()  # of the models trained on l2 alone, as the thesis's are
+    both = pd.read_csv(tmp_path / "tables2_3.csv")
+    assert list(zip(both["category"], both["loss"], strict=True)) == list(
+        itertools.product(("grain", "weave"), LOSSES)
+    )
+    cells = [c for c in outcome.cells if (c["category"], c["loss"]) == ("weave", "ssim")]
+    for name in ("good_accuracy", "defect_accuracy"):
+        values = [cell[f"{name}_min_area"] for cell in cells]
+        assert both[name].iloc[-1] == pytest.approx(np.mean(values))
+        assert both[f"{name}_spread"].iloc[-1] == pytest.approx(np.std(values, ddof=1))
+    where = pd.read_csv(tmp_path / "localization.csv")
+    assert len(where) == 2 * len(LOSSES) * 3  # every distance of every model
+    at = where.query("category == 'weave' and loss == 'ssim' and distance == 'l2'")
+    values = [cell["distances"]["l2"]["pixel_auroc"] for cell in cells]
+    assert at["pixel_auroc"].item() == pytest.approx(np.mean(values))
     page = (tmp_path / "tables.md").read_text()
-    assert "Failed: broken/my_nets:Shallow/seed_0" in page
+    assert "Failed: broken/my_nets.Shallow/seed_0" in page
     assert "batch 16" in page
     assert "stride 16" in page
 

@@ -79,11 +79,12 @@ def test_image_score(rng, share, shape, k):
         (Residual(smooth=float("nan")), "--residual_smooth=nan: must be"),
         (Residual(top=0.0), "--top_share=0.0: must be above 0"),
         (Residual(top=1.5), "--top_share=1.5: must be above 0 and at most 1"),
+        (Residual(average="maps", border="crop"), "--residual_border=crop: not with"),
         (Residual(ssim=Ssim(8)), "--ssim_window=8: must be odd"),
     ],
 )
 def test_check(r, message):
-    residuals.check(Residual(residuals.DISTANCES, "maps", 2.5, "crop", "top", 1.0, Ssim(3, "flat")))
+    residuals.check(Residual(residuals.DISTANCES, "maps", 2.5, "edge", "top", 1.0, Ssim(3, "flat")))
     with pytest.raises(UsageError, match=message):
         residuals.check(r)
 

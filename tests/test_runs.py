@@ -27,7 +27,7 @@ TIMES = ("ms_per_image", "ms_per_patch", "train_seconds")
 FILES = {
     *("scores.csv", "good.csv", "defective.csv", "history.csv", "left_out.csv", "metrics.json"),
     *("flags.txt", "versions.json", "training_curve.png", "whiskers.png", "histogram.png"),
-    *("gallery.png", "checkpoints"),
+    *("gallery.png", "checkpoints", "curves.json", "examples.npz", "report.html"),
 }
 # Runs the flags given, and kills itself in the middle of the second epoch (two steps each), once
 # the checkpoint of the first is there.
@@ -153,7 +153,8 @@ def test_everything_is_written(straight, world):
 def test_scores_name_every_image_once(straight, world):
     _, cell, _ = straight
     frame = pd.read_csv(cell / "scores.csv")
-    assert list(frame.columns) == ["path", "label", "defect_kind", "distance", "split"]
+    columns = "path,label,defect_kind,distance,split,l1,l2,ssim,p_value"
+    assert ",".join(frame.columns) == columns
     tablet = world / "in" / "tablet"
     test = sorted(p.relative_to(tablet).as_posix() for p in tablet.glob("test/*/*.png"))
     of_test = frame[frame["split"] == "test"]

@@ -54,13 +54,14 @@ def test_scorer(rng, size, channels, patch_size, stride, chunk_size):
     images = rng.random((3, *size, channels), np.float32)
     variables = variables_of(rng, patch_size, channels)
     found = score.scorer(reconstruct, patch_size, stride, chunk_size)(variables, images)
-    assert (found.distance.shape, found.residual.shape) == ((3,), (3, *size))
+    assert (found.distances["l2"].shape, found.residuals["l2"].shape) == ((3,), (3, *size))
     for i, image in enumerate(images):
         distance, residual, output = loop_score(variables, image, patch_size, stride)
-        np.testing.assert_allclose(found.distance[i], distance, rtol=1e-5)
-        np.testing.assert_allclose(found.residual[i], residual, rtol=1e-3, atol=1e-2)
+        np.testing.assert_allclose(found.distances["l2"][i], distance, rtol=1e-5)
+        np.testing.assert_allclose(found.residuals["l2"][i], residual, rtol=1e-3, atol=1e-2)
         np.testing.assert_allclose(found.reconstruction[i], output, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(np.sum(found.residual, axis=(1, 2)), found.distance, rtol=1e-5)
+    total = np.sum(found.residuals["l2"], axis=(1, 2))
+    np.testing.assert_allclose(total, found.distances["l2"], rtol=1e-5)
 
 
 def counted(patch_size: int, stride: int, chunk_size: int | None = None):
@@ -82,10 +83,10 @@ def test_distance_is_of_the_image_alone(rng):
     others = rng.random(images.shape, np.float32)
     others[1] = images[1]
     replaced = call(variables, others)
-    assert replaced.distance[1] == together.distance[1]
-    assert replaced.distance[0] != together.distance[0]
-    alone = np.concatenate([call(variables, image[None]).distance for image in images])
-    np.testing.assert_allclose(alone, together.distance, rtol=1e-5)
+    assert replaced.distances["l2"][1] == together.distances["l2"][1]
+    assert replaced.distances["l2"][0] != together.distances["l2"][0]
+    alone = np.concatenate([call(variables, image[None]).distances["l2"] for image in images])
+    np.testing.assert_allclose(alone, together.distances["l2"], rtol=1e-5)
 
 
 def test_compiled_once_per_shape(rng):
@@ -114,16 +115,17 @@ def test_score_all(rng, n, batch_size, told):
     found = score.score_all(call, variables, images, batch_size, heard.append)
     assert heard == told
     assert len(traced) == 1
-    assert all(isinstance(field, np.ndarray) for field in found)
-    assert [field.shape for field in found] == [(n,), (n, 12, 14), (n, 12, 14, 3)]
+    fields = jax.tree.leaves(found)
+    assert all(isinstance(field, np.ndarray) for field in fields)
+    assert [field.shape for field in fields] == [(n,), (n, 12, 14), (n, 12, 14, 3)]
     expected = [loop_score(variables, image, 8, 6)[0] for image in images]
-    np.testing.assert_allclose(found.distance, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.distances["l2"], expected, rtol=1e-5)
 
 
 def test_score_all_of_no_images(rng):
     call, traced = counted(8, 6)
-    found = score.score_all(call, {}, np.zeros((0, 12, 14, 3), np.float32), 4)
-    assert [field.shape for field in found] == [(0,), (0, 12, 14), (0, 12, 14, 3)]
+    with pytest.raises(ValueError, match="no image"):
+        score.score_all(call, {}, np.zeros((0, 12, 14, 3), np.float32), 4)
     assert traced == []
 
 

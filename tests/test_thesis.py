@@ -13,7 +13,7 @@ TABLES = pathlib.Path(thesis.__file__).parent / "tables"
 PERCENTS = (100, 90, 80, 70)
 
 
-def cell(category, model, seed, rng, dataset="folder"):
+def cell(category, model, seed, rng, dataset="folder", loss="l2"):
     points = [
         {"rule": rule, "source": "s", "leaks": leaks, "percent": p, "threshold": float(p + seed)}
         | {"good_accuracy": p / 100, "defect_accuracy": float(rng.random())}
@@ -25,6 +25,12 @@ def cell(category, model, seed, rng, dataset="folder"):
     }
     return {
         **{"dataset": dataset, "category": category, "model": model, "seed": seed},
+        **{"loss": loss, "distance": loss},
+        **{"good_accuracy_min_area": float(rng.random()), "defect_accuracy_min_area": 0.25 + seed},
+        "distances": {
+            name: {key: float(rng.random()) for key in thesis.LOCALIZATION}
+            for name in ("l2", "ssim")
+        },
         **{"epochs": 2, "num_patches": 64, "patch_size": 32, "batch_size": 8},
         **{"learning_rate": 1e-3, "image_size": 64, "stride": 16, "device": "cpu", "jax": "0.0"},
         **{"n_train": 250, "n_validation": 14, "n_good": 21, "n_defective": 57},

@@ -159,6 +159,7 @@ def assemble(
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
         has_mask=has_mask,
+        test_sizes=tuple(images.size(item.source) for item in test_items),
         left_out=tuple(sorted([*found.left_out, *bad])),
         warnings=_warnings(category, found),
     )

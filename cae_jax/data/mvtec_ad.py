@@ -18,7 +18,6 @@ import contextlib
 import functools
 import io
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from cae_jax import images
+from cae_jax import images, pictures
 from cae_jax.data import folder
 from cae_jax.types import GOOD, DataError, LeftOut, Split
 
@@ -219,10 +218,7 @@ def _blank_mask(image: Path) -> bytes:
 
 @functools.cache
 def _blank_png(height: int, width: int) -> bytes:
-    with tempfile.TemporaryDirectory() as folder_name:
-        path = Path(folder_name, "mask.png")
-        images.save_png(path, np.zeros((height, width), bool))
-        return path.read_bytes()
+    return pictures.png_bytes(np.zeros((height, width), bool))
 
 
 def _in_manual_dir(manual_dir: Path, category: str) -> Path | None:

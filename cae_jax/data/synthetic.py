@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cae_jax import images, types
+from cae_jax import pictures, types
 
 VISIBLE = 8  # gray levels of 255: a pixel changed by more than this is defective
 MIN_SIZE = 32  # pixels; below this a scratch is thinner than a pixel can show
@@ -357,6 +357,7 @@ def read(
         kinds=tuple(path.split("/")[1] for path in test),
         masks=np.stack([drawn.mask for drawn in test.values()]),
         has_mask=np.ones(len(test), bool),
+        test_sizes=((image_size, image_size),) * len(test),
     )
 
 
@@ -391,4 +392,4 @@ def write(
                 files[f"ground_truth/{kind}/{pathlib.Path(path).stem}_mask.png"] = mask
         for path, array in files.items():
             (root / category / path).parent.mkdir(parents=True, exist_ok=True)
-            images.save_png(root / category / path, array)
+            pictures.save_png(root / category / path, array)

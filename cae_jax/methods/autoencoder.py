@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,9 +25,12 @@ def optimizer(
 
 
 def autoencoder(
-    model: nn.Module, tx: optax.GradientTransformation, chunk_size: int | None = None
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    chunk_size: int | None = None,
+    patch_loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.l2,
 ) -> Method:
-    """Returns the method that trains `model` by `tx` on the mean squared error.
+    """Returns the method that trains `model` by `tx` on the mean of `patch_loss`.
 
     Args:
       model: a module with `channels` and `patch_size`; `model(patches, train)` gives a
@@ -35,7 +39,11 @@ def autoencoder(
       chunk_size: the gradient of a batch is summed over chunks of this many patches, unrolled
         inside the step, so that a chunk's activations stay in a CPU's cache; None takes the
         batch at once. A model with batch statistics always sees its whole batch.
+      patch_loss: (output, patches) [N, p, p, C] -> [N], see `losses`.
     """
+
+    def each(made: Reconstruction, patches: jax.Array) -> jax.Array:
+        return patch_loss(made.output, patches) + made.aux.get("penalty", 0.0)
 
     def init(key: jax.Array) -> State:
         sample = jnp.zeros((1, model.patch_size, model.patch_size, model.channels))
@@ -46,7 +54,7 @@ def autoencoder(
         made, rest = model.apply(
             {"params": params, **rest}, patches, train=True, mutable=list(rest)
         )
-        return jnp.mean(_patch_loss(made, patches)), (rest, _used(made))
+        return jnp.mean(each(made, patches)), (rest, _used(made))
 
     def step(state: State, patches: jax.Array) -> tuple[State, Metrics]:
         rest = {name: value for name, value in state.variables.items() if name != "params"}
@@ -67,13 +75,9 @@ def autoencoder(
     def evaluate(variables: Variables, patches: jax.Array) -> Metrics:
         made = reconstruct(variables, patches)
         used = {name: jnp.sum(which) for name, which in _used(made).items()}
-        return {"loss": jnp.mean(_patch_loss(made, patches)), **used}
+        return {"loss": jnp.mean(each(made, patches)), **used}
 
     return Method(init, step, evaluate, reconstruct)
-
-
-def _patch_loss(made: Reconstruction, patches: jax.Array) -> jax.Array:
-    return losses.l2(made.output, patches) + made.aux.get("penalty", 0.0)
 
 
 def _used(made: Reconstruction) -> dict[str, jax.Array]:

@@ -1,0 +1,137 @@
+"""Arrays to image files: 8-bit PNG, 32-bit float TIFF, and the folders of MVTec's evaluation."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cae_jax.files import write_whole
+from cae_jax.types import DataError
+
+
+def png_bytes(array: np.ndarray) -> bytes:
+    """Returns the content of an 8-bit PNG.
+
+    Args:
+      array: [H, W], [H, W, 1] or [H, W, 3]: uint8, bool, or float in [0, 1], rounded to the
+        nearest level.
+
+    Raises:
+      ValueError: another shape, type or range.
+    """
+    array = np.asarray(array)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if (array.ndim != 2 and array.shape[2:] != (3,)) or 0 in array.shape:
+        raise ValueError(f"array must be [H, W], [H, W, 1] or [H, W, 3], not {array.shape}")
+    if array.dtype != np.uint8:
+        if array.dtype != bool and not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"array must be uint8, bool or float, not {array.dtype}")
+        if not np.all((array >= 0) & (array <= 1)):
+            raise ValueError("array must lie within 0 and 1")
+        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    return _encoded(array, "PNG")
+
+
+def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Writes an array as an 8-bit PNG, whole or not at all; the folder of `path` exists.
+
+    Takes and raises what `png_bytes` does, and DataError where the file cannot be written.
+    """
+    write_whole(path, png_bytes(array))
+
+
+def save_tiff(path: str | os.PathLike[str], residual: np.ndarray) -> None:
+    """Writes a map, float32 [H, W], as a 32-bit float TIFF, whole or not at all, bit for bit.
+
+    The folder of `path` exists. Raises ValueError for another shape or type, and DataError where
+    the file cannot be written.
+    """
+    write_whole(path, _encoded(_map(residual), "TIFF"))
+
+
+def resize_map(residual: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a map, float32 [H, W], to `size` = (height, width), with Pillow's bilinear filter.
+
+    Returns float32. Raises ValueError for another shape or type.
+    """
+    return np.asarray(Image.fromarray(_map(residual)).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a mask, bool [H, W], to `size` = (height, width); a pixel takes its nearest one's.
+
+    Returns bool. Raises ValueError for another shape or type.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise ValueError(f"mask must be bool [H, W], not {mask.dtype} {mask.shape}")
+    image = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST)) == 1
+
+
+def write_predictions(
+    folder: str | os.PathLike[str],
+    category: str,
+    paths: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    maps: np.ndarray,
+    masks: np.ndarray | None,
+) -> None:
+    """Writes maps and predicted masks at their images' own size, where MVTec's script reads them.
+
+    Of "test/KIND/000.png" the map is folder/anomaly_maps/CATEGORY/test/KIND/000.tiff and the mask
+    folder/predicted_masks/CATEGORY/test/KIND/000.png. Two images of one folder that differ only
+    in their suffix keep it: 000.bmp.tiff and 000.png.tiff.
+
+    Args:
+      folder: where; made when it is not there.
+      category: the folders' name.
+      paths: of the n test images, relative to the category, with forward slashes.
+      sizes: (height, width) in pixels of each image.
+      maps: float32 [n, H, W].
+      masks: bool [n, H, W], or None to write maps alone.
+
+    Raises:
+      ValueError: another type, or lengths that differ.
+      DataError: a folder or file cannot be written.
+    """
+    stems = [os.path.splitext(path)[0] for path in paths]
+    count = Counter(stems)
+    names = [stem if count[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
+    for name, size, residual in zip(names, sizes, maps, strict=True):
+        path = Path(folder, "anomaly_maps", category, f"{name}.tiff")
+        _make_folder(path.parent)
+        save_tiff(path, resize_map(residual, size))
+    if masks is None:
+        return
+    for name, size, mask in zip(names, sizes, masks, strict=True):
+        path = Path(folder, "predicted_masks", category, f"{name}.png")
+        _make_folder(path.parent)
+        save_png(path, resize_mask(mask, size))
+
+
+def _map(residual: np.ndarray) -> np.ndarray:
+    residual = np.asarray(residual)
+    if residual.ndim != 2 or residual.dtype != np.float32:
+        raise ValueError(f"a map must be float32 [H, W], not {residual.dtype} {residual.shape}")
+    return residual
+
+
+def _encoded(array: np.ndarray, form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=form)
+    return buffer.getvalue()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{str(folder)!r}: cannot be made: {error.strerror}") from error
