@@ -37,11 +37,20 @@ def flag(auroc: float, trivial: Mapping[str, float | None]) -> str:
     """Returns what is wrong with a model's AUROC beside those of the trivial scores, or ""."""
     if auroc is None or np.isnan(auroc):
         return "no AUROC: one class has no images"
-    words = ["below chance"] if auroc < 0.5 else []
+    words = [_below_chance(trivial)] if auroc < 0.5 else []
     name = best(trivial)
     if name and auroc <= trivial[name]:
         words.append(f"does not beat {name} ({trivial[name]:.3f})")
     return ", ".join(words)
+
+
+def _below_chance(trivial: Mapping[str, float | None]) -> str:
+    """Says so, and which trivial score shows why: the good images are the unusual ones by it."""
+    known = {k: v for k, v in trivial.items() if v is not None and v < 0.5}
+    if not known:
+        return "below chance"
+    name = min(known, key=known.get)
+    return f"below chance, as {name} is ({known[name]:.3f}): good test images stand out by it"
 
 
 def best(trivial: Mapping[str, float | None]) -> str:

@@ -22,8 +22,9 @@ def choose(kinds: Sequence[str], distances: np.ndarray, n: int) -> list[int]:
         of_kind = np.flatnonzero(np.array(kinds) == name)
         of_kind = of_kind[np.argsort(distances[of_kind], kind="stable")]
         share = -(-(n - len(chosen)) // (len(names) - i))  # rounded up: good images first
-        picks = np.linspace(0, len(of_kind) - 1, min(share, len(of_kind)) + 2)[1:-1]
-        chosen += [int(of_kind[round(pick)]) for pick in picks]
+        k = min(share, len(of_kind))
+        middles = (2 * np.arange(k) + 1) * len(of_kind) // (2 * k)  # of k equal parts
+        chosen += of_kind[middles].tolist()
     return chosen
 
 
@@ -60,9 +61,9 @@ def pack(
     order = np.argsort(distances, kind="stable")
     good = np.array([kind == GOOD for kind in split.kinds])
     chosen = [*order[~good[order]][:_WORST], *order[good[order]][::-1][:_WORST]]
-    chosen = list(dict.fromkeys([*map(int, chosen), *choose(split.kinds, distances, _SHOWN)]))
-    # every kind has to be there, so the worst give way where there are very many kinds
-    shown = np.array(chosen[: max(_SHOWN, len(set(split.kinds)) + 2 * _WORST)])
+    room = max(_SHOWN - len(chosen), len(set(split.kinds)))  # every kind has to be there
+    chosen = [*map(int, chosen), *choose(split.kinds, distances, room)]
+    shown = np.array(list(dict.fromkeys(chosen)))  # some of a kind may be among the worst
     masks = split.masks[shown]
     file = io.BytesIO()
     np.savez_compressed(

@@ -41,7 +41,7 @@ def localize(
     threshold = thresholds.Threshold(
         value, "min_area", thresholds.VALIDATION_GOOD, None, len(validation)
     )
-    predicted = np.array([segmentation.segment(each, value, opening) for each in test])
+    predicted = segmentation.segment(test, value, opening)
     flagged = np.array([segmentation.largest(each) >= area for each in predicted])
     defective = split.labels == 1
     point = thresholds.from_verdicts(threshold, flagged[~defective], flagged[defective])
@@ -71,16 +71,21 @@ def results(
 def pixel_results(split: Split, maps: np.ndarray) -> dict[str, float]:
     """Returns pixel_auroc, pixel_ap, au_pro_30, au_pro_5, au_pro_1 of the test maps [m, H, W].
 
-    Images that have a mask count, at the size of the maps; NaN without a defective pixel.
+    Images that have a mask count, at the size of the maps; NaN without a defective or without a
+    good pixel.
     """
     return pixel_metrics.summary(split.masks[split.has_mask], maps[split.has_mask])
 
 
 def pro_curve(split: Split, maps: np.ndarray) -> dict[str, list[float]]:
-    """Returns the PRO curve for drawing, {"fpr": [...], "pro": [...]}; empty without masks."""
+    """Returns the PRO curve for drawing, {"fpr": [...], "pro": [...]}, of the test maps [m, H, W].
+
+    (0, 0), and the overlap at evenly spaced false-positive rates from 0 to 1, the higher end where
+    the curve goes straight up. Both lists are empty where `pixel_results` is NaN.
+    """
     known = split.has_mask
     fpr, pro = pixel_metrics.pro_curve(split.masks[known], maps[known])
-    at = np.unique(np.linspace(0, max(0, len(fpr) - 1), _CURVE_POINTS).round().astype(int))
-    return (
-        {"fpr": fpr[at].tolist(), "pro": pro[at].tolist()} if len(fpr) else {"fpr": [], "pro": []}
-    )
+    if not len(fpr):
+        return {"fpr": [], "pro": []}
+    at = np.linspace(0, 1, _CURVE_POINTS)
+    return {"fpr": [0.0, *at.tolist()], "pro": [0.0, *np.interp(at, fpr, pro).tolist()]}

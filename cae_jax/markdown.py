@@ -42,6 +42,7 @@ def page(
         lines += [f"Failed: {name}: {cause}", ""]
     lines += ["## AUROC, leak-free accuracies, trivial scores", "", *_honest(cells), ""]
     lines += ["## Where the defect is", "", *grid(thesis.localization(cells)), ""]
+    lines += ["## What every threshold rule gives", "", *_rules(cells), ""]
     lines += ["## Tables 2 and 3: L2 and SSIM, beside CVPR 2019's", ""]
     lines += [*grid(thesis.tables2_3(cells)), ""]
     lines += ["An image is defective if its map has a region of the minimum area above a threshold"]
@@ -183,6 +184,30 @@ def _honest(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         for row in frame.itertuples()
     ]
     return grid(pd.DataFrame(rows))
+
+
+def _rules(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row per rule, a column per category, model and loss."""
+    frame = thesis.threshold_rules(cells).query("rule != 'exclusive'")
+    columns = {}
+    for (category, model, loss, _), part in frame.groupby(
+        ["category", "model", "loss", "distance"], sort=False
+    ):
+        columns[f"{category}, {model}, {loss}"] = {
+            (row.rule, row.percent, row.source): _pair(row.good_accuracy, row.defect_accuracy)
+            + (" (below chance)" if row.below_chance else "")
+            + ("" if np.isnan(row.leak_points) else f" [{row.leak_points:+.0f}]")
+            for row in part.itertuples()
+        }
+    table = pd.DataFrame(columns).rename_axis(["rule", "percent", "picked on"]).reset_index()
+    return [
+        *grid(table),
+        "",
+        "Good accuracy / defect accuracy; in brackets what looking at the test images is worth, in",
+        "points of their mean against the same rule on validation images; below chance where that",
+        "mean is under 0.5. `ceil` on test good images is the thesis's rule (a leak), `f1_best` an",
+        "oracle.",
+    ]
 
 
 def _value(value: float, spread: float, digits: int = 2) -> str:

@@ -91,6 +91,7 @@ def write_tables(folder: Path, outcome: Outcome) -> None:
     report.write_csv(folder / "table1.csv", thesis.table1(outcome.cells))
     report.write_csv(folder / "tables2_3.csv", thesis.tables2_3(outcome.cells))
     report.write_csv(folder / "localization.csv", thesis.localization(outcome.cells))
+    report.write_csv(folder / "thresholds.csv", thesis.threshold_rules(outcome.cells))
     report.write_csv(folder / "auroc.csv", thesis.honest(outcome.cells))
     page = markdown.page(outcome.cells, sorted(printed - there), outcome.failed)
     files.write_whole(folder / "tables.md", page)

@@ -62,11 +62,6 @@ def largest(mask: np.ndarray) -> int:
     return int(regions(mask)[1].max(initial=0))
 
 
-def has_defect(residual: np.ndarray, threshold: float, area: int, opening: int = 4) -> bool:
-    """Whether a map [H, W] has, above the threshold and opened, a region of `area` pixels."""
-    return largest(segment(residual, threshold, opening)) >= area
-
-
 def minimum_area_threshold(maps: np.ndarray, area: int, opening: int = 4) -> float:
     """Returns the lowest threshold that leaves no region of `area` pixels on the maps [n, H, W].
 

@@ -80,7 +80,34 @@ def localization(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         for cell in cells
         for name, found in cell["distances"].items()
     ]
-    return _over_seeds(each, {name: name for name in LOCALIZATION}, _BY_LOSS)
+    table = _over_seeds(each, {name: name for name in LOCALIZATION}, _BY_LOSS)
+    table["below_chance"] = [
+        ", ".join(name for name in ("image_auroc", "pixel_auroc") if row[name] < 0.5)
+        for _, row in table.iterrows()
+    ]
+    return table
+
+
+def threshold_rules(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Returns what every threshold rule gives, mean over seeds: one row per rule, with its source,
+    and per category, model and loss.
+
+    `leak_points` is what the rule's look at the test images is worth, in percentage points of the
+    mean accuracy, against the same rule on validation images; `below_chance` says that guessing
+    has the better mean accuracy.
+    """
+    by = [*_BY_LOSS, "rule", "percent", "source", "leaks"]
+    names = ("good_accuracy", "defect_accuracy", "mean_accuracy")
+    each = []
+    for cell in cells:
+        for point in cell["operating_points"]:
+            percent = "" if point["percent"] is None else str(point["percent"])
+            each.append({**cell, **point, "percent": percent, "leak_points": np.nan})
+            if point["leaks"] and point["rule"] == "ceil":
+                each[-1]["leak_points"] = cell["leak_points"].get(percent, np.nan)
+    table = _over_seeds(each, {name: name for name in (*names, "leak_points")}, by)
+    table["below_chance"] = table["mean_accuracy"] < 0.5
+    return table
 
 
 def table5(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -69,7 +69,11 @@ def test_pca_of_one_training_image_is_the_distance_to_it():
     [
         (0.95, ""),
         (0.9, "does not beat pca (0.900)"),
-        (0.4, "below chance, does not beat pca (0.900)"),
+        (
+            0.4,
+            "below chance, as contrast is (0.300): good test images stand out by it, "
+            "does not beat pca (0.900)",
+        ),
         (float("nan"), "no AUROC: one class has no images"),
         (None, "no AUROC: one class has no images"),
     ],
@@ -82,3 +86,4 @@ def test_flag(auroc, words):
 def test_nothing_known_to_beat():
     assert baselines.best({"pca": None, "contrast": float("nan")}) == ""
     assert baselines.flag(0.7, {"pca": None}) == ""
+    assert baselines.flag(0.3, {"pca": 0.5}) == "below chance, does not beat pca (0.500)"

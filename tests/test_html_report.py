@@ -186,13 +186,17 @@ def test_heat_maps_share_one_scale():
 
 
 def test_the_worst_come_first(document, cell):
-    _, _, frame, _ = cell
+    folder, _, frame, _ = cell
     order = [int(a["id"].removeprefix("example-")) for a in document.all("article")]
     test = frame[frame["split"] == "test"]
     misses = test[test["label"] == 1].sort_values("distance").index[:6]
     alarms = test[test["label"] == 0].sort_values("distance", ascending=False).index[:6]
     assert order[: len(misses) + len(alarms)] == [*misses, *alarms]
     assert sorted(order) == sorted(test.index)  # every example once, and so every kind
+    assert "Worst misses" in document.text
+    examples = html_report.read_run(folder).examples
+    all_right = gallery.gallery(frame, examples, len(frame) * ["right"])
+    assert re.findall(r"<h3>(.*?), the closest", all_right) == ["No misses", "No false alarms"]
 
 
 def test_numbers_are_those_of_the_files(document, cell):
@@ -204,11 +208,9 @@ def test_numbers_are_those_of_the_files(document, cell):
     assert found == [repr(d) for d in distances]
     for column in ("p_value", "ss<im"):
         assert {repr(float(v)) for v in frame[column].dropna()} <= set(keys)
-    shown = ("0.432", "[0.300, 0.610]", "Warning.", "Synthetic data", "abc123", "--seed=3")
-    assert [text for text in shown if text not in document.text] == []
-    assert "in points: +12.0 at 70 %, -1.2 at 90 %." in document.text  # 100 % is not known
-    assert "a shortcut, upside down" in document.text
-    assert "not beaten by the model" in document.text
+    shown = "0.432|[0.300, 0.610]|Warning.|Synthetic data|abc123|--seed=3|a shortcut, upside down"
+    shown += "|not beaten by the model|in points: +12.0 at 70 %, -1.2 at 90 %."  # 100 %: unknown
+    assert [text for text in shown.split("|") if text not in document.text] == []
 
 
 def test_infinite_thresholds_are_told_apart(cell, page):
@@ -344,9 +346,6 @@ def test_numbers_have_sensible_precision(show, value, shown):
     assert show(value) == shown
 
 
-HARNESS = pathlib.Path(__file__).parent / "browser" / "harness.js"
-
-
 def chromium(path, tmp_path):
     """Opens a page in a narrow window; returns its document as the browser has it, and its log."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -374,7 +373,8 @@ def test_in_a_browser_it_sorts_and_filters(page, cell, tmp_path):
     _, _, frame, _ = cell
     # without the policy, so that a hostile name could do its worst
     bare = re.sub(r"<meta http-equiv[^>]*>", "", page)
-    harness = f"<script>{HARNESS.read_text()}</script></head>"
+    script = (pathlib.Path(__file__).parent / "browser" / "harness.js").read_text()
+    harness = f"<script>{script}</script></head>"
     (tmp_path / "page.html").write_text(bare.replace("</head>", harness), encoding="utf-8")
     dom, log = chromium(tmp_path / "page.html", tmp_path)
     assert [line for line in log.splitlines() if "CONSOLE" in line] == []

@@ -96,7 +96,7 @@ def test_tables_are_written(grid, tmp_path):
     _, outcome = grid
     reproduction.write_tables(tmp_path, outcome)
     names = {"table1.csv", "table5.csv", "table6.csv", "tables11_14.csv", "auroc.csv"}
-    names |= {"tables2_3.csv", "localization.csv"}
+    names |= {"tables2_3.csv", "localization.csv", "thresholds.csv"}
     assert {p.name for p in tmp_path.iterdir()} == names | {"tables.md", "table11.png"}
     table = pd.read_csv(tmp_path / "tables11_14.csv")
     assert len(table) == 4 * 2

@@ -15,8 +15,15 @@ PERCENTS = (100, 90, 80, 70)
 
 def cell(category, model, seed, rng, dataset="folder", loss="l2"):
     points = [
-        {"rule": rule, "source": "s", "leaks": leaks, "percent": p, "threshold": float(p + seed)}
-        | {"good_accuracy": p / 100, "defect_accuracy": float(rng.random())}
+        {
+            "rule": rule,
+            "source": "test" if leaks else "held out",
+            "leaks": leaks,
+            "percent": p,
+            "threshold": float(p + seed),
+        }
+        | {"good_accuracy": p / 100, "defect_accuracy": (d := float(rng.random()))}
+        | {"mean_accuracy": (p / 100 + d) / 2}
         for rule, leaks in (("ceil", True), ("exclusive", True), ("ceil", False))
         for p in PERCENTS
     ]
@@ -38,7 +45,7 @@ def cell(category, model, seed, rng, dataset="folder", loss="l2"):
         **{"median_distance_good": float(rng.random()), "median_distance_defective": 2.0},
         **{"image_auroc": 0.4 if model == "chow" else 0.8, "good_accuracy_val_90": 0.9},
         **{"defect_accuracy_val_90": 0.5, "trivial_auroc": {"pca": 0.7, "contrast": None}},
-        **{"operating_points": points},
+        **{"operating_points": points, "leak_points": {"70": 3.0 * seed, "90": -1.0}},
         **values,
     }
 
@@ -159,3 +166,59 @@ def test_figure_is_the_same_twice(cells, tmp_path):
     for name in ("a.png", "b.png"):
         plots.plot_reproduction(tmp_path / name, table[table["table"] == 11], "title")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_tables_2_and_3_stand_beside_the_papers_two_losses():
+    rng = np.random.default_rng(9)
+    losses = ("l2", "ssim", "l1")
+    cells = [cell("grid", "bergmann", seed, rng, loss=loss) for loss in losses for seed in (0, 1)]
+    table = thesis.tables2_3(cells).set_index("loss")
+    assert list(table.index) == ["l2", "ssim"]  # the paper has no other
+    methods = {r["method"]: r for r in read("table2_3_mvtec_baselines") if r["category"] == "grid"}
+    for loss, method in (("l2", "AE (L2)"), ("ssim", "AE (SSIM)")):
+        same = [c["good_accuracy_min_area"] for c in cells if c["loss"] == loss]
+        assert table.loc[loss, "good_accuracy"] == pytest.approx(statistics.mean(same))
+        assert table.loc[loss, "good_accuracy_spread"] == pytest.approx(statistics.stdev(same))
+        assert table.loc[loss, "defect_accuracy"] == 0.75
+        for kind in ("good", "defect"):
+            printed = float(methods[method][f"{kind}_accuracy"])
+            assert table.loc[loss, f"{kind}_accuracy_printed"] == printed
+
+
+def test_localization_says_what_is_below_chance(cells):
+    table = thesis.localization(cells)
+    assert len(table) == 2 * 2 * 2
+    for row in table.itertuples():
+        same = [c for c in cells if (c["category"], c["model"]) == (row.category, row.model)]
+        below = []
+        for name in thesis.LOCALIZATION:
+            mean = statistics.mean(c["distances"][row.distance][name] for c in same)
+            assert getattr(row, name) == pytest.approx(mean)
+            below += [name] if mean < 0.5 and name in ("image_auroc", "pixel_auroc") else []
+        assert row.below_chance == ", ".join(below)
+    assert 0 < (table["below_chance"] != "").sum() < len(table)
+
+
+def test_every_threshold_rule_has_its_row(cells):
+    table = thesis.threshold_rules(cells)
+    assert len(table) == 2 * 2 * 3 * 4
+    for row in table.itertuples():
+        same = [c for c in cells if (c["category"], c["model"]) == (row.category, row.model)]
+        points = [
+            point
+            for c in same
+            for point in c["operating_points"]
+            if (point["rule"], point["leaks"], str(point["percent"]))
+            == (row.rule, row.leaks, row.percent)
+        ]
+        mean = statistics.mean(point["mean_accuracy"] for point in points)
+        assert row.mean_accuracy == pytest.approx(mean)
+        assert row.below_chance == (mean < 0.5)
+        worth = {"70": 3.0, "90": -1.0}.get(row.percent) if row.leaks else None
+        if worth is None or row.rule == "exclusive":
+            assert np.isnan(row.leak_points)
+        else:
+            assert row.leak_points == worth
+    text = markdown.page(cells, [], {})
+    assert "[+3]" in text
+    assert "(below chance)" in text

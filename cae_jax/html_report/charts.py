@@ -14,6 +14,7 @@ _WIDTH, _HEIGHT = 420, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 44  # margins
 _BINS = 24
 _WIDE = 30  # a ratio of distances from which on an axis is logarithmic
+_RADIUS = {"oracle": 7.0, "leaks": 5.5, "honest": 3.5}  # points at one place are rings in rings
 
 
 class Mark(NamedTuple):
@@ -59,10 +60,10 @@ def roc(fpr: np.ndarray, tpr: np.ndarray, points: Sequence[tuple[str, float, flo
         _line([x.at(0), x.at(1)], [y.at(0), y.at(1)], "chance"),
         _line([x.at(v) for v in fpr], [y.at(v) for v in tpr], "curve"),
     ]
-    for name, at_x, at_y, style in points:
+    for name, at_x, at_y, style in sorted(points, key=lambda point: -_RADIUS[point[3]]):
         body.append(
-            f'<circle class="{style}" cx="{x.at(at_x):.1f}" cy="{y.at(at_y):.1f}" r="5">'
-            f"<title>{markup.text(name)}</title></circle>"
+            f'<circle class="{style}" cx="{x.at(at_x):.1f}" cy="{y.at(at_y):.1f}" '
+            f'r="{_RADIUS[style]}"><title>{markup.text(name)}</title></circle>'
         )
     labels = ("good images called defective", "defective images found")
     return _chart("ROC curve", x, y, labels, body)
@@ -242,7 +243,7 @@ def _chart(
     for value in _ticks(y) if labels[1] else ():
         at = y.at(value)
         parts.append(f'<path class="grid" d="M{x.start:.1f} {at:.1f}H{right}"/>')
-        tick = f'x="{x.start - 6:.1f}" y="{at + 4:.1f}"'
+        tick = f'x="{x.start - 8:.1f}" y="{at + 4:.1f}"'
         parts.append(f'<text class="name" {tick}>{_short(value)}</text>')
     middle = (_TOP + bottom) / 2
     parts += [

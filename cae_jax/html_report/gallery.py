@@ -56,8 +56,13 @@ def gallery(frame: pd.DataFrame, examples: Examples, verdicts: list[str]) -> str
     if len(kinds) > 1:
         choice = markup.select("Show kind", kinds)
         parts.append(f'<form class="controls" data-gallery>{choice}</form>')
-    parts.append(_section("Worst misses: defective, lowest distance first", misses, cards))
-    parts.append(_section("Worst false alarms: good, highest distance first", alarms, cards))
+    for word, rows, order in (
+        ("misses", misses, "defective, lowest distance first"),
+        ("false alarms", alarms, "good, highest distance first"),
+    ):
+        all_right = all(verdicts[row] == "right" for row in rows)
+        which = f"No {word}, the closest" if all_right else f"Worst {word}"
+        parts.append(_section(f"{which}: {order}", rows, cards))
     above = {*misses, *alarms}
     for kind in kinds:
         of_kind = [row for row in index if frame["defect_kind"].iloc[row] == kind]

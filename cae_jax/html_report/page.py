@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -243,20 +243,29 @@ def _curves(run: Run) -> str:
         charts.Group(kind, test["distance"][test["defect_kind"] == kind].to_numpy(), "defective")
         for kind in kinds
     ]
+    on_roc = rules.on_roc(m)
+    of_groups = [(group.style, group.name) for group in groups if group.distances.size]
+    of_marks = [
+        (f"line {mark.style}", f"{mark.name}: {markup.amount(mark.value)}") for mark in marks
+    ]
     curve = run.curves.get("pro")
     curve = curve if isinstance(curve, dict) else {}
     found = [
-        (charts.roc(*_roc(test), rules.on_roc(m)), f"ROC, AUROC {rate(m.get('image_auroc'))}", ""),
+        (
+            charts.roc(*_roc(test), on_roc),
+            f"ROC, AUROC {rate(m.get('image_auroc'))}",
+            _key((f"dot {style}", name) for name, _, _, style in on_roc),
+        ),
         (
             charts.pro(curve.get("fpr") or [], curve.get("pro") or []),
             f"PRO, area up to 0.3: {rate(m.get('au_pro_30'))}",
             "",
         ),
-        (charts.histogram(groups, marks, label), "Distances", _key(groups, marks)),
+        (charts.histogram(groups, marks, label), "Distances", _key(of_groups + of_marks)),
         (
             charts.whiskers([*groups[:2], *by_kind], marks, label),
             "Distances per kind",
-            _key([], marks),
+            _key(of_marks),
         ),
         (_training(run.history, m), "Training", '<i class="validation"></i>dashed: validation'),
     ]
@@ -274,10 +283,8 @@ def _roc(test: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return metrics.roc_curve(test["label"], test["distance"])
 
 
-def _key(groups: list[charts.Group], marks: list[charts.Mark]) -> str:
-    """What the colors mean."""
-    named = [(group.style, group.name) for group in groups if group.distances.size]
-    named += [(f"line {mark.style}", f"{mark.name}: {markup.amount(mark.value)}") for mark in marks]
+def _key(named: Iterable[tuple[str, str]]) -> str:
+    """What the colors, lines and dots mean: (CSS class, plain text) each."""
     return " ".join(
         f'<span class="key"><i class="{style}"></i>{text(name)}</span>' for style, name in named
     )
