@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cae_jax.types import DataError, State
@@ -20,14 +21,22 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path) -> None:
         """Opens `folder`, made when it is not there; half-written steps are cleared away."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=_KEEP, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_KEEP,
+            cleanup_tmp_directories=True,
+            create=False,
+            multiprocessing_options=_alone(),
+            # in the background, orbax's processes wait for signals of one another
+            enable_async_checkpointing=jax.process_count() == 1,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
         self._folder = folder
 
     def save(self, epoch: int, state: State, notes: dict[str, Any]) -> None:
         """Saves after `epoch` epochs, in the background; `notes` is JSON (the history, seconds)."""
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.StandardSave(_on_host(state)),
             notes=ocp.args.JsonSave({"notes": notes, "shapes": _shapes(state)}),
         )
         with _one_line(f"{self._folder}: epoch {epoch} cannot be saved"):
@@ -57,9 +66,8 @@ class Checkpoints:
             was, now = saved.get(name, "absent"), wanted.get(name, "absent")
             if was != now:
                 raise DataError(f"{step}: checkpoint of another model: {name} is {was}, not {now}")
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        state = self._read(step, state=ocp.args.StandardRestore(target))["state"]
-        return epoch, State(*state), found["notes"]
+        read = self._read(step, state=ocp.args.StandardRestore(_on_host(template)))["state"]
+        return epoch, jax.tree.map(_as_before, template, State(*read)), found["notes"]
 
     def _read(self, step: pathlib.Path, **items: Any) -> Any:
         with _one_line(f"{step}: checkpoint unreadable"):
@@ -80,6 +88,14 @@ class Checkpoints:
         self.close()
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Tells orbax that this process saves by itself: others have runs of their own."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(me, {me}, f"process{me}")
+
+
 @contextlib.contextmanager
 def _one_line(what: str) -> Iterator[None]:
     """Turns whatever orbax and its layers raise into a DataError of one line."""
@@ -88,6 +104,25 @@ def _one_line(what: str) -> Iterator[None]:
     except Exception as error:
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{what}: {cause}") from error
+
+
+def _on_host(state: State) -> State:
+    """The state as NumPy arrays: where they lay is not part of a checkpoint, and several processes
+    may save one each, which orbax does not do with arrays on devices. Copies, for the next step
+    takes the buffers while the save goes on."""
+    return jax.tree.map(lambda x: np.array(jax.random.key_data(x) if _is_key(x) else x), state)
+
+
+def _as_before(template: jax.Array, read: np.ndarray) -> jax.Array:
+    """What `_on_host` was given, on this process's first device."""
+    on_device = jax.device_put(read, jax.local_devices()[0])
+    if not _is_key(template):
+        return on_device
+    return jax.random.wrap_key_data(on_device, impl=jax.random.key_impl(template))
+
+
+def _is_key(x: jax.Array) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _shapes(state: State) -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import Any
 from absl import app, flags, logging
 
 from cae_jax import augment, data, losses, models, patches, residuals, segmentation
+from cae_jax.members import STRATEGIES
+from cae_jax.methods.autoencoder import PRECISIONS
 from cae_jax.residuals import Residual
 from cae_jax.ssim import Ssim
 from cae_jax.types import CaeError, UsageError, unknown_name
@@ -73,6 +75,9 @@ class Config:
     opening: int = _flag(4, "diameter of the disc that opens a segmentation; 0: none", 0, 64)
     seed: int = _flag(0, "decides crops, order, parameters, validation split", 0, 2**31 - 1)
     on_bad_image: str = _flag("error", "error: stop; skip: list it and go on")
+    precision: str = _flag("float32", f"of products and sums: {', '.join(PRECISIONS)}")
+    members: str = _flag("auto", "categories x seeds together: vmap, unroll, loop; auto: by device")
+    checkpoint_every: int = _flag(1, "epochs between checkpoints", 1)
     save_maps: bool = _flag(False, "also write every test image's residual map and mask")
     workdir: str = _flag("", "where everything is written; runs/DATASET when empty")
     overwrite: bool = _flag(False, "replace what another run left in the workdir")
@@ -102,6 +107,10 @@ class Config:
                 f"--batch_size={self.batch_size} is larger than --num_patches={self.num_patches}: "
                 "an epoch would have no step"
             )
+        if self.precision not in PRECISIONS:
+            raise unknown_name("--precision", self.precision, PRECISIONS)
+        if self.members not in (*STRATEGIES, "auto"):
+            raise unknown_name("--members", self.members, (*STRATEGIES, "auto"))
         losses.loss(self.loss, self.residual().ssim)
         residuals.check(self.residual())
         if self.augment not in (*augment.KINDS, "auto"):

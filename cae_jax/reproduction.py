@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cae_jax import config as configs
-from cae_jax import data, describe, files, markdown, patches, plots, report, runs, thesis
+from cae_jax import data, describe, files, markdown, multihost, patches, plots, report, runs, thesis
+from cae_jax.members import default_plan
 from cae_jax.progress import Progress
-from cae_jax.types import CaeError, UsageError
+from cae_jax.types import CaeError, Method
+
+_TOGETHER = 16  # members of one training, at most: their images lie on the device together
 
 
 class Outcome(NamedTuple):
@@ -29,6 +32,9 @@ def reproduce(
 ) -> Outcome:
     """Runs every cell that is not finished yet; one that fails does not stop the rest.
 
+    Where several processes run (`multihost`), each takes its share of the cells, in one workdir
+    that all of them can write to.
+
     Args:
       config: of every cell, but for its model, seed, loss and distance; model options hold
         for all models.
@@ -43,6 +49,33 @@ def reproduce(
     Raises:
       UsageError: flags that cannot work with one of the models, before anything is computed.
     """
+    cells, methods = _cells(config, models, seeds, losses)
+    with multihost.together("cells"):
+        mine = multihost.share(cells)
+        for cell in mine:
+            runs.claim(cell)
+        runs.use_compilation_cache()
+        failed = _run_all([cell for cell in mine if not cell.finished], methods)
+    if multihost.is_first():
+        runs.write_results(config.folder)
+    finished = [cell for cell in cells if cell.finished]
+    for cell in cells:
+        if not cell.finished:  # of another process, which says why
+            failed.setdefault(_name(cell), "not finished, see the output of the process it was on")
+    found = [
+        {
+            **dataclasses.asdict(cell.config),
+            **json.loads((cell.folder / "metrics.json").read_text()),
+        }
+        for cell in finished
+    ]
+    return Outcome(found, failed)
+
+
+def _cells(
+    config: configs.Config, models: Sequence[str], seeds: Sequence[int], losses: Sequence[str]
+) -> tuple[list[runs.Cell], dict[tuple[str, str], Method]]:
+    """The cells of a grid in order, and the method of every model and loss."""
     config = config.resolved()
     names = data.resolve(config.dataset, config.data_dir, config.categories)
     each = {
@@ -61,20 +94,7 @@ def reproduce(
         for seed in seeds
         for one in each.values()
     ]
-    for cell in cells:
-        runs.claim(cell)
-    runs.use_compilation_cache()
-    failed = _run_all([cell for cell in cells if not cell.finished], methods)
-    runs.write_results(config.folder)
-    finished = [cell for cell in cells if cell.finished]
-    found = [
-        {
-            **dataclasses.asdict(cell.config),
-            **json.loads((cell.folder / "metrics.json").read_text()),
-        }
-        for cell in finished
-    ]
-    return Outcome(found, failed)
+    return cells, methods
 
 
 def write_tables(folder: Path, outcome: Outcome) -> None:
@@ -106,36 +126,57 @@ def write_tables(folder: Path, outcome: Outcome) -> None:
     plots.plot_reproduction(folder / "table11.png", table[table["table"] == 11], title)
 
 
-def _run_all(cells: Sequence[runs.Cell], methods: Mapping[str, Any]) -> dict[str, str]:
+def _run_all(
+    cells: Sequence[runs.Cell], methods: Mapping[tuple[str, str], Method]
+) -> dict[str, str]:
     """Runs the cells under one progress line, counted in multiply-accumulates."""
     failed: dict[str, str] = {}
-    shares = [_Shares(cell) for cell in cells]
+    groups = _groups(cells)
+    shares = [_Shares(group) for group in groups]
+    done = 0
     with Progress("grid", sum(share.total for share in shares), "GMAC") as grid:
-        for i, (cell, share) in enumerate(zip(cells, shares, strict=True)):
-            c = cell.config
-            name = str(cell.folder.relative_to(c.folder))
-            share.attach(grid, f"cell {i + 1} of {len(cells)}: {name}")
-            try:
-                runs.run_cell(cell, methods[c.model, c.loss], share)
-            except UsageError:
-                raise
-            except Exception as error:  # whatever it was, the other cells can still be had
+        for group, share in zip(groups, shares, strict=True):
+            c = group[0].config
+            numbers = "-".join(dict.fromkeys((str(done + 1), str(done + len(group)))))
+            share.attach(grid, f"cell {numbers} of {len(cells)}: {_name(group[0])}")
+            for folder, error in runs.run_together(group, methods[c.model, c.loss], share).items():
+                name = _name(next(cell for cell in group if cell.folder == folder))
                 failed[name] = " ".join(str(error).split()) or type(error).__name__
             share.finish()
+            done += len(group)
     return failed
+
+
+def _groups(cells: Sequence[runs.Cell]) -> list[list[runs.Cell]]:
+    """The cells in the order in which they run, those together that train as one."""
+    groups: list[list[runs.Cell]] = []
+    at: dict[tuple[str, str], list[runs.Cell]] = {}
+    for cell in cells:
+        c = cell.config
+        group = at.get((c.model, c.loss), [])
+        together = default_plan(c.members, 2, c.batch_size).stacked
+        if not group or len(group) == _TOGETHER or not together:
+            group = at[c.model, c.loss] = []
+            groups.append(group)
+        group.append(cell)
+    return groups
+
+
+def _name(cell: runs.Cell) -> str:
+    return str(cell.folder.relative_to(cell.config.folder))
 
 
 class _Shares:
     """Makes, in place of a bar per part, parts of the grid's one bar."""
 
-    def __init__(self, cell: runs.Cell) -> None:
-        c = cell.config
+    def __init__(self, cells: Sequence[runs.Cell]) -> None:
+        c = cells[0].config
         cost = describe.describe(c.model, c.channels, c.patch_size, c.options())
         one = cost["macs_per_patch"] / 1e9
         windows = len(patches.starts(c.image_size, c.stride)) ** 2
         # a step costs about three forward passes: forward, and the gradients of input and kernel
         self._weights = {"train": 3 * one, "score": windows * one}
-        steps = c.num_patches // c.batch_size * c.batch_size * c.epochs
+        steps = c.num_patches // c.batch_size * c.batch_size * c.epochs * len(cells)
         self.total = round(3 * one * steps) + 1
         self._counted = 0.0
         self._weight = 0.0

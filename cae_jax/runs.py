@@ -6,6 +6,7 @@ results.csv over all of them. A cell is finished when its metrics.json is there:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib.metadata
@@ -14,7 +15,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,12 +27,13 @@ from cae_jax import augment, data, files, losses, report, score, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.config import Config
 from cae_jax.evaluation import Trained, write_evaluation
+from cae_jax.members import default_plan
 from cae_jax.methods.autoencoder import autoencoder, optimizer
 from cae_jax.progress import Progress
-from cae_jax.types import DataError, Method, Split, State, UsageError
+from cae_jax.types import CaeError, DataError, Method, Split, State, UsageError
 
 # What may differ between two starts of the same run.
-_NOT_IDENTITY = ("workdir", "overwrite", "category", "save_maps")
+_NOT_IDENTITY = ("workdir", "overwrite", "category", "save_maps", "members", "checkpoint_every")
 _PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
@@ -89,8 +91,50 @@ def run_cell(
     if summary:
         print(data.summary(split), flush=True)
     _prepare(cell, split)
-    trained = _train(cell, method, split, bars)
-    write_evaluation(cell.folder, cell.config, method, split, trained, bars)
+    c = cell.config
+    (trained,) = _train([(cell, split)], method, bars)
+    if isinstance(trained, CaeError):
+        raise trained
+    write_evaluation(cell.folder, c, method, split, trained, bars)
+
+
+def run_together(
+    cells: Sequence[Cell], method: Method, bars: Callable[..., Progress] = Progress
+) -> dict[Path, Exception]:
+    """Runs cells that differ in category and seed alone as members of one training.
+
+    Takes what `run_cell` takes. One that fails does not stop the others.
+
+    Returns:
+      What went wrong, by the cell's folder.
+
+    Raises:
+      UsageError: flags that cannot work.
+    """
+    failed: dict[Path, Exception] = {}
+    ready = []
+    for cell in cells:
+        with _keeping(failed, cell):
+            split = read_split(cell.config, bars)
+            _prepare(cell, split)
+            ready.append((cell, split))
+    for (cell, split), trained in zip(ready, _train(ready, method, bars), strict=True):
+        with _keeping(failed, cell):
+            if isinstance(trained, CaeError):
+                raise trained
+            write_evaluation(cell.folder, cell.config, method, split, trained, bars)
+    return failed
+
+
+@contextlib.contextmanager
+def _keeping(failed: dict[Path, Exception], cell: Cell) -> Iterator[None]:
+    """Notes an exception as the cell's, whatever it is: the other cells can still be had."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        failed[cell.folder] = error
 
 
 def evaluate(
@@ -133,7 +177,8 @@ def build_method(config: Config) -> Method:
     """Returns the config's model as a method; raises UsageError for what cannot work."""
     tx = optimizer(config.learning_rate, config.weight_decay, config.decoupled_weight_decay)
     loss = losses.loss(config.loss, config.residual().ssim)
-    return autoencoder(config.build_model(), tx, train.default_chunk_size(config.patch_size), loss)
+    chunk_size = train.default_chunk_size(config.patch_size)
+    return autoencoder(config.build_model(), tx, chunk_size, loss, config.precision)
 
 
 def read_split(config: Config, bars: Callable[..., Progress] = Progress) -> Split:
@@ -260,37 +305,75 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _train(cell: Cell, method: Method, split: Split, bars: Callable[..., Progress]) -> Trained:
-    """Trains from the last checkpoint on, saving after every epoch."""
-    c = cell.config
-    schedule = train.Schedule(
+def _train(
+    pairs: Sequence[tuple[Cell, Split]], method: Method, bars: Callable[..., Progress]
+) -> list[Trained | CaeError]:
+    """Trains cells from their last checkpoints on; those at the same epoch train together."""
+    ends: list[Trained | CaeError] = [CaeError("not trained")] * len(pairs)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(Checkpoints(c.folder / "checkpoints")) for c, _ in pairs]
+        members = [
+            train.Member(s.train, s.validation, _schedule(c.config), _start(c, method, at))
+            for (c, s), at in zip(pairs, opened, strict=True)
+        ]
+        for epoch in sorted({member.start.epoch for member in members}):
+            which = [i for i, member in enumerate(members) if member.start.epoch == epoch]
+            cells, chosen, kept = ([each[i] for i in which] for each in (pairs, members, opened))
+            found = _fit([cell for cell, _ in cells], chosen, kept, method, bars)
+            for i, end in zip(which, found, strict=True):
+                failed = isinstance(end, CaeError)
+                ends[i] = end if failed else Trained(end.state.variables, end.history, end.seconds)
+    return ends
+
+
+def _fit(
+    cells: Sequence[Cell],
+    members: Sequence[train.Member],
+    checkpoints: Sequence[Checkpoints],
+    method: Method,
+    bars: Callable[..., Progress],
+) -> list[train.Progress | CaeError]:
+    """`train.fit_members` under a bar, with checkpoints of every member."""
+    c, n = cells[0].config, len(members)
+    steps = members[0].schedule.steps_per_epoch
+    done = steps * members[0].start.epoch
+
+    def save(i: int, at: train.Progress) -> None:
+        if at.epoch % c.checkpoint_every and at.epoch < c.epochs:
+            return
+        _check_space(cells[i].folder, at.state)
+        checkpoints[i].save(at.epoch, at.state, {"history": at.history, "seconds": at.seconds})
+
+    name = f"train {c.category if n == 1 else f'{n} members'}"
+    each = c.batch_size * n
+    with bars(name, steps * c.epochs * each, "patches", done * each) as bar:
+
+        def on_step(step: int, loss: float) -> None:
+            nonlocal done
+            epoch = -(-step // steps)
+            bar.update((step - done) * each, f"epoch {epoch}/{c.epochs}, loss {loss:.5f}")
+            done = step
+
+        plan = default_plan(c.members, n, c.batch_size)
+        return train.fit_members(method, members, plan, on_step, save)
+
+
+def _schedule(c: Config) -> train.Schedule:
+    return train.Schedule(
         *(c.epochs, c.batch_size, c.num_patches, c.patch_size, c.seed, c.redraw_patches),
         c.augment,
     )
-    with Checkpoints(cell.folder / "checkpoints") as checkpoints:
-        state = fresh_state(method, c.seed)
-        found = checkpoints.restore(state)
-        start = train.Progress(0, state, [], 0.0)
-        if found:
-            epoch, state, notes = found
-            start = train.Progress(epoch, state, notes["history"], notes["seconds"])
-            _say(f"{cell.folder}: goes on after epoch {epoch} of {c.epochs}")
 
-        def save(at: train.Progress) -> None:
-            _check_space(cell.folder, at.state)
-            notes = {"history": at.history, "seconds": at.seconds}
-            checkpoints.save(at.epoch, at.state, notes)
 
-        total = schedule.steps_per_epoch * c.epochs
-        done = schedule.steps_per_epoch * start.epoch * c.batch_size
-        with bars(f"train {c.category}", total * c.batch_size, "patches", done) as bar:
-
-            def on_step(step: int, loss: float) -> None:
-                epoch = -(-step // schedule.steps_per_epoch)
-                bar.update(c.batch_size, f"epoch {epoch}/{c.epochs}, loss {loss:.5f}")
-
-            end = train.fit(method, split.train, split.validation, schedule, start, on_step, save)
-    return Trained(end.state.variables, end.history, end.seconds)
+def _start(cell: Cell, method: Method, checkpoints: Checkpoints) -> train.Progress:
+    """Where a cell's training goes on, or a fresh start."""
+    state = fresh_state(method, cell.config.seed)
+    found = checkpoints.restore(state)
+    if not found:
+        return train.Progress(0, state, [], 0.0)
+    epoch, state, notes = found
+    _say(f"{cell.folder}: goes on after epoch {epoch} of {cell.config.epochs}")
+    return train.Progress(epoch, state, notes["history"], notes["seconds"])
 
 
 def _check_space(folder: Path, state: State) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cae_jax import config, markdown, models, reproduction, thesis
+from cae_jax import config, markdown, models, multihost, reproduction, thesis
 from cae_jax.types import UsageError
 
 _FLAGS = [name for name in config.names() if name not in ("model", "seed", "loss")]
@@ -23,19 +23,27 @@ def run() -> None:
     if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
         raise UsageError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0 on")
     seeds = list(dict.fromkeys(map(int, _SEEDS.value)))
+    multihost.start_from_flags()
     models_, losses = (list(dict.fromkeys(flag.value)) for flag in (_MODELS, _LOSSES))
     outcome = reproduction.reproduce(settings, models_, seeds, losses)
-    folder = Path(_TABLES.value).expanduser() if _TABLES.value else settings.folder / "tables"
-    reproduction.write_tables(folder, outcome)
-    print(markdown.header(outcome.cells))
-    print("\n".join(markdown.grid(thesis.honest(outcome.cells))))
-    print(f"Tables: {folder.absolute()}")
+    if multihost.is_first():
+        _write(outcome, settings)
     for name, cause in outcome.failed.items():
         print(f"error: {name}: {cause}", file=sys.stderr)
     if outcome.failed:
         sys.exit(1)
 
 
+def _write(outcome: reproduction.Outcome, settings: config.Config) -> None:
+    """Writes the tables and prints the shortest of them."""
+    folder = Path(_TABLES.value).expanduser() if _TABLES.value else settings.folder / "tables"
+    reproduction.write_tables(folder, outcome)
+    print(markdown.header(outcome.cells))
+    print("\n".join(markdown.grid(thesis.honest(outcome.cells))))
+    print(f"Tables: {folder.absolute()}")
+
+
 if __name__ == "__main__":
     config.define(_FLAGS)
+    multihost.define_flags()
     config.main(run)

@@ -14,7 +14,7 @@ def run() -> None:
     table = runs.run(flags)
     print("\n" + report.format_table(table))
     print(f"\nEverything lies in {flags.folder.absolute()}:")
-    print("  results.csv, and per CATEGORY/MODEL/seed_N: scores.csv, metrics.json, gallery.png,")
+    print("  results.csv, and per CATEGORY/MODEL/seed_N: report.html, scores.csv, metrics.json, gallery.png,")
     print("  whiskers.png, histogram.png, training_curve.png, checkpoints")
 
 

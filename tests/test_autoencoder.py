@@ -1,5 +1,7 @@
 """The method that every autoencoder shares: gradient, optimiser, members, statistics, penalty."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -203,3 +205,45 @@ def test_evaluate_is_the_mean_squared_error(rng, tiny_model, tiny_state):
     expected = np.mean(np.square(output.astype(np.float64) - patches))
     found = jax.jit(method.evaluate)(variables, patches)["loss"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "wanted"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "DEFAULT")]
+)
+def test_products_are_asked_for_in_that_precision(rng, tiny_model, tiny_state, precision, wanted):
+    """Of the forward pass and of both gradients, as XLA is told; a CPU knows float32 alone."""
+    method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), precision=precision)
+    patches = rng.random((2, 8, 8, 1), np.float32)
+    lowered = jax.jit(method.step).lower(tiny_state(method, 1), patches).as_text()
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", lowered)
+    assert len(products) >= 4
+    for product in products:
+        found = set(re.findall(r"precision (\w+)>|precision = \[(\w+)", product))
+        assert {name for pair in found for name in pair if name} == {wanted}, product
+
+
+def test_bfloat16_rounds_the_model_and_nothing_else(rng, tiny_model, tiny_state):
+    patches = rng.random((6, 8, 8, 1), np.float32)
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), precision=precision)
+        state = tiny_state(method, 1)
+        output = method.reconstruct(state.variables, patches).output
+        state, metrics = jax.jit(method.step)(state, patches)
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.variables)} == {np.dtype("f")}
+        assert output.dtype == metrics["loss"].dtype == np.float32
+        ends[precision] = output, float(metrics["loss"])
+    (exact, loss), (rounded, other) = ends["float32"], ends["bfloat16"]
+    error = np.abs(exact - rounded).max() / np.abs(exact).max()
+    assert 1e-4 < error < 2e-2  # bfloat16 keeps 8 bits
+    assert other == pytest.approx(loss, rel=2e-2)
+    assert other != loss
+
+
+def test_bfloat16_leaves_running_statistics_in_float32(rng):
+    method = autoencoder(Normed(), optimizer(1e-2, 0.0), precision="bfloat16")
+    state, patches = method.init(jax.random.key(0)), rng.random((6, 8, 8, 1), np.float32)
+    after, _ = jax.jit(method.step)(state, patches)
+    mean = after.variables["batch_stats"]["norm"]["mean"]
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, 0.25 * patches.mean((0, 1, 2)), rtol=1e-2)

@@ -1,5 +1,6 @@
-"""The convolution on few pixels against XLA's own, in value and both gradients."""
+"""The convolution and the pooling against XLA's own, in value and gradients."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from jax import lax
 
 from cae_jax.models.convolution import convolve, same_pads
-from cae_jax.models.layers import Conv
+from cae_jax.models.layers import Conv, Row, Table
+from cae_jax.models.pooling import max_pool
 
 
 @pytest.mark.parametrize(
@@ -19,12 +21,14 @@ from cae_jax.models.layers import Conv
         ((3, 1), (5, 3), (2, 1)),
         ((7, 5), (3, 4), (4, 3)),
         ((6, 9), (4, 3), (2, 1)),  # many pixels: XLA's own
+        ((6, 9), (3, 3), (1, 1)),
     ],
 )
-def test_same_equals_xla(size, kernel, stride):
+@pytest.mark.parametrize("channels", [(4, 5), (1, 5), (1, 1)])
+def test_same_equals_xla(size, kernel, stride, channels):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, *size, 4)).astype(np.float32)
-    w = rng.normal(size=(*kernel, 4, 5)).astype(np.float32)
+    x = rng.normal(size=(3, *size, channels[0])).astype(np.float32)
+    w = rng.normal(size=(*kernel, *channels)).astype(np.float32)
 
     def ours(x, w):
         return convolve(x, w, stride, same_pads(size, kernel, stride))
@@ -54,8 +58,6 @@ def test_pads_crop_and_fill(pads):
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_the_layer_is_flax_linens(padding):
-    import flax.linen as nn
-
     x = np.random.default_rng(2).normal(size=(2, 9, 11, 3)).astype(np.float32)
     ours = Conv(6, (4, 3), (2, 1), padding)
     theirs = nn.Conv(6, (4, 3), (2, 1), padding)
@@ -65,3 +67,22 @@ def test_the_layer_is_flax_linens(padding):
     np.testing.assert_allclose(
         ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("size", "side"), [((6, 8), 2), ((7, 5), 2), ((9, 11), 3), ((4, 3), 1)])
+def test_pooling_is_flax_linens_also_where_values_are_equal(size, side):
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 3, (3, *size, 5)).astype(
+        np.float32
+    )  # most windows hold their maximum twice
+    cotangent = rng.normal(size=(3, size[0] // side, size[1] // side, 5)).astype(np.float32)
+    found, found_vjp = jax.vjp(lambda x: max_pool(x, side), x)
+    wanted, wanted_vjp = jax.vjp(lambda x: nn.max_pool(x, (side, side), (side, side)), x)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found_vjp(cotangent)[0], wanted_vjp(cotangent)[0])
+
+
+def test_pooling_of_windows_that_overlap():
+    table = Table((Row("P", "max_pool", None, 3, 2),), 1)
+    with pytest.raises(ValueError, match="row P: windows of a pooling must not overlap"):
+        table.init(jax.random.key(0), np.ones((1, 6, 6, 1), np.float32))

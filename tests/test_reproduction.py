@@ -56,7 +56,8 @@ def images(tmp_path_factory):
 def grid(fork, images, tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     workdir = tmp_path_factory.mktemp("work")
-    config = Config(dataset="folder", data_dir=str(images), epochs=1, workdir=str(workdir), **SIZES)
+    how = {"epochs": 1, "members": "vmap", "workdir": str(workdir)}
+    config = Config(dataset="folder", data_dir=str(images), **how, **SIZES)
     return config, reproduction.reproduce(config, MODELS, [0, 1], LOSSES)
 
 

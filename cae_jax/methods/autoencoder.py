@@ -14,6 +14,10 @@ import optax
 from cae_jax import losses
 from cae_jax.types import Method, Metrics, Reconstruction, State, Variables
 
+# What --precision calls it -> jax's name for it. bfloat16 also casts what the model computes with.
+_MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+PRECISIONS = tuple(_MATMUL)
+
 
 def optimizer(
     learning_rate: float, weight_decay: float, decoupled: bool = False
@@ -29,6 +33,7 @@ def autoencoder(
     tx: optax.GradientTransformation,
     chunk_size: int | None = None,
     patch_loss: Callable[[jax.Array, jax.Array], jax.Array] = losses.l2,
+    precision: str = "float32",
 ) -> Method:
     """Returns the method that trains `model` by `tx` on the mean of `patch_loss`.
 
@@ -40,7 +45,12 @@ def autoencoder(
         inside the step, so that a chunk's activations stay in a CPU's cache; None takes the
         batch at once. A model with batch statistics always sees its whole batch.
       patch_loss: (output, patches) [N, p, p, C] -> [N], see `losses`.
+      precision: of the model's products, one of PRECISIONS: "float32"; "tf32", which rounds their
+        factors to 10 bits where the device has it (a CPU has not); "bfloat16", which also keeps
+        activations in it. Parameters, losses, gradients' sums and distances stay float32.
     """
+
+    apply = _application(model, precision)
 
     def each(made: Reconstruction, patches: jax.Array) -> jax.Array:
         return patch_loss(made.output, patches) + made.aux.get("penalty", 0.0)
@@ -51,9 +61,7 @@ def autoencoder(
         return State(jnp.zeros((), jnp.int32), key, variables, tx.init(variables["params"]))
 
     def loss(params: Any, rest: Variables, patches: jax.Array) -> tuple[jax.Array, Any]:
-        made, rest = model.apply(
-            {"params": params, **rest}, patches, train=True, mutable=list(rest)
-        )
+        made, rest = apply({"params": params, **rest}, patches, train=True, mutable=list(rest))
         return jnp.mean(each(made, patches)), (rest, _used(made))
 
     def step(state: State, patches: jax.Array) -> tuple[State, Metrics]:
@@ -70,14 +78,44 @@ def autoencoder(
         return [patches[i : i + size] for i in range(0, n, size)]
 
     def reconstruct(variables: Variables, patches: jax.Array) -> Reconstruction:
-        return model.apply(variables, patches)
+        return apply(variables, patches)
 
     def evaluate(variables: Variables, patches: jax.Array) -> Metrics:
         made = reconstruct(variables, patches)
         used = {name: jnp.sum(which) for name, which in _used(made).items()}
         return {"loss": jnp.mean(each(made, patches)), **used}
 
-    return Method(init, step, evaluate, reconstruct)
+    return Method(init, *(_within(precision, f) for f in (step, evaluate, reconstruct)))
+
+
+def _application(model: nn.Module, precision: str) -> Callable:
+    """`model.apply`, in bfloat16 where that is the precision."""
+    if precision != "bfloat16":
+        return model.apply
+
+    def apply(variables: Variables, patches: jax.Array, **how: Any) -> Any:
+        # statistics stay float32: a running mean would not move by steps that bfloat16 rounds off
+        variables = {**variables, "params": _cast(variables["params"], jnp.bfloat16)}
+        return _cast(model.apply(variables, _cast(patches, jnp.bfloat16), **how), jnp.float32)
+
+    return apply
+
+
+def _within(precision: str, function: Callable) -> Callable:
+    """The function with its products, and their gradients', traced in that precision."""
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.default_matmul_precision(_MATMUL[precision]):
+            return function(*args)
+
+    return traced
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """Casts what is a float32 or bfloat16 array."""
+    floats = (jnp.float32, jnp.bfloat16)
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype in floats else x, tree)
 
 
 def _used(made: Reconstruction) -> dict[str, jax.Array]:

@@ -20,7 +20,13 @@ import jax.numpy as jnp
 
 from cae_jax.types import UsageError, unknown_name
 
-_PARTS = ("conv_transpose", "convolution", "layers", "memory")  # what models are built from
+_PARTS = (
+    "conv_transpose",
+    "convolution",
+    "pooling",
+    "layers",
+    "memory",
+)  # what models are built from
 _OURS = ("channels", "patch_size", "parent", "name")  # fields that are no options of the model
 
 

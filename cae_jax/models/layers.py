@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from cae_jax.models.conv_transpose import conv_transpose
 from cae_jax.models.convolution import convolve, same_pads
+from cae_jax.models.pooling import max_pool
 
 
 class Row(NamedTuple):
@@ -125,7 +126,9 @@ class Table(nn.Module):
             case "deconv":
                 return ConvTranspose(features, window, strides, slope, name=row.name)(x)
             case "max_pool":
-                return nn.max_pool(x, window, strides)
+                if row.kernel != row.stride:
+                    raise ValueError(f"row {row.name}: windows of a pooling must not overlap")
+                return max_pool(x, row.kernel)
             case "flatten":
                 return x.reshape(x.shape[0], -1)
             case "dense":

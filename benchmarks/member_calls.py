@@ -1,0 +1,46 @@
+"""A training step of several members, by one of the strategies, ready to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from cae_jax import config, members, runs, train
+from cae_jax.members import Plan
+
+_IMAGES = 8  # per member
+
+
+def step_call(s: config.Config, n: int, strategy: str, scan: int) -> Callable[[], np.ndarray]:
+    """Returns a call of the next step of n members, which gives the losses [n].
+
+    `scan` steps in one call where it is above 0; the losses are the last step's.
+    """
+    method, plan = runs.build_method(s), Plan(strategy, scan > 0)
+    rng = np.random.default_rng(s.seed)
+    shape = (n * _IMAGES, s.patch_size, s.patch_size, s.channels)
+    images = members.place_images(rng.random(shape, np.float32), plan)
+    crops = np.zeros((max(1, scan), n, s.batch_size, 3), np.int32)
+    crops[..., 0] = rng.integers(0, _IMAGES, crops.shape[:-1])
+    crops[..., 0] += _IMAGES * np.arange(n)[:, None]
+    crops = crops if scan else crops[0]
+    states = [runs.fresh_state(method, s.seed + i) for i in range(n)]
+    step, _ = train.compile_steps(method, s.patch_size, plan)
+    if plan.stacked:
+        packed, batches = [members.stack(states)], [crops]
+    else:
+        packed, batches = states, list(np.moveaxis(crops, -3, 0))
+    placed = [members.place_crops(batch, plan) for batch in batches]
+    current = [members.place_state(state, plan) for state in packed]
+
+    def call() -> np.ndarray:
+        losses = []
+        for i, batch in enumerate(placed):
+            current[i], metrics = step(current[i], images, batch)
+            losses.append(metrics["loss"])
+        last = [np.atleast_1d(each)[-1] if scan else each for each in jax.device_get(losses)]
+        return np.ravel(last)
+
+    return call

@@ -1,0 +1,66 @@
+"""Times a training step of several members by every strategy: what `--members=auto` rests on."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from absl import flags
+
+from benchmarks import options, timing
+from benchmarks.member_calls import step_call
+from cae_jax import config, members
+from cae_jax.types import CaeError
+
+_FLAGS = ("model", "model_options", "patch_size", "channels", "seed", "batch_size", "precision")
+_MEMBERS = flags.DEFINE_integer("num_members", 5, "models that train together", lower_bound=2)
+_STEPS = flags.DEFINE_integer("scan", 0, "steps in one call by lax.scan; 0: a call per step")
+_AGREEMENT = 1e-3  # of the losses after a few steps, relative
+
+
+def measure(settings: config.Config, n: int, scan: int, repeats: int) -> dict[str, object]:
+    """Returns the record: milliseconds per step of all members by strategy, and ratios to "loop".
+
+    Raises CaeError where the strategies' losses differ by more than rounding.
+    """
+    calls, compiled, losses = {}, {}, {}
+    for name in members.STRATEGIES:
+        calls[name] = step_call(settings, n, name, scan)
+        began = time.perf_counter()
+        calls[name]()
+        compiled[name] = time.perf_counter() - began
+        losses[name] = calls[name]()
+    for name, found in losses.items():
+        if not np.allclose(found, losses["loop"], rtol=_AGREEMENT):
+            raise CaeError(f"{name}: losses {found}, but by loop {losses['loop']}")
+    seconds = timing.interleaved({**calls, timing.PEAK: timing.matrix_product()}, repeats)
+    steps = max(1, scan)
+    per_step = {name: float(np.median(seconds[name])) * 1e3 / steps for name in calls}
+    return {
+        "model": settings.model,
+        "num_members": n,
+        "batch_size": settings.batch_size,
+        "steps_per_call": steps,
+        "ms_per_step_of_all": per_step,
+        "patches_per_second": {
+            name: 1e3 * n * settings.batch_size / each for name, each in per_step.items()
+        },
+        "first_call_seconds": compiled,
+        "faster_than_loop": {name: per_step["loop"] / each for name, each in per_step.items()},
+        "default": members.default_plan("auto", n, settings.batch_size).strategy,
+        "best": min(per_step, key=per_step.get),
+        **timing.environment(),
+    }
+
+
+def run() -> None:
+    """Measures the flags' model."""
+    repeats = flags.FLAGS["repeats"].value
+    settings = config.from_flags(_FLAGS)
+    options.finish([measure(settings, _MEMBERS.value, _STEPS.value, repeats)])
+
+
+if __name__ == "__main__":
+    config.define(_FLAGS)
+    options.define(repeats=5)
+    config.main(run)

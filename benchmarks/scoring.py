@@ -1,0 +1,71 @@
+"""Scores folders of synthetic PNG files end to end: images/s, and peak memory by their number.
+
+Each folder is scored in a fresh process. For memory alone, a larger --stride gives fewer patches
+an image, and the same images in memory, in less time.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from benchmarks import scoring_process, timing
+from cae_jax import config, patches, pictures, report
+from cae_jax.types import UsageError
+
+_IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "in a folder; several with commas")
+_SIZE = flags.DEFINE_integer("size", 1024, "side of the images in the files, in pixels", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices together")
+_JSON = flags.DEFINE_string("json", "", "also write the numbers to this file")
+_POOL = 32  # different images; the folders hold links to them
+_BLOCK = 16
+
+
+def draw(file: Path, size: int, seed: int) -> None:
+    """Writes a random RGB texture of `size` x `size` pixels: colored blocks under noise."""
+    rng, blocks = np.random.default_rng(seed), -(-size // _BLOCK)
+    image = np.kron(rng.integers(40, 215, (blocks, blocks, 3)), np.ones((_BLOCK, _BLOCK, 1)))
+    image = image[:size, :size] + rng.normal(0, 6, (size, size, 3))
+    pictures.save_png(file, image.astype(np.uint8))
+
+
+def run() -> None:
+    """Draws the images and measures a folder of each size in a process of its own."""
+    if not all(n.isdecimal() and int(n) for n in _IMAGES.value):
+        raise UsageError(f"--images={','.join(_IMAGES.value)}: must be whole numbers above 0")
+    settings = config.from_flags(scoring_process.FLAGS)
+    flags_given = {name: getattr(settings, name) for name in scoring_process.FLAGS}
+    command = [sys.executable, "-m", "benchmarks.scoring_process"]
+    command += [f"--{name}={value}" for name, value in flags_given.items()]
+    if _BATCH_SIZE.value:
+        command += [f"--images_per_call={_BATCH_SIZE.value}"]
+    folders = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for i in range(_POOL):
+            draw(Path(temporary, f"{i}.png"), _SIZE.value, i)
+        for n in (1, *map(int, _IMAGES.value)):  # the first only fills the compilation cache
+            root = Path(temporary, f"folder_{len(folders)}")
+            root.mkdir()
+            for i in range(n):
+                (root / f"{i:06}.png").hardlink_to(Path(temporary, f"{i % _POOL}.png"))
+            done = subprocess.run([*command, f"--folder={root}"], stdout=-1, check=True)
+            folders.append(json.loads(done.stdout.splitlines()[-1]))
+    peaks = [one["peak_memory_mb"] for one in sorted(folders[1:], key=lambda one: one["n_images"])]
+    result = {"data": "synthetic", **flags_given, "size": _SIZE.value}
+    result["patches_per_image"] = len(patches.starts(settings.image_size, settings.stride)) ** 2
+    result |= {"folders": folders[1:], "peak_memory_ratio": peaks[-1] / peaks[0]}
+    result |= timing.environment()
+    print(json.dumps(result, indent=2))
+    if _JSON.value:
+        report.write_json(_JSON.value, result)
+
+
+if __name__ == "__main__":
+    config.define(scoring_process.FLAGS)
+    config.main(run)

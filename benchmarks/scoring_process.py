@@ -1,0 +1,61 @@
+"""Scores one folder with an untrained model and prints what that took: benchmarks.scoring's part.
+
+A process of its own, so that its peak memory is that of this folder.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+from cae_jax import config, detector, runs, score, stream, thresholds
+
+FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "precision")
+_FOLDER = flags.DEFINE_string("folder", "", "the images; tables go into a folder beside it")
+_BATCH = flags.DEFINE_integer("images_per_call", None, "on all devices together")
+_SAMPLE = 64  # images that are decoded alone
+
+
+def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, object]:
+    """Returns images/s end to end, of decoding and of the call alone, and the peak memory."""
+    variables = runs.fresh_state(runs.build_method(c), c.seed).variables
+    threshold = thresholds.from_good([1.0], 100, source=thresholds.VALIDATION_GOOD)
+    fresh = detector.Detector(runs.Cell(root, c), variables, threshold, np.ones(1), np.inf, None)
+    sample = stream.find(root)[:_SAMPLE]
+    at = stream.scoring_call(c, variables, batch_size)
+    list(stream.scored(at, root, sample[: at.batch_size]))  # compiles; the cache keeps it
+    output = root.with_name(f"{root.name}.scores")
+    began = time.perf_counter()
+    n = stream.score_folder(fresh, root, output, batch_size=at.batch_size).n_images
+    speeds = {"end_to_end": n / (time.perf_counter() - began)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
+    began = time.perf_counter()
+    pixels = [image.pixels for image in stream.decoded(root, sample, c, ahead=_SAMPLE)]
+    speeds["decoding"] = len(pixels) / (time.perf_counter() - began)
+    batch = jax.device_put(np.resize(pixels, (at.batch_size, *pixels[0].shape)), at.sharding)
+    speeds["call"] = 1e3 / score.milliseconds_per_image(at.call, at.variables, batch)
+    return {
+        "n_images": n,
+        "images_per_second": speeds,
+        "bottleneck": min("decoding", "call", key=speeds.get),
+        "peak_memory_mb": peak * (1 if sys.platform == "darwin" else 1024) / 1e6,
+    }
+
+
+def run() -> None:
+    """Measures the folder of the flags and prints a line of JSON."""
+    runs.use_compilation_cache()
+    found = measure(config.from_flags(FLAGS), Path(_FOLDER.value), _BATCH.value)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    config.define(FLAGS)
+    config.main(run)

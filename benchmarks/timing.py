@@ -1,0 +1,111 @@
+"""How the benchmarks measure: calls in turn, the machine's own peak, memory, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cae_jax import score
+
+OURS, PEAK = "cae_jax", "matrix_product"
+_SIDE = 2048
+PEAK_GFLOP = 2e-9 * _SIDE**3  # of one call of `matrix_product`
+_VARIABLES = ("XLA_FLAGS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+_REST = 0.01  # seconds before a timed call: other engines' threads go on spinning for a while
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Times calls in turn (a, b, a, b ...), so that a busy moment of the machine meets them all.
+
+    Args:
+      calls: by name; each must wait for its result. All are called once before, untimed.
+      repeats: timed calls of each.
+
+    Returns:
+      Seconds by name, [repeats].
+    """
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            time.sleep(_REST)
+            began = time.perf_counter()
+            result = call()
+            seconds[name].append(time.perf_counter() - began)
+            del result  # freed here, and not inside the next call's time
+    return seconds
+
+
+def matrix_product() -> Callable[[], object]:
+    """Returns a call of PEAK_GFLOP: what the machine can do, to hold a network's speed against."""
+    rng = np.random.default_rng(0)
+    a, b = (jax.device_put(rng.random((_SIDE, _SIDE), np.float32)) for _ in range(2))
+    product = jax.jit(lambda a, b: a @ b)
+    return lambda: jax.block_until_ready(product(a, b))
+
+
+def milliseconds(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """Returns median and 95th percentile by name, in milliseconds a call."""
+    names = ("median", "p95")
+    return {
+        name: dict(zip(names, map(float, np.percentile(each, (50, 95)) * 1e3), strict=True))
+        for name, each in seconds.items()
+    }
+
+
+def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Returns every engine's median time over ours: above 1, ours is ahead."""
+    ours = np.median(seconds[OURS])
+    others = (name for name in seconds if name not in (OURS, PEAK))
+    return {name: float(np.median(seconds[name]) / ours) for name in others}
+
+
+def speed(gflop: float, seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Returns GFLOP/s of our call, of `matrix_product` in the same run, and the share."""
+    ours, peak = gflop / np.median(seconds[OURS]), PEAK_GFLOP / np.median(seconds[PEAK])
+    return {"gflops": float(ours), "peak_gflops": float(peak), "share_of_peak": float(ours / peak)}
+
+
+def peak_memory_mb() -> float:
+    """Returns the most memory held so far, in 10^6 bytes: the device's, on a CPU the process's."""
+    stats = jax.devices()[0].memory_stats()
+    if stats:
+        return stats["peak_bytes_in_use"] / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def environment(packages: Sequence[str] = ()) -> dict[str, object]:
+    """Returns where numbers come from: device, versions, what steers threads and XLA, command."""
+    names = ("jax", "jaxlib", "flax", "numpy", *packages)
+    module = Path(sys.argv[0]).stem
+    return {
+        "device": score.device(),
+        "cores": os.cpu_count(),
+        "cpu": _cpu_name(),
+        "jax": jax.__version__,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in names},
+        },
+        "environment": {k: v for k, v in os.environ.items() if k in _VARIABLES},
+        "command": shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]]),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

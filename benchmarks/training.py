@@ -1,0 +1,78 @@
+"""Times a training step of a model: crops in, the loss out, as `cae_jax.train` takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+
+from benchmarks import engines, options, timing
+from benchmarks.production import Training, training
+from cae_jax import config, describe
+
+_FLAGS = (
+    *("model", "model_options", "image_size", "patch_size", "channels", "seed", "batch_size"),
+    *("num_patches", "learning_rate", "weight_decay"),
+)
+_IMAGES = 64  # that the crops come from
+_ENGINES = ("torch",)
+_THESIS_EPOCHS = 200
+
+
+def measure(
+    ready: Training, repeats: int, against: Sequence[str], profile_dir: str = ""
+) -> dict[str, object]:
+    """Returns the record: what a step costs, what an epoch with its input costs, and ratios.
+
+    A step cuts its crops on the device and ends with the loss on the host; drawing an epoch's
+    crops is timed apart and counted into the epoch. Raises CaeError where an engine's first step
+    is another than ours, UsageError where it has no twin.
+    """
+    s = ready.settings
+    calls = {timing.OURS: ready.call, timing.PEAK: timing.matrix_product()}
+    theirs, errors = {}, {}
+    if against:
+        from benchmarks.engines import compare  # needs torch
+
+        theirs, errors = compare.training(against, ready)
+    seconds = timing.interleaved({**calls, **theirs}, repeats)
+    options.trace(ready.call, profile_dir)
+    cost = describe.describe(s.model, s.channels, s.patch_size, s.options())
+    # forward, input gradient and kernel gradient; nobody asks for the first layer's input gradient
+    macs = 3 * cost["macs_per_patch"] - cost["rows"][0]["macs"]
+    p50, p95 = (float(each) for each in np.percentile(seconds[timing.OURS], (50, 95)))
+    epoch = p50 * len(ready.crops) + ready.crops_seconds
+    return {
+        "model": cost["model"],
+        "batch_size": s.batch_size,
+        "num_patches": s.num_patches,
+        "first_call_seconds": ready.first_call_seconds,
+        "compile_seconds": ready.first_call_seconds - p50,
+        "p50_ms_per_step": p50 * 1e3,
+        "p95_ms_per_step": p95 * 1e3,
+        "crops_ms_per_epoch": ready.crops_seconds * 1e3,
+        "patches_per_second": len(ready.crops) * s.batch_size / epoch,
+        "seconds_per_epoch": epoch,
+        "seconds_per_200_epochs": epoch * _THESIS_EPOCHS,
+        **timing.speed(2e-9 * macs * s.batch_size, seconds),
+        "peak_memory_mb": ready.peak_memory_mb,
+        "ratio": timing.ratios(seconds),
+        "milliseconds": timing.milliseconds(seconds),
+        "errors": errors,
+        **timing.environment(engines.packages(against)),
+    }
+
+
+def run() -> None:
+    """Measures the step of the flags."""
+    settings, against = options.training_config(_FLAGS), options.against(_ENGINES)
+    repeats, profile_dir = flags.FLAGS["repeats"].value, flags.FLAGS["profile_dir"].value
+    ready = training(settings, _IMAGES)
+    options.finish([measure(ready, repeats, against, profile_dir)])
+
+
+if __name__ == "__main__":
+    config.define(_FLAGS)
+    options.define(_ENGINES)
+    config.main(run)

@@ -1,0 +1,143 @@
+"""Tables of scores that grow while a folder is scored, and the job that they belong to.
+
+Rows are appended batch by batch; a job that was killed leaves whole rows and maybe a torn one. With
+several processes each has a part of its own, TABLE.part-I-of-N.csv, until `merge` makes one sorted
+table of them. run.json says whose job it is: a folder without it is never touched.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from cae_jax.files import write_whole
+from cae_jax.types import DataError, UsageError
+
+COLUMNS = {
+    "scores": ("path", "distance", "p_value", "defective"),
+    "left_out": ("path", "cause"),
+}
+FOLDERS = ("anomaly_maps", "predicted_masks")
+
+
+def claim(output: Path, identity: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Makes the folder `output` the job's, and its tables fit to be appended to.
+
+    Args:
+      output: made when it is not there.
+      identity: what two starts of one job have in common, as JSON's plain values.
+      overwrite: clear what another job left; nothing else in the folder is touched.
+
+    Raises:
+      UsageError: the folder holds another job, or such tables and no job.
+      DataError: a file cannot be read or written.
+    """
+    if (output / "run.json").exists():
+        if overwrite:
+            _clear(output)
+        else:
+            check(output, identity)
+    else:
+        for pattern in (*(f"{name}*.csv" for name in COLUMNS), *FOLDERS):
+            for file in output.glob(pattern):
+                raise UsageError(
+                    f"--output={output}: {file.name} lies in it without a run.json, so it is not "
+                    "of such a job: take another folder"
+                )
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / "run.json", json.dumps(identity, indent=2) + "\n")
+    merge(output, "scores")
+    _remove_table(output, "left_out")  # what was bad is tried again
+
+
+def check(output: Path, identity: Mapping[str, Any]) -> None:
+    """Raises UsageError where `output` is not this job's."""
+    before = _read_identity(output)
+    for name in {**identity, **before}:
+        was, now = before.get(name), identity.get(name)
+        if was != now:
+            raise UsageError(
+                f"--output={output}: holds scores with {name}={was}, now {now}: "
+                "take another folder, or --overwrite"
+            )
+
+
+def merge(output: Path, name: str) -> None:
+    """Makes one table, sorted by path, of what was there and the parts; a torn row goes."""
+    parts = sorted(output.glob(f"{name}.part-*.csv"))
+    found = {}
+    for file in (output / f"{name}.csv", *parts):
+        found |= rows(file, name)
+    head = ",".join(COLUMNS[name]) + "\n"
+    write_whole(output / f"{name}.csv", head + "".join(found[path] for path in sorted(found)))
+    for file in parts:
+        file.unlink()
+
+
+def rows(file: Path, name: str) -> dict[str, str]:
+    """Returns the whole rows of a table by path, as they stand there; none without the file.
+
+    Raises DataError for another table.
+    """
+    if not file.exists():
+        return {}
+    found, row = [], ""
+    with open(file, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for line in lines:
+            row += line
+            if row.endswith("\n") and row.count('"') % 2 == 0:  # else it ends within quotes
+                found.append(row)
+                row = ""
+    if found and found[0] != ",".join(COLUMNS[name]) + "\n":
+        raise DataError(f"{file}: not a table of {', '.join(COLUMNS[name])}")
+    return {next(csv.reader([row]))[0]: row for row in found[1:]}
+
+
+def append_to(output: Path, name: str, part: str = "") -> TextIO:
+    """Opens a table to append rows of `row` to; `part` is "" or ".part-I-of-N"."""
+    file = open(  # noqa: SIM115 - the caller closes it
+        *(output / f"{name}{part}.csv", "a"),
+        **{"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"},
+    )
+    if file.tell() == 0:
+        file.write(",".join(COLUMNS[name]) + "\n")
+    return file
+
+
+def row(*fields: str | float | int) -> str:
+    """Returns a row of a table: floats read back to the last bit, NaN is an empty field."""
+    return ",".join(map(_field, fields)) + "\n"
+
+
+def _field(value: str | float | int) -> str:
+    if isinstance(value, str):
+        quote = set(value) & set(',"\r\n')
+        return '"' + value.replace('"', '""') + '"' if quote else value
+    return "" if value != value else repr(value)
+
+
+def _clear(output: Path) -> None:
+    _read_identity(output)  # raises where the run.json is somebody else's
+    for name in COLUMNS:
+        _remove_table(output, name)
+    for folder in FOLDERS:
+        shutil.rmtree(output / folder, ignore_errors=True)
+
+
+def _remove_table(output: Path, name: str) -> None:
+    for file in [output / f"{name}.csv", *output.glob(f"{name}.part-*.csv")]:
+        file.unlink(missing_ok=True)
+
+
+def _read_identity(output: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((output / "run.json").read_text())
+    except ValueError:
+        found = None
+    if not (isinstance(found, dict) and "weights" in found):
+        raise UsageError(f"--output={output}: its run.json is not of such a job: take another one")
+    return found
