@@ -22,7 +22,7 @@ Scorer = Callable[[Variables, jax.Array], Scores]
 
 def default_chunk_size() -> int | None:
     """Patches reconstructed at a time: a chunk stays in a CPU's cache; an accelerator takes all."""
-    return 27 if jax.default_backend() == "cpu" else None
+    return 9 if jax.default_backend() == "cpu" else None
 
 
 def device() -> str:

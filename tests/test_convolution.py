@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from cae_jax.models.conv_transpose import conv
 from cae_jax.models.convolution import convolve, same_pads
 from cae_jax.models.layers import Conv, Row, Table
 from cae_jax.models.pooling import max_pool
@@ -86,3 +87,31 @@ def test_pooling_of_windows_that_overlap():
     table = Table((Row("P", "max_pool", None, 3, 2),), 1)
     with pytest.raises(ValueError, match="row P: windows of a pooling must not overlap"):
         table.init(jax.random.key(0), np.ones((1, 6, 6, 1), np.float32))
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"),
+    [
+        ((8, 12), (4, 4), (2, 2)),  # by phases: a stride that fits the size
+        ((8, 12), (3, 5), (2, 2)),
+        ((9, 12), (4, 3), (3, 1)),
+        ((8, 6), (2, 2), (2, 2)),
+        ((7, 12), (4, 4), (2, 2)),  # not by phases
+        ((8, 12), (1, 1), (2, 2)),
+        ((8, 8), (3, 3), (4, 4)),
+    ],
+)
+def test_strided_equals_xla(size, kernel, stride, padding):
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+    w = rng.normal(size=(*kernel, 3, 4)).astype(np.float32)
+    layout = ("NHWC", "HWIO", "NHWC")
+    found, found_vjp = jax.vjp(lambda x, w: conv(x, w, stride, padding), x, w)
+    expected, expected_vjp = jax.vjp(
+        lambda x, w: lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=layout), x, w
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    cotangent = rng.normal(size=expected.shape).astype(np.float32)
+    for one, other in zip(found_vjp(cotangent), expected_vjp(cotangent), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -1,9 +1,11 @@
-"""The transposed convolution by phases, with a backward pass that XLA:CPU runs at full speed.
+"""Strided convolutions, transposed and not, with backward passes that XLA:CPU runs at full speed.
 
 `lax.conv_transpose` dilates its input with zeros: on a CPU the forward pass multiplies them, and
 the gradient of its kernel runs 50 to 100 times slower than a convolution should. Here every output
 phase (sub-pixel, Shi et al. 2016, arXiv 1609.05158) is one dense convolution without zero taps, and
-the gradients are those of the strided convolution whose adjoint this layer is.
+the gradients are those of the strided convolution whose adjoint this layer is. The other way round,
+a strided convolution's input gradient is such a transposed convolution, and by phases up to six
+times as fast: 4 ms and 26 ms for 16 maps, 32 x 32 x 32 to 64 x 64 x 32, kernel 4, stride 2.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from cae_jax.models.convolution import convolve
+from cae_jax.models.convolution import convolve, same_pads
 
 
 def _padding(kernel: int, stride: int) -> tuple[int, int]:
@@ -71,11 +73,15 @@ def _forward(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> jax.Array:
 
 def _adjoint(dy: jax.Array, u: jax.Array, stride: tuple[int, int]) -> jax.Array:
     """The strided convolution whose adjoint in `dy` is the layer; u is [kh, kw, Co, Ci]."""
+    return convolve(dy, u, stride, _adjoint_pads(u.shape[:2], stride))
+
+
+def _adjoint_pads(kernel: tuple[int, int], stride: tuple[int, int]) -> list[tuple[int, int]]:
     pads = []
-    for k, s in zip(u.shape[:2], stride, strict=True):
+    for k, s in zip(kernel, stride, strict=True):
         before, after = _padding(k, s)
         pads.append((k - 1 - before, k - 1 - after))
-    return convolve(dy, u, stride, pads)
+    return pads
 
 
 def _flip(w: jax.Array) -> jax.Array:
@@ -108,3 +114,41 @@ def _vjp_backward(stride, residuals, dy):
 
 
 conv_transpose.defvjp(_vjp_forward, _vjp_backward)
+
+
+def conv(x: jax.Array, w: jax.Array, stride: tuple[int, int], padding: str) -> jax.Array:
+    """Convolution, equal to `lax.conv_general_dilated`.
+
+    Args:
+      x: [N, H, W, Ci].
+      w: kernel [kh, kw, Ci, Co], not flipped.
+      stride: (sh, sw).
+      padding: "SAME" or "VALID".
+
+    Returns:
+      [N, H', W', Co], H' = ceil(H / sh), or floor((H - kh) / sh) + 1 with "VALID".
+    """
+    sizes, kernel = x.shape[1:3], w.shape[:2]
+    pads = same_pads(sizes, kernel, stride) if padding == "SAME" else [(0, 0)] * 2
+    whole = all(n % s == 0 for n, s in zip(sizes, stride, strict=True))
+    if stride != (1, 1) and whole and pads == _adjoint_pads(kernel, stride):
+        return _strided(x, w, stride)
+    return convolve(x, w, stride, pads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _strided(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> jax.Array:
+    return _adjoint(x, w, stride)
+
+
+def _strided_forward(x, w, stride):
+    return _adjoint(x, w, stride), (x, w)
+
+
+def _strided_backward(stride, residuals, dy):
+    x, w = residuals
+    (dw,) = jax.vjp(lambda w: _adjoint(x, w, stride), w)[1](dy)
+    return _forward(dy, _flip(w), stride), dw
+
+
+_strided.defvjp(_strided_forward, _strided_backward)

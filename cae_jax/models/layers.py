@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cae_jax.models.conv_transpose import conv_transpose
-from cae_jax.models.convolution import convolve, same_pads
+from cae_jax.models.conv_transpose import conv, conv_transpose
 from cae_jax.models.pooling import max_pool
 
 
@@ -70,10 +69,7 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", he_normal(self.slope), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        pads = [(0, 0), (0, 0)]
-        if self.padding == "SAME":
-            pads = same_pads(x.shape[1:3], self.kernel_size, self.strides)
-        return convolve(x, kernel, self.strides, pads) + bias
+        return conv(x, kernel, self.strides, self.padding) + bias
 
 
 class ConvTranspose(nn.Module):
