@@ -39,7 +39,8 @@ def _write(outcome: reproduction.Outcome, settings: config.Config) -> None:
     folder = Path(_TABLES.value).expanduser() if _TABLES.value else settings.folder / "tables"
     reproduction.write_tables(folder, outcome)
     print(markdown.header(outcome.cells))
-    print("\n".join(markdown.grid(thesis.honest(outcome.cells))))
+    for table in (thesis.honest(outcome.cells), thesis.tables2_3(outcome.cells)):
+        print("\n".join([*markdown.grid(table), ""]))
     print(f"Tables: {folder.absolute()}")
 
 

@@ -14,8 +14,8 @@ def run() -> None:
     table = runs.run(flags)
     print("\n" + report.format_table(table))
     print(f"\nEverything lies in {flags.folder.absolute()}:")
-    print("  results.csv, and per CATEGORY/MODEL/seed_N: report.html, scores.csv, metrics.json, gallery.png,")
-    print("  whiskers.png, histogram.png, training_curve.png, checkpoints")
+    print("  results.csv, and per CATEGORY/MODEL/seed_N: report.html, scores.csv, metrics.json,")
+    print("  gallery.png, whiskers.png, histogram.png, training_curve.png, checkpoints")
 
 
 if __name__ == "__main__":
