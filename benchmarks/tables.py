@@ -18,13 +18,8 @@ def page(results: Path) -> str:
     """Returns the tables, a section per benchmark, from the JSON files of a folder."""
     read = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
     lines = []
-    for title, row_of in (
-        ("inference", _inference),
-        ("training", _training),
-        ("members", _members),
-        ("precision", _precision),
-        ("scoring", _scoring),
-    ):
+    for row_of in (_inference, _training, _members, _precision, _scoring):
+        title = row_of.__name__[1:]
         records = [
             record
             for stem, found in read.items()
