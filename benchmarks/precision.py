@@ -11,6 +11,7 @@ from absl import flags
 
 from benchmarks import options, timing
 from cae_jax import config, metrics, runs, score, thresholds
+from cae_jax.evaluation import build_scorer
 from cae_jax.methods.autoencoder import PRECISIONS
 from cae_jax.types import Split, UsageError, Variables
 
@@ -28,9 +29,7 @@ def distances(
     dtype = np.float64 if exact else np.float32
     with jax.enable_x64(exact):
         cast = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), variables)
-        call = score.scorer(
-            *(method.reconstruct, c.patch_size, c.stride, score.default_chunk_size()), c.residual()
-        )
+        call = build_scorer(c, method)
         batch = score.default_batch_size()
         found = score.score_all(call, cast, np.asarray(images, dtype), batch)
     return found.distances[c.distance].astype(np.float64)

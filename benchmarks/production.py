@@ -12,7 +12,8 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from cae_jax import config, runs, score, train
+from cae_jax import config, runs, train
+from cae_jax.evaluation import build_scorer
 from cae_jax.types import Method, Scores, State, Variables
 
 
@@ -34,7 +35,7 @@ def scoring(settings: config.Config, batch_size: int) -> Scoring:
     s = settings
     method = runs.build_method(s)
     variables = _state(method, s.seed).variables
-    scorer = score.scorer(method.reconstruct, s.patch_size, s.stride, score.default_chunk_size())
+    scorer = build_scorer(s, method)
     shape = (batch_size, s.image_size, s.image_size, s.channels)
     images = np.random.default_rng(s.seed).random(shape, dtype=np.float32)
     jax.block_until_ready(jax.device_put(images))  # the first one starts the device

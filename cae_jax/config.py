@@ -14,7 +14,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from cae_jax import augment, data, losses, models, patches, residuals, segmentation
-from cae_jax.members import STRATEGIES
+from cae_jax.members import check_strategy
 from cae_jax.methods.autoencoder import PRECISIONS
 from cae_jax.residuals import Residual
 from cae_jax.ssim import Ssim
@@ -109,8 +109,7 @@ class Config:
             )
         if self.precision not in PRECISIONS:
             raise unknown_name("--precision", self.precision, PRECISIONS)
-        if self.members not in (*STRATEGIES, "auto"):
-            raise unknown_name("--members", self.members, (*STRATEGIES, "auto"))
+        check_strategy(self.members)
         losses.loss(self.loss, self.residual().ssim)
         residuals.check(self.residual())
         if self.augment not in (*augment.KINDS, "auto"):

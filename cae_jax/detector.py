@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cae_jax import images, report, runs, score, segmentation, thresholds
+from cae_jax.evaluation import build_scorer
 from cae_jax.thresholds import Threshold
 from cae_jax.types import DataError, UsageError, Variables
 
@@ -110,9 +111,6 @@ def load(
     threshold = thresholds.from_good(held_out if len(held_out) else good, percent, source=source)
     points = json.loads((cell.folder / "metrics.json").read_text())["operating_points"]
     of_maps = [point["threshold"] for point in points if point["rule"] == "min_area"]
-    call = score.scorer(
-        *(method.reconstruct, config.patch_size, config.stride, score.default_chunk_size()),
-        config.residual(),
-    )
     map_threshold = of_maps[0] if of_maps else math.inf
+    call = build_scorer(config, method)
     return Detector(cell, trained.variables, threshold, held_out, map_threshold, call)

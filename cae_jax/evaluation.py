@@ -76,12 +76,13 @@ def write_evaluation(
     _plot(folder, config, split, trained, judged, top)
     if config.save_maps:
         _write_maps(folder, config, split, judged)
+    by_distance = _by_distance(split, judged.test)
     found = {
         **_identity(config),
         "n_train": len(split.train),
+        **by_distance[config.distance],
         **report.evaluate(judged.frame, [judged.found.point] if judged.found else []),
-        **localization.pixel_results(split, maps[1]),
-        "distances": _by_distance(split, judged.test),
+        "distances": by_distance,
         **localization.results(
             split, maps[1], judged.test.distances[config.distance], judged.found
         ),
@@ -114,7 +115,7 @@ def judge(
 
     Raises CaeError where a score is not finite.
     """
-    call = _scorer(config, method, all_distances=True)
+    call = build_scorer(config, method, all_distances=True)
     test = _score(call, trained, split.test, bars, f"score {config.category} test")
     validation = jax.tree.map(lambda field: field[:0], test)
     if len(split.validation):
@@ -130,7 +131,8 @@ def judge(
     return Judged(validation, test, _frame(config, split, validation, test), found)
 
 
-def _scorer(config: Config, method: Method, all_distances: bool) -> score.Scorer:
+def build_scorer(config: Config, method: Method, all_distances: bool = False) -> score.Scorer:
+    """Returns the config's scoring call, by its own distance or by every one of DISTANCES."""
     return score.scorer(
         *(method.reconstruct, config.patch_size, config.stride, score.default_chunk_size()),
         config.residual(all_distances),
@@ -156,7 +158,7 @@ def _identity(config: Config) -> dict[str, Any]:
 
 def _times(config: Config, method: Method, split: Split, trained: Trained) -> dict[str, float]:
     """How long the production call takes: the distance of the verdict and its map alone."""
-    call = _scorer(config, method, all_distances=False)
+    call = build_scorer(config, method)
     batch = split.test[: score.default_batch_size()]
     milliseconds = score.milliseconds_per_image(call, trained.variables, batch)
     n_patches = len(patches.starts(config.image_size, config.stride)) ** 2
@@ -255,7 +257,8 @@ def _trivial_auroc(split: Split) -> dict[str, float]:
 
 def _warn(config: Config, found: Mapping[str, Any]) -> None:
     """Says when a model is no better than chance or than a trivial score."""
-    flag = baselines.flag(found["image_auroc"], found["trivial_auroc"])
-    if flag:
+    if found["flag"]:
         name = f"{config.category}, {config.model}, seed {config.seed}"
-        print(f"warning: {name}: AUROC {found['image_auroc']:.3f}: {flag}", file=sys.stderr)
+        print(
+            f"warning: {name}: AUROC {found['image_auroc']:.3f}: {found['flag']}", file=sys.stderr
+        )

@@ -43,6 +43,12 @@ class Plan(NamedTuple):
         return self.strategy != "loop"
 
 
+def check_strategy(strategy: str) -> None:
+    """Raises UsageError for what is neither one of STRATEGIES nor "auto"."""
+    if strategy not in (*STRATEGIES, "auto"):
+        raise unknown_name("--members", strategy, (*STRATEGIES, "auto"))
+
+
 def default_plan(strategy: str, n_members: int, batch_size: int) -> Plan:
     """Returns the plan for this process's devices.
 
@@ -54,8 +60,7 @@ def default_plan(strategy: str, n_members: int, batch_size: int) -> Plan:
     Raises:
       UsageError: an unknown strategy.
     """
-    if strategy not in (*STRATEGIES, "auto"):
-        raise unknown_name("--members", strategy, (*STRATEGIES, "auto"))
+    check_strategy(strategy)
     cpu = jax.default_backend() == "cpu"
     if strategy == "auto":
         strategy = "loop" if cpu else "vmap"

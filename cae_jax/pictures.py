@@ -105,14 +105,27 @@ def write_predictions(
     stems = [os.path.splitext(path)[0] for path in paths]
     count = Counter(stems)
     names = [stem if count[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
-    for name, size, residual in zip(names, sizes, maps, strict=True):
-        path = Path(folder, "anomaly_maps", category, f"{name}.tiff")
-        _make_folder(path.parent)
-        save_tiff(path, resize_map(residual, size))
-    if masks is None:
-        return
-    for name, size, mask in zip(names, sizes, masks, strict=True):
-        path = Path(folder, "predicted_masks", category, f"{name}.png")
+    each = masks if masks is not None else [None] * len(names)
+    for name, size, residual, mask in zip(names, sizes, maps, each, strict=True):
+        write_prediction(folder, f"{category}/{name}", size, residual, mask)
+
+
+def write_prediction(
+    folder: str | os.PathLike[str],
+    name: str,
+    size: tuple[int, int],
+    residual: np.ndarray,
+    mask: np.ndarray | None,
+) -> None:
+    """Writes folder/anomaly_maps/NAME.tiff and, with a mask, folder/predicted_masks/NAME.png.
+
+    Takes what `write_predictions` takes, of one image; raises what it raises.
+    """
+    path = Path(folder, "anomaly_maps", f"{name}.tiff")
+    _make_folder(path.parent)
+    save_tiff(path, resize_map(residual, size))
+    if mask is not None:
+        path = Path(folder, "predicted_masks", f"{name}.png")
         _make_folder(path.parent)
         save_png(path, resize_mask(mask, size))
 

@@ -31,6 +31,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cae_jax import images, multihost, pictures, runs, score, score_tables, segmentation, thresholds
 from cae_jax.config import SCORING, Config
 from cae_jax.detector import Detector
+from cae_jax.evaluation import build_scorer
 from cae_jax.progress import Progress
 from cae_jax.types import DataError, LeftOut, Scores, UsageError, Variables, unknown_name
 
@@ -92,11 +93,7 @@ def scoring_call(
         batch_size = score.default_batch_size() * len(devices)
     if batch_size < 1:
         raise UsageError(f"--batch_size={batch_size}: must be at least 1")
-    method = runs.build_method(config)
-    call = score.scorer(
-        *(method.reconstruct, config.patch_size, config.stride, score.default_chunk_size()),
-        config.residual(),
-    )
+    call = build_scorer(config, runs.build_method(config))
     mesh = Mesh(np.array(devices), ("batch",))
     whole, split = PartitionSpec(), PartitionSpec("batch")
     if len(devices) > 1:
@@ -335,17 +332,11 @@ def _score_share(
 def _write_maps(detector: Detector, output: Path, batch: Batch) -> None:
     if batch.residuals is None:
         return
+    at, opening = detector.map_threshold, detector.cell.config.opening
     for path, size, residual in zip(batch.paths, batch.sizes, batch.residuals, strict=True):
+        mask = segmentation.segment(residual, at, opening) if math.isfinite(at) else None
         # With the suffix: two images of a folder may differ in nothing else.
-        file = output / "anomaly_maps" / f"{path}.tiff"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pictures.save_tiff(file, pictures.resize_map(residual, size))
-        if math.isfinite(detector.map_threshold):
-            opening = detector.cell.config.opening
-            mask = segmentation.segment(residual, detector.map_threshold, opening)
-            file = output / "predicted_masks" / f"{path}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            pictures.save_png(file, pictures.resize_mask(mask, size))
+        pictures.write_prediction(output, path, size, residual, mask)
 
 
 def _identity(detector: Detector, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import pathlib
 import shutil
 
-import flax.linen as nn
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,19 +12,7 @@ import cae_jax
 from cae_jax import evaluation, runs
 from cae_jax.config import Config
 from cae_jax.data import synthetic
-from cae_jax.types import DataError, Reconstruction, UsageError
-
-
-class Tiny(nn.Module):
-    """A net that compiles at once."""
-
-    channels: int = 1
-    patch_size: int = 32
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        hidden = nn.relu(nn.Conv(4, (3, 3), strides=(2, 2))(x))
-        return Reconstruction(nn.ConvTranspose(self.channels, (4, 4), (2, 2))(hidden), {})
+from cae_jax.types import DataError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +32,12 @@ def world(tmp_path_factory):
 def config_of(world, workdir, **changes):
     sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
     flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 2}
-    flags |= {"workdir": str(workdir), "model": "test_detector:Tiny", "validation_fraction": 0.3}
+    flags |= {"workdir": str(workdir), "model": "small_net:Tiny", "validation_fraction": 0.3}
     return Config(**(flags | sizes | changes))
 
 
 def scores_of(world):
-    return pd.read_csv(world / "one" / "tablet" / "test_detector.Tiny" / "seed_0" / "scores.csv")
+    return pd.read_csv(world / "one" / "tablet" / "small_net.Tiny" / "seed_0" / "scores.csv")
 
 
 @pytest.fixture(scope="module")
@@ -142,12 +129,12 @@ def test_one_of_several_must_be_named(world):
     with pytest.raises(UsageError, match="2 runs fit") as caught:
         cae_jax.load(world / "two")
     for name in ("tablet", "weave"):
-        assert f"{name}/test_detector.Tiny/seed_0" in str(caught.value)
+        assert f"{name}/small_net.Tiny/seed_0" in str(caught.value)
         assert cae_jax.load(world / "two", category=name).cell.config.category == name
     with pytest.raises(UsageError, match="0 runs fit"):
         cae_jax.load(world / "two", category="tablet", seed=5)
     with pytest.raises(UsageError, match="2 runs fit"):
-        cae_jax.load(world / "two", model="test_detector:Tiny", seed=0)
+        cae_jax.load(world / "two", model="small_net:Tiny", seed=0)
 
 
 def test_no_run_and_a_wrong_percent(world, tmp_path):
@@ -158,7 +145,7 @@ def test_no_run_and_a_wrong_percent(world, tmp_path):
 
 
 def test_a_run_that_was_not_finished(world, tmp_path):
-    cell = pathlib.Path("tablet", "test_detector.Tiny", "seed_0")
+    cell = pathlib.Path("tablet", "small_net.Tiny", "seed_0")
     shutil.copytree(world / "one" / cell, tmp_path / cell)
     (tmp_path / cell / "scores.csv").unlink()
     with pytest.raises(DataError, match=r"scores\.csv: cannot be read"):
@@ -169,7 +156,7 @@ def test_a_run_that_was_not_finished(world, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(world, tmp_path):
-    cell = pathlib.Path("tablet", "test_detector.Tiny", "seed_0")
+    cell = pathlib.Path("tablet", "small_net.Tiny", "seed_0")
     shutil.copytree(world / "one" / cell, tmp_path / cell)
     for path in (tmp_path / cell / "checkpoints" / "2" / "state").rglob("*"):
         if path.is_file():

@@ -2,39 +2,25 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+from processes import free_port
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = (
-    *("--category=weave,grain", "--models=my_tiny:Tiny", "--seeds=0,1", "--image_size=32"),
+    *("--category=weave,grain", "--models=small_net:Tiny", "--seeds=0,1", "--image_size=32"),
     *("--patch_size=16", "--stride=16", "--epochs=1", "--batch_size=8", "--num_patches=16"),
 )
-TINY = """
-import flax.linen as nn
-from cae_jax.types import Reconstruction
 
 
-class Tiny(nn.Module):
-    channels: int = 1
-    patch_size: int = 16
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        hidden = nn.relu(nn.Conv(4, (3, 3), strides=(2, 2))(x))
-        return Reconstruction(nn.ConvTranspose(self.channels, (4, 4), (2, 2))(hidden), {})
-"""
-
-
-def start(folder, workdir, *flags):
+def start(workdir, *flags):
     command = [sys.executable, "-m", "experiments.reproduce_thesis", *FLAGS, *flags]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": str(ROOT / "tests"),
         "XDG_CACHE_HOME": str(workdir / "cache"),
     }
     return subprocess.Popen(
@@ -47,21 +33,13 @@ def start(folder, workdir, *flags):
     )
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """The workdirs of one process, and of two that are members of one job."""
     root = tmp_path_factory.mktemp("distributed")
-    (root / "my_tiny.py").write_text(TINY)
-    address = f"--coordinator_address=127.0.0.1:{free_port()}"
-    running = [start(root, root / "one")] + [
-        start(root, root / "two", address, "--num_processes=2", f"--process_id={i}")
-        for i in range(2)
+    address = f"--coordinator_address=localhost:{free_port()}"
+    running = [start(root / "one")] + [
+        start(root / "two", address, "--num_processes=2", f"--process_id={i}") for i in range(2)
     ]
     said = [process.communicate(timeout=120) for process in running]
     for process, (_, errors) in zip(running, said, strict=True):
@@ -88,5 +66,5 @@ def test_every_cell_is_done_by_one_of_them_and_the_tables_by_the_first(both):
     assert "Tables:" in first
     assert "Tables:" not in second
     for seed, said in enumerate((errors, more)):  # the cells are dealt out one by one
-        assert f"cell 2 of 2: grain/my_tiny.Tiny/seed_{seed}" in said
+        assert f"cell 2 of 2: grain/small_net.Tiny/seed_{seed}" in said
         assert f"seed_{1 - seed}" not in said

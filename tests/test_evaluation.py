@@ -2,7 +2,6 @@
 
 import json
 
-import flax.linen as nn
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,19 +14,7 @@ import cae_jax
 from cae_jax import evaluation, runs, train
 from cae_jax.config import Config
 from cae_jax.data import synthetic
-from cae_jax.types import Reconstruction, UsageError
-
-
-class Tiny(nn.Module):
-    """A net that compiles at once."""
-
-    channels: int = 1
-    patch_size: int = 32
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        hidden = nn.relu(nn.Conv(4, (3, 3), strides=(2, 2))(x))
-        return Reconstruction(nn.ConvTranspose(self.channels, (4, 4), (2, 2))(hidden), {})
+from cae_jax.types import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +29,7 @@ def world(tmp_path_factory):
         dataset="folder",
         data_dir=str(root / "in"),
         category="tablet",
-        model="test_evaluation:Tiny",
+        model="small_net:Tiny",
         workdir=str(root / "out"),
         validation_fraction=0.3,
         minimum_area=12,
@@ -58,7 +45,7 @@ def world(tmp_path_factory):
 
 
 def cell_of(world):
-    return world / "out" / "tablet" / "test_evaluation.Tiny-ssim" / "seed_0"
+    return world / "out" / "tablet" / "small_net.Tiny-ssim" / "seed_0"
 
 
 def scores_of(world):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import free_port
 from test_stream import make_world
 
 import cae_jax
@@ -21,11 +22,6 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("multihost")
     make_world(root)
     return root
-
-
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.mark.parametrize(

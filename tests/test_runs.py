@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from cae_jax import data, evaluation, images, report, runs, score, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.config import Config
 from cae_jax.data import synthetic
-from cae_jax.types import CaeError, DataError, Reconstruction, UsageError
+from cae_jax.types import CaeError, DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
 TIMES = ("ms_per_image", "ms_per_patch", "train_seconds")
@@ -51,18 +50,6 @@ runs.run(config)
 """
 
 
-class Tiny(nn.Module):
-    """A net that compiles at once, for what does not depend on the architecture."""
-
-    channels: int = 1
-    patch_size: int = 32
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        hidden = nn.relu(nn.Conv(4, (3, 3), strides=(2, 2))(x))
-        return Reconstruction(nn.ConvTranspose(self.channels, (4, 4), (2, 2))(hidden), {})
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with two categories of 10 training, 4 good and 4 defective images, 64 pixels."""
@@ -83,7 +70,7 @@ def undrawn(monkeypatch):
 def config_of(world, workdir, **changes):
     sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
     flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 2}
-    flags |= sizes | {"workdir": str(workdir), "model": "test_runs:Tiny"}
+    flags |= sizes | {"workdir": str(workdir), "model": "small_net:Tiny"}
     return Config(**(flags | changes))
 
 

@@ -11,7 +11,6 @@ import sys
 import time
 import weakref
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -22,22 +21,10 @@ from benchmarks import scoring_process
 from cae_jax import evaluation, images, runs, stream
 from cae_jax.config import Config
 from cae_jax.data import synthetic
-from cae_jax.types import DataError, Reconstruction, UsageError
+from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ("a,b.png", 'say "x".png', "line\nbreak.png", "ünder/ß.PNG", "ünder/z.tiff", "rgb.jpg")
-
-
-class Tiny(nn.Module):
-    """A net that compiles at once."""
-
-    channels: int = 1
-    patch_size: int = 16
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        hidden = nn.relu(nn.Conv(4, (3, 3), strides=(2, 2))(x))
-        return Reconstruction(nn.ConvTranspose(self.channels, (4, 4), (2, 2))(hidden), {})
 
 
 def make_world(root):
@@ -45,7 +32,7 @@ def make_world(root):
     counts = {"n_train": 10, "n_good": 6, "n_defective_per_kind": 1}
     synthetic.write(root / "data", ["tablet"], 32, 1, 0, **counts)
     flags = {"dataset": "folder", "data_dir": str(root / "data"), "category": "tablet"}
-    flags |= {"workdir": str(root / "run"), "model": "test_stream:Tiny"}
+    flags |= {"workdir": str(root / "run"), "model": "small_net:Tiny"}
     sizes = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "batch_size": 32}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
