@@ -26,7 +26,7 @@ def step_call(s: config.Config, n: int, strategy: str, scan: int) -> Callable[[]
     crops[..., 0] = rng.integers(0, _IMAGES, crops.shape[:-1])
     crops[..., 0] += _IMAGES * np.arange(n)[:, None]
     crops = crops if scan else crops[0]
-    states = [runs.fresh_state(method, s.seed + i) for i in range(n)]
+    states = [train.fresh_state(method, s.seed + i) for i in range(n)]
     step, _ = train.compile_steps(method, s.patch_size, plan)
     if plan.stacked:
         packed, batches = [members.stack(states)], [crops]

@@ -14,7 +14,7 @@ from cae_jax.types import CaeError
 
 _FLAGS = ("model", "model_options", "patch_size", "channels", "seed", "batch_size", "precision")
 _MEMBERS = flags.DEFINE_integer("num_members", 5, "models that train together", lower_bound=2)
-_STEPS = flags.DEFINE_integer("scan", 0, "steps in one call by lax.scan; 0: a call per step")
+_STEPS = flags.DEFINE_integer("scan", 0, "steps in one call by lax.scan; 0: a call per step", 0)
 _AGREEMENT = 1e-3  # of the losses after a few steps, relative
 
 

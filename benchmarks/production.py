@@ -109,7 +109,7 @@ def _state(method: Method, seed: int) -> State:
     Behind a zero bias, pixels that no weight reaches lie on the kink of the leaky ReLU, where JAX
     takes another gradient than torch does.
     """
-    state, rng = runs.fresh_state(method, seed), np.random.default_rng(seed)
+    state, rng = train.fresh_state(method, seed), np.random.default_rng(seed)
 
     def shift(leaf: jax.Array) -> jax.Array:
         return leaf + rng.normal(0, 0.01, leaf.shape).astype(np.float32) if leaf.ndim == 1 else leaf

@@ -21,7 +21,7 @@ from cae_jax.types import UsageError
 
 _IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "in a folder; several with commas")
 _SIZE = flags.DEFINE_integer("size", 1024, "side of the images in the files, in pixels", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices together")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
 _JSON = flags.DEFINE_string("json", "", "also write the numbers to this file")
 _POOL = 32  # different images; the folders hold links to them
 _BLOCK = 16
@@ -40,6 +40,7 @@ def run() -> None:
     if not all(n.isdecimal() and int(n) for n in _IMAGES.value):
         raise UsageError(f"--images={','.join(_IMAGES.value)}: must be whole numbers above 0")
     settings = config.from_flags(scoring_process.FLAGS)
+    settings.build_model()  # here, not in a process of its own: what cannot work
     flags_given = {name: getattr(settings, name) for name in scoring_process.FLAGS}
     command = [sys.executable, "-m", "benchmarks.scoring_process"]
     command += [f"--{name}={value}" for name, value in flags_given.items()]

@@ -15,17 +15,17 @@ import jax
 import numpy as np
 from absl import flags
 
-from cae_jax import config, detector, runs, score, stream, thresholds
+from cae_jax import config, detector, runs, score, stream, thresholds, train
 
 FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "precision")
 _FOLDER = flags.DEFINE_string("folder", "", "the images; tables go into a folder beside it")
-_BATCH = flags.DEFINE_integer("images_per_call", None, "on all devices together")
+_BATCH = flags.DEFINE_integer("images_per_call", None, "on all devices together", 1)
 _SAMPLE = 64  # images that are decoded alone
 
 
 def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, object]:
     """Returns images/s end to end, of decoding and of the call alone, and the peak memory."""
-    variables = runs.fresh_state(runs.build_method(c), c.seed).variables
+    variables = train.fresh_state(runs.build_method(c), c.seed).variables
     threshold = thresholds.from_good([1.0], 100, source=thresholds.VALIDATION_GOOD)
     fresh = detector.Detector(runs.Cell(root, c), variables, threshold, np.ones(1), np.inf, None)
     sample = stream.find(root)[:_SAMPLE]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import math
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +17,11 @@ from typing import Any
 from absl import app, flags, logging
 
 from cae_jax import augment, data, losses, models, patches, residuals, segmentation
-from cae_jax.members import check_strategy
+from cae_jax.data import synthetic
+from cae_jax.members import STRATEGIES
 from cae_jax.methods.autoencoder import PRECISIONS
 from cae_jax.residuals import Residual
-from cae_jax.ssim import Ssim
+from cae_jax.ssim import BORDERS, CONSTANTS, WEIGHTS, Ssim
 from cae_jax.types import CaeError, UsageError, unknown_name
 
 PRESETS = Path(__file__).resolve().parent.parent / "experiments" / "presets"
@@ -26,28 +30,41 @@ SCORING = (  # what a trained model can be judged by anew
     *("image_score", "top_share", "minimum_area", "opening", "save_maps"),
 )
 _FROM_TEXT = {"true": True, "false": False}
+_KINDS = {  # what absl's messages hold, and what is expected
+    "invalid literal for int": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
+_AUGMENT = (*augment.KINDS, "auto")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 flags.disclaim_key_flags()  # they belong to the experiment that calls `define`: its --help
 
 
-def _flag(default: object, help_text: str, low: float | None = None, high: float | None = None):
-    """A field that is a flag: its help, and the range its value must lie in."""
-    return dataclasses.field(
-        default=default, metadata={"help": help_text, "low": low, "high": high}
-    )
+def _flag(
+    default: object,
+    help_text: str,
+    low: float | None = None,
+    high: float | None = None,
+    among: Sequence[str] = (),
+):
+    """A field that is a flag: its help, and the range its value must lie in or its choices."""
+    told = all(name in help_text for name in among)  # each with what it means
+    help_text += "" if told else f": {', '.join(among)}"
+    about = {"help": help_text, "low": low, "high": high, "among": tuple(among)}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One run: every field is the flag of its name."""
 
-    dataset: str = _flag("synthetic", "folder, mvtec_ad or synthetic")
+    dataset: str = _flag("synthetic", "where images come from", among=data.DATASETS)
     data_dir: str = _flag("", "folder: the parent of the categories; mvtec_ad: the TFDS folder")
     category: str = _flag("all", "a category, several with commas, or all")
     model: str = _flag("bergmann", "a built-in model or package.module[:Name] of your own")
     model_options: str = _flag("", "the model's own options: name=value, several with commas")
-    loss: str = _flag("l2", f"what training minimises: {', '.join(losses.NAMES)}")
+    loss: str = _flag("l2", "what training minimises", among=losses.NAMES)
     epochs: int = _flag(200, "passes over the training patches", 1)
     batch_size: int = _flag(128, "patches per training step", 1)
     learning_rate: float = _flag(2e-4, "of Adam", 0)
@@ -55,29 +72,40 @@ class Config:
     decoupled_weight_decay: bool = _flag(False, "AdamW's weight decay instead of L2")
     num_patches: int = _flag(10_000, "training crops per epoch", 1)
     redraw_patches: bool = _flag(False, "draw new crops every epoch, not the same as the thesis")
-    augment: str = _flag("none", "none, texture, object, object_mirror, or auto by MVTec category")
+    augment: str = _flag("none", "of crops; auto: by MVTec category", among=_AUGMENT)
     whole_image: bool = _flag(False, "one patch, the whole image (CVPR 2019's objects)")
     image_size: int = _flag(256, "side that images are resized to, in pixels", 8, 8192)
     patch_size: int = _flag(128, "side of a patch, in pixels", 8)
     stride: int = _flag(30, "pixels between the patches of a test image", 1)
     channels: int = _flag(1, "1: gray, 3: RGB")
     validation_fraction: float = _flag(0.1, "share of the training images held out", 0, 0.9)
-    distance: str = _flag("l2", f"what the verdict rests on: {', '.join(residuals.DISTANCES)}")
-    residual_average: str = _flag("pixels", "pixels: average patches (thesis); maps: their errors")
+    distance: str = _flag("l2", "what the verdict rests on", among=residuals.DISTANCES)
+    residual_average: str = _flag(
+        "pixels", "pixels: average patches (thesis); maps: their errors", among=residuals.AVERAGES
+    )
     residual_smooth: float = _flag(0.0, "sigma of a Gaussian over residual maps, in pixels", 0, 64)
-    residual_border: str = _flag("reflect", "at the image's border: reflect, edge or crop")
-    image_score: str = _flag("sum", "a map as one number: sum, max, or top (mean of the top share)")
+    residual_border: str = _flag(
+        "reflect", "at the image's border: reflect, edge or crop", among=tuple(BORDERS)
+    )
+    image_score: str = _flag(
+        "sum", "a map as one number; top: mean of the top share", among=residuals.REDUCTIONS
+    )
     top_share: float = _flag(0.01, "share of the pixels that image_score=top averages", 0, 1)
     ssim_window: int = _flag(11, "side of SSIM's window, in pixels", 3, 255)
-    ssim_weights: str = _flag("gaussian", "SSIM's window: gaussian or flat")
-    ssim_constants: str = _flag("wang", "wang: (0.01)^2, (0.03)^2; printed: 0.01, 0.03")
+    ssim_weights: str = _flag("gaussian", "SSIM's window", among=WEIGHTS)
+    ssim_constants: str = _flag(
+        "wang", "wang: (0.01)^2, (0.03)^2; printed: 0.01, 0.03", among=tuple(CONSTANTS)
+    )
     minimum_area: int = _flag(0, "smallest defect, in pixels; 0: a share of the image", 0)
     opening: int = _flag(4, "diameter of the disc that opens a segmentation; 0: none", 0, 64)
     seed: int = _flag(0, "decides crops, order, parameters, validation split", 0, 2**31 - 1)
-    on_bad_image: str = _flag("error", "error: stop; skip: list it and go on")
-    precision: str = _flag("float32", f"of products and sums: {', '.join(PRECISIONS)}")
-    members: str = _flag("auto", "categories x seeds together: vmap, unroll, loop; auto: by device")
+    on_bad_image: str = _flag("error", "stop, or skip it and list it", among=("error", "skip"))
+    precision: str = _flag("float32", "of products and sums", among=PRECISIONS)
+    members: str = _flag(
+        "auto", "categories x seeds together; auto: by device", among=(*STRATEGIES, "auto")
+    )
     checkpoint_every: int = _flag(1, "epochs between checkpoints", 1)
+    keep: int = _flag(2, "checkpoints kept: the last ones; besides, the one of the lowest loss", 1)
     save_maps: bool = _flag(False, "also write every test image's residual map and mask")
     workdir: str = _flag("", "where everything is written; runs/DATASET when empty")
     overwrite: bool = _flag(False, "replace what another run left in the workdir")
@@ -85,40 +113,54 @@ class Config:
     def check(self) -> None:
         """Raises UsageError for the first flag that cannot work, alone or with the others."""
         for field in dataclasses.fields(self):
-            value, low, high = (
-                getattr(self, field.name),
-                field.metadata["low"],
-                field.metadata["high"],
-            )
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UsageError(f"--{field.name}={value}: must be a finite number")
-            below = low is not None and value < low
-            if below or (high is not None and value > high):
-                wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UsageError(f"--{field.name}={value}: must be {wanted}")
-        if self.dataset not in data.DATASETS:
-            raise unknown_name("--dataset", self.dataset, data.DATASETS)
-        if self.on_bad_image not in ("error", "skip"):
-            raise unknown_name("--on_bad_image", self.on_bad_image, ("error", "skip"))
-        if self.channels not in (1, 3):
-            raise UsageError(f"--channels={self.channels}: must be 1 (gray) or 3 (RGB)")
+            check_value(field.name, getattr(self, field.name))
+        losses.loss(self.loss, self.residual().ssim)
+        residuals.check(self.residual())
+        self._check_data()
+        self._check_sizes()
+        self.options()
+
+    def _check_data(self) -> None:
+        """Raises UsageError where flags say different things of the images."""
+        if self.dataset == "synthetic":
+            if self.data_dir:
+                raise UsageError(
+                    f"--data_dir={self.data_dir}: --dataset=synthetic is drawn, not read; for "
+                    "images of your own add --dataset=folder"
+                )
+            if self.image_size < synthetic.MIN_SIZE:
+                raise UsageError(
+                    f"--image_size={self.image_size}: synthetic needs {synthetic.MIN_SIZE} or more"
+                )
+        elif self.data_dir and os.path.realpath(self.folder) == os.path.realpath(self.data_dir):
+            raise UsageError(f"--workdir={self.workdir}: is --data_dir itself; take another one")
+
+    def _check_sizes(self) -> None:
+        """Raises UsageError where sizes do not go together."""
         if self.batch_size > self.num_patches:
             raise UsageError(
                 f"--batch_size={self.batch_size} is larger than --num_patches={self.num_patches}: "
                 "an epoch would have no step"
             )
-        if self.precision not in PRECISIONS:
-            raise unknown_name("--precision", self.precision, PRECISIONS)
-        check_strategy(self.members)
-        losses.loss(self.loss, self.residual().ssim)
-        residuals.check(self.residual())
-        if self.augment not in (*augment.KINDS, "auto"):
-            raise unknown_name("--augment", self.augment, (*augment.KINDS, "auto"))
-        patches.check_sizes(self.image_size, self.patch_size, self.stride)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            whole = self.whole_image and field.name in ("patch_size", "stride")
+            if whole and value not in (field.default, self.image_size):
+                raise UsageError(
+                    f"--{field.name}={value}: --whole_image takes one patch of "
+                    f"--image_size={self.image_size}; leave out one of the two"
+                )
+        sizes = self.resolved()
+        patches.check_sizes(sizes.image_size, sizes.patch_size, sizes.stride)
         if self.minimum_area > self.image_size**2:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
                 f"{self.image_size**2} pixels"
+            )
+        if self.residual_border == "crop" and self.ssim_window > self.image_size:
+            raise UsageError(
+                f"--ssim_window={self.ssim_window}: --residual_border=crop would leave nothing of "
+                f"images of --image_size={self.image_size}"
             )
 
     @property
@@ -182,7 +224,7 @@ class Config:
         """Reads what `to_flagfile` wrote; raises UsageError naming `where` and the line."""
         fields = {f.name: f for f in dataclasses.fields(cls)}
         values = {}
-        for line in text.splitlines():
+        for line in text.removesuffix("\n").split("\n"):  # a name may hold other line breaks
             name, equals, value = line.removeprefix("--").partition("=")
             if not equals or name not in fields:
                 raise UsageError(f"{where}: not a flag of this version: {line!r}")
@@ -201,6 +243,31 @@ def _text(value: object) -> str:
 def names() -> tuple[str, ...]:
     """Returns the flags' names."""
     return tuple(field.name for field in dataclasses.fields(Config))
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raises UsageError where a flag's value cannot work, whatever the others are."""
+    about = Config.__dataclass_fields__[name].metadata
+    low, high, among = about["low"], about["high"], about["among"]
+    if isinstance(value, str) and set(value) & set("\r\n\0"):
+        raise UsageError(f"--{name}={value!r}: must be one line")  # of flags.txt
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"--{name}={value}: must be a finite number{_range(name)}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise UsageError(f"--{name}={value}: must be{_range(name).lstrip(',')}")
+    if among and value not in among:
+        raise unknown_name(f"--{name}", value, among)
+    if name == "channels" and value not in (1, 3):
+        raise UsageError(f"--channels={value}: must be 1 (gray) or 3 (RGB)")
+
+
+def _range(name: str) -> str:
+    """Returns ", at least 1" or ", from 0 to 64" for a flag of a range, "" for any other."""
+    field = Config.__dataclass_fields__.get(name)
+    low, high = (field.metadata["low"], field.metadata["high"]) if field else (None, None)
+    if low is None:
+        return ""
+    return f", at least {low}" if high is None else f", from {low} to {high}"
 
 
 def define(names: Sequence[str] | None = None) -> None:
@@ -234,7 +301,8 @@ def main(run: Callable[[], None], default_preset: str | None = None) -> None:
       default_preset: a flagfile of experiments/presets, for what the command line leaves open,
         when it names neither a data set nor a flagfile of its own.
 
-    Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 when interrupted.
+    Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
+    after SIGTERM.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -245,14 +313,22 @@ def main(run: Callable[[], None], default_preset: str | None = None) -> None:
             argv = [argv[0], f"--flagfile={preset}", *argv[1:]]
         try:
             rest = flags.FLAGS(argv)
+            _check_alone()
         except flags.Error as error:
-            _leave(str(error), UsageError.exit_code)
+            _leave(_plainly(str(error)), UsageError.exit_code)
+        except UsageError as error:
+            _leave(str(error), error.exit_code)
+        except SystemExit:  # of --help, which absl ends with 1
+            sys.exit(0)
         if len(rest) > 1:
             _leave(f"not a flag: {rest[1]!r} (flags are --name=value)", UsageError.exit_code)
         return rest
 
     def guarded(_: Sequence[str]) -> None:
-        logging.set_verbosity(logging.WARNING)  # orbax tells a story of every file it writes
+        logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
+        signal.signal(signal.SIGTERM, _terminate)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
         try:
             run()
         except CaeError as error:
@@ -261,10 +337,37 @@ def main(run: Callable[[], None], default_preset: str | None = None) -> None:
             full = error.errno in _FULL_DISK
             hint = "no space left; what was written before is whole" if full else error.strerror
             _leave(f"{error.filename or 'writing'}: {hint or error}", 1)
-        except KeyboardInterrupt:
-            _leave("interrupted; the same command goes on from the last checkpoint", 130)
+        except KeyboardInterrupt as stop:
+            word, code = ("terminated", 143) if stop.args else ("interrupted", 130)
+            _leave(f"{word}; the same command goes on from the last checkpoint", code)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _terminate(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _check_alone() -> None:
+    """Raises UsageError for a flag of `define` out of its range, whether it is used or not."""
+    for field in dataclasses.fields(Config):
+        # a binary may have a flag of its own by such a name, with another help
+        if field.name in flags.FLAGS and flags.FLAGS[field.name].help == field.metadata["help"]:
+            check_value(field.name, flags.FLAGS[field.name].value)
+
+
+def _plainly(message: str) -> str:
+    """What absl says of a flag, in the words of `check_value`."""
+    if message.startswith("Unknown command line flag") and "Did you mean" not in message:
+        return f"{message.rstrip('. ')}: --help lists the flags"
+    found = re.match(r"flag --(\w+)=(.*?): (.*)", message, re.DOTALL)
+    if not found:
+        return message
+    name, value, cause = found.groups()
+    for theirs, ours in _KINDS.items():
+        if theirs in cause:
+            return f"--{name}={value}: must be {ours}{_range(name)}"
+    return f"--{name}={value}: {cause}"
 
 
 def _leave(message: str, code: int) -> None:

@@ -48,11 +48,14 @@ class Detector:
 
         Raises:
           DataError: the image cannot be used.
+          CaeError: its distance or map is not finite.
         """
         c = self.cell.config
         read = images.from_array if isinstance(image, np.ndarray) else images.decode
         pixels = read(image, c.image_size, c.channels)
         scores = score.score_all(self._call, self.variables, pixels[None], 1)
+        name = "the image" if isinstance(image, np.ndarray) else repr(os.fspath(image))
+        score.check_finite(scores, [name])
         distance = float(scores.distances[c.distance][0])
         residual = scores.residuals[c.distance][0]
         return Verdict(

@@ -29,7 +29,7 @@ from cae_jax import (
 )
 from cae_jax.config import Config
 from cae_jax.progress import Progress
-from cae_jax.types import GOOD, CaeError, Method, Scores, Split, Variables
+from cae_jax.types import GOOD, Method, Scores, Split, Variables
 
 _SHOWN_PERCENTS = {thresholds.TEST_GOOD: 70, thresholds.VALIDATION_GOOD: 90}
 
@@ -63,10 +63,12 @@ def write_evaluation(
     cell, is taken away first and comes back last.
 
     Raises:
-      CaeError: a score is not finite.
+      CaeError: a distance or a map is not finite.
       DataError: a file cannot be written.
     """
     (folder / "metrics.json").unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):  # half written when an earlier start was killed
+        path.unlink()
     judged = judge(config, method, split, trained, bars)
     report.write_csv(folder / "scores.csv", judged.frame)
     report.write_thesis_csvs(folder, judged.frame)
@@ -100,8 +102,11 @@ def write_evaluation(
     )
     packed = examples.pack(split, judged.test, config.distance, top, predicted, value)
     files.write_whole(folder / "examples.npz", packed)
-    report.write_json(folder / "metrics.json", found)
-    files.write_whole(folder / "report.html", html_report.run_page(html_report.read_run(folder)))
+    beside = folder / ".metrics.json"  # the page needs it, and it must come last
+    report.write_json(beside, found)
+    page = html_report.run_page(html_report.read_run(folder, beside.name))
+    files.write_whole(folder / "report.html", page)
+    beside.replace(folder / "metrics.json")
 
 
 def judge(
@@ -113,14 +118,17 @@ def judge(
 ) -> Judged:
     """Scores the held-out and the test images by every distance, in one pass over them.
 
-    Raises CaeError where a score is not finite.
+    Raises CaeError where a distance or a map is not finite, naming the image.
     """
     call = build_scorer(config, method, all_distances=True)
     test = _score(call, trained, split.test, bars, f"score {config.category} test")
+    score.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
     validation = jax.tree.map(lambda field: field[:0], test)
     if len(split.validation):
         name = f"score {config.category} validation"
         validation = _score(call, trained, split.validation, bars, name)
+        paths = [f"{split.category}/{path}" for path in split.validation_paths]
+        score.check_finite(validation, paths)
     found = localization.localize(
         split,
         validation.residuals[config.distance],
@@ -185,12 +193,6 @@ def _frame(config: Config, split: Split, validation: Scores, test: Scores) -> pd
         name: np.concatenate([validation.distances[name], test.distances[name]])
         for name in test.distances
     }
-    for name, column in columns.items():
-        if not np.isfinite(column).all():
-            path = paths[int(np.argmin(np.isfinite(column)))]
-            raise CaeError(
-                f"{split.category}/{path}: the distance {name} is not finite; was it trained well?"
-            )
     distance = columns[config.distance]
     n = len(split.validation_paths)
     columns["p_value"] = np.full(len(paths), np.nan)

@@ -26,6 +26,8 @@ _barriers = itertools.count()  # a barrier's name serves once
 
 Item = TypeVar("Item")
 
+flags.disclaim_key_flags()  # they belong to the experiment that calls `define_flags`: its --help
+
 
 def define_flags() -> None:
     """Defines the flags of `FLAGS` with absl, for an experiment that several processes may run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -53,7 +54,10 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
 
     Raises DataError where the file cannot be written.
     """
-    write_whole(path, frame.to_csv(index=False, lineterminator="\n"))
+    text = frame.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # a bare one ends the line for a reader; Python below 3.13 does not quote it
+        text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write_whole(path, text)
 
 
 def scores_frame(

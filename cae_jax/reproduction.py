@@ -12,7 +12,7 @@ from cae_jax import config as configs
 from cae_jax import data, describe, files, markdown, multihost, patches, plots, report, runs, thesis
 from cae_jax.members import default_plan
 from cae_jax.progress import Progress
-from cae_jax.types import CaeError, Method
+from cae_jax.types import CaeError, Method, UsageError
 
 _TOGETHER = 16  # members of one training, at most: their images lie on the device together
 
@@ -47,20 +47,20 @@ def reproduce(
       The finished cells, and the failed ones with their causes.
 
     Raises:
-      UsageError: flags that cannot work with one of the models, before anything is computed.
+      UsageError: flags that cannot work with one of the models, or a cell's folder that holds
+        another run or that another process writes to, before anything is computed.
     """
-    cells, methods = _cells(config, models, seeds, losses)
+    cells, methods = plan(config, models, seeds, losses)
     with multihost.together("cells"):
         mine = multihost.share(cells)
-        for cell in mine:
-            runs.claim(cell)
-        runs.use_compilation_cache()
-        failed = _run_all([cell for cell in mine if not cell.finished], methods)
+        with runs.claimed(mine):
+            runs.use_compilation_cache()
+            failed = _run_all([cell for cell in mine if runs.left_to_do(cell)], methods)
     if multihost.is_first():
         runs.write_results(config.folder)
-    finished = [cell for cell in cells if cell.finished]
+    finished = [cell for cell in cells if cell.finished and _name(cell) not in failed]
     for cell in cells:
-        if not cell.finished:  # of another process, which says why
+        if cell not in finished:  # of another process, which says why
             failed.setdefault(_name(cell), "not finished, see the output of the process it was on")
     found = [
         {
@@ -72,12 +72,22 @@ def reproduce(
     return Outcome(found, failed)
 
 
-def _cells(
-    config: configs.Config, models: Sequence[str], seeds: Sequence[int], losses: Sequence[str]
+def plan(
+    config: configs.Config,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    losses: Sequence[str] = ("l2",),
 ) -> tuple[list[runs.Cell], dict[tuple[str, str], Method]]:
-    """The cells of a grid in order, and the method of every model and loss."""
+    """Returns the cells of a grid in order, and the method of every model and loss.
+
+    Takes what `reproduce` takes and raises UsageError as it does.
+    """
+    for flag, values in (("models", models), ("seeds", seeds), ("losses", losses)):
+        if not values:
+            raise UsageError(f"--{flag}=: must be one or more, with commas")
     config = config.resolved()
-    names = data.resolve(config.dataset, config.data_dir, config.categories)
+    for seed in seeds:
+        configs.check_value("seed", seed)
     each = {
         (model, loss): dataclasses.replace(
             config, model=model, loss=loss, distance="ssim" if loss == "ssim" else config.distance
@@ -87,6 +97,7 @@ def _cells(
     }
     for one in each.values():
         one.check()
+    names = data.resolve(config.dataset, config.data_dir, config.categories)
     methods = {key: runs.build_method(one) for key, one in each.items()}
     cells = [
         runs.make_cell(dataclasses.replace(one, seed=seed), category)
@@ -94,6 +105,8 @@ def _cells(
         for seed in seeds
         for one in each.values()
     ]
+    for group in _groups(multihost.share(cells)):
+        default_plan(config.members, len(group), config.batch_size)  # raises what cannot be split
     return cells, methods
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import importlib.metadata
 import json
 import os
@@ -18,60 +17,53 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import pandas as pd
 
-from cae_jax import augment, data, files, losses, report, score, train
-from cae_jax.checkpoints import Checkpoints
+from cae_jax import augment, data, files, lock, losses, report, score, train
 from cae_jax.config import Config
-from cae_jax.evaluation import Trained, write_evaluation
+from cae_jax.evaluation import write_evaluation
 from cae_jax.members import default_plan
 from cae_jax.methods.autoencoder import autoencoder, optimizer
 from cae_jax.progress import Progress
-from cae_jax.types import CaeError, DataError, Method, Split, State, UsageError
+from cae_jax.resume import NOT_IDENTITY, Cell, load_trained, train_cells
+from cae_jax.types import CaeError, DataError, Duplicate, LeftOut, Method, Split, UsageError
 
-# What may differ between two starts of the same run.
-_NOT_IDENTITY = ("workdir", "overwrite", "category", "save_maps", "members", "checkpoint_every")
 _PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-
-
-class Cell(NamedTuple):
-    """One category, model and seed of a workdir."""
-
-    folder: Path
-    config: Config  # its category is the cell's one
-
-    @property
-    def finished(self) -> bool:
-        """Whether all its files are written."""
-        return (self.folder / "metrics.json").exists()
 
 
 def run(config: Config) -> pd.DataFrame:
     """Runs the main job; finished cells are not done again. Returns the workdir's results.
 
     Raises:
-      UsageError: flags that cannot work, or a workdir with another run's results.
+      UsageError: flags that cannot work, or a workdir with another run's results, or one that
+        another process writes to.
       DataError: images that cannot be used.
       CaeError: training diverged. What was finished before is written.
     """
+    cells, method = plan(config)
+    folder = cells[0].config.folder
+    with claimed(cells):
+        use_compilation_cache()
+        for cell in cells:
+            if not left_to_do(cell):
+                _say(f"{cell.folder}: finished before")
+                continue
+            run_cell(cell, method, summary=True)
+            write_results(folder)
+    return write_results(folder)
+
+
+def plan(config: Config) -> tuple[list[Cell], Method]:
+    """Returns the cells of a config and their method; raises UsageError, DataError as `run`."""
     config = config.resolved()
     config.check()
-    method = build_method(config)
     names = data.resolve(config.dataset, config.data_dir, config.categories)
-    cells = [make_cell(config, name) for name in names]
-    for cell in cells:
-        claim(cell)
-    use_compilation_cache()
-    for cell in cells:
-        if cell.finished:
-            _say(f"{cell.folder}: finished before")
-            continue
-        run_cell(cell, method, summary=True)
-        write_results(config.folder)
-    return write_results(config.folder)
+    method = build_method(config)
+    default_plan(config.members, 1, config.batch_size)  # raises for a batch that cannot be split
+    return [make_cell(config, name) for name in names], method
 
 
 def run_cell(
@@ -80,7 +72,7 @@ def run_cell(
     """Reads, trains and judges one cell, from its last checkpoint on.
 
     Args:
-      cell: what and where; its folder is claimed, see `claim`.
+      cell: what and where; its folder is held, see `claimed`.
       method: of the cell's config.
       bars: makes what shows the progress of each part, as `Progress` does.
       summary: print what was found in the category's folder.
@@ -92,7 +84,7 @@ def run_cell(
         print(data.summary(split), flush=True)
     _prepare(cell, split)
     c = cell.config
-    (trained,) = _train([(cell, split)], method, bars)
+    (trained,) = train_cells([(cell, split)], method, bars)
     if isinstance(trained, CaeError):
         raise trained
     write_evaluation(cell.folder, c, method, split, trained, bars)
@@ -118,7 +110,7 @@ def run_together(
             split = read_split(cell.config, bars)
             _prepare(cell, split)
             ready.append((cell, split))
-    for (cell, split), trained in zip(ready, _train(ready, method, bars), strict=True):
+    for (cell, split), trained in zip(ready, train_cells(ready, method, bars), strict=True):
         with _keeping(failed, cell):
             if isinstance(trained, CaeError):
                 raise trained
@@ -158,19 +150,27 @@ def evaluate(
     ]
     for cell in cells:
         cell.config.check()
-    use_compilation_cache()
-    for cell in cells:
-        method = build_method(cell.config)
-        trained = load_trained(cell, method)
-        config = dataclasses.replace(cell.config, data_dir=data_dir or cell.config.data_dir)
-        split = read_split(config)
-        before = json.loads((cell.folder / "versions.json").read_text())["data_fingerprint"]
-        if data.fingerprint(split) != before:
-            _say(f"{cell.folder}: warning: these are not the images of the training run")
-        (cell.folder / "metrics.json").unlink(missing_ok=True)  # not finished with these flags
-        files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
-        write_evaluation(cell.folder, config, method, split, trained)
+    with contextlib.ExitStack() as stack:
+        for cell in cells:
+            stack.enter_context(lock.hold(cell.folder))
+        use_compilation_cache()
+        for cell in cells:
+            _evaluate(cell, data_dir)
     return write_results(workdir)
+
+
+def _evaluate(cell: Cell, data_dir: str) -> None:
+    """`evaluate` for one cell."""
+    method = build_method(cell.config)
+    trained = load_trained(cell, method)
+    config = dataclasses.replace(cell.config, data_dir=data_dir or cell.config.data_dir)
+    split = read_split(config)
+    before = json.loads((cell.folder / "versions.json").read_text())["data_fingerprint"]
+    if data.fingerprint(split) != before:
+        _say(f"{cell.folder}: warning: these are not the images of the training run")
+    (cell.folder / "metrics.json").unlink(missing_ok=True)  # not finished with these flags
+    files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
+    write_evaluation(cell.folder, config, method, split, trained)
 
 
 def build_method(config: Config) -> Method:
@@ -209,22 +209,6 @@ def _read_flags(path: Path) -> Config:
     return Config.from_flagfile(text, str(path))
 
 
-def fresh_state(method: Method, seed: int) -> State:
-    """Returns the state that training with `seed` starts from."""
-    # rbg: with threefry, compiling the initialisation takes several times longer on a CPU
-    return jax.jit(method.init)(jax.random.key(seed, impl="rbg"))
-
-
-def load_trained(cell: Cell, method: Method) -> Trained:
-    """Returns what a cell's last checkpoint holds; raises DataError for a run not trained out."""
-    with Checkpoints(cell.folder / "checkpoints") as checkpoints:
-        found = checkpoints.restore(fresh_state(method, cell.config.seed))
-    if found is None or found[0] < cell.config.epochs:
-        raise DataError(f"{cell.folder}: not trained to the end; run experiments.run again")
-    _, state, notes = found
-    return Trained(state.variables, notes["history"], notes["seconds"])
-
-
 def write_results(workdir: Path) -> pd.DataFrame:
     """Writes results.csv over the finished cells of a workdir and returns it."""
     rows = [json.loads(p.read_text()) for p in sorted(workdir.glob("*/*/seed_*/metrics.json"))]
@@ -252,26 +236,60 @@ def make_cell(config: Config, category: str) -> Cell:
     return Cell(folder, dataclasses.replace(config, category=category, augment=kind))
 
 
-def claim(cell: Cell) -> None:
-    """Raises UsageError when the cell's folder holds another run; --overwrite clears it."""
+@contextlib.contextmanager
+def claimed(cells: Sequence[Cell]) -> Iterator[None]:
+    """Holds the folders of the cells that are not finished against every other process.
+
+    Raises:
+      UsageError: another process holds one, or one holds another run's results and the config has
+        no --overwrite.
+      DataError: a folder cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        for cell in cells:
+            if left_to_do(cell):
+                stack.enter_context(lock.hold(cell.folder))
+            check_same(cell)
+        yield
+
+
+def left_to_do(cell: Cell) -> bool:
+    """Returns whether `run` has something to do for a cell."""
+    return cell.config.overwrite or not cell.finished
+
+
+def check_same(cell: Cell) -> None:
+    """Raises UsageError where the cell's folder holds another run and may not be overwritten."""
     path = cell.folder / "flags.txt"
-    if cell.config.overwrite and cell.folder.exists():
-        shutil.rmtree(cell.folder)
-    if not path.exists():
+    if cell.config.overwrite or not path.exists():
         return
     before = _read_flags(path)
     for field in dataclasses.fields(Config):
         was, now = getattr(before, field.name), getattr(cell.config, field.name)
-        if was != now and field.name not in _NOT_IDENTITY:
+        if was != now and field.name not in NOT_IDENTITY:
             raise UsageError(
                 f"{cell.folder} holds a run with --{field.name}={was}, now {now}: "
                 "take another --workdir, or --overwrite"
             )
 
 
+def _clear(folder: Path) -> None:
+    """Removes a run; until the last moment it is nothing but that run, not finished."""
+    first, last = folder / "metrics.json", folder / "flags.txt"
+    first.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != last and not path.name.startswith(lock.NAME):
+            path.unlink()
+    last.unlink(missing_ok=True)
+
+
 def _prepare(cell: Cell, split: Split) -> None:
     """Writes what the run is before it starts; on a later start checks the images against it."""
     cell.folder.mkdir(parents=True, exist_ok=True)
+    if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
+        _clear(cell.folder)
     fingerprint = data.fingerprint(split)
     path = cell.folder / "versions.json"
     if path.exists():
@@ -283,8 +301,10 @@ def _prepare(cell: Cell, split: Split) -> None:
             )
     # First of all files: whatever else lies in a cell belongs to these flags.
     files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
-    left_out = pd.DataFrame(split.left_out, columns=["path", "cause"])
-    report.write_csv(cell.folder / "left_out.csv", left_out)
+    for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
+        # object: pandas' own strings refuse a file name that is no UTF-8
+        rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
+        report.write_csv(cell.folder / f"{name}.csv", rows)
     report.write_json(
         path,
         {
@@ -303,84 +323,6 @@ def _installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _train(
-    pairs: Sequence[tuple[Cell, Split]], method: Method, bars: Callable[..., Progress]
-) -> list[Trained | CaeError]:
-    """Trains cells from their last checkpoints on; those at the same epoch train together."""
-    ends: list[Trained | CaeError] = [CaeError("not trained")] * len(pairs)
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(Checkpoints(c.folder / "checkpoints")) for c, _ in pairs]
-        members = [
-            train.Member(s.train, s.validation, _schedule(c.config), _start(c, method, at))
-            for (c, s), at in zip(pairs, opened, strict=True)
-        ]
-        for epoch in sorted({member.start.epoch for member in members}):
-            which = [i for i, member in enumerate(members) if member.start.epoch == epoch]
-            cells, chosen, kept = ([each[i] for i in which] for each in (pairs, members, opened))
-            found = _fit([cell for cell, _ in cells], chosen, kept, method, bars)
-            for i, end in zip(which, found, strict=True):
-                failed = isinstance(end, CaeError)
-                ends[i] = end if failed else Trained(end.state.variables, end.history, end.seconds)
-    return ends
-
-
-def _fit(
-    cells: Sequence[Cell],
-    members: Sequence[train.Member],
-    checkpoints: Sequence[Checkpoints],
-    method: Method,
-    bars: Callable[..., Progress],
-) -> list[train.Progress | CaeError]:
-    """`train.fit_members` under a bar, with checkpoints of every member."""
-    c, n = cells[0].config, len(members)
-    steps = members[0].schedule.steps_per_epoch
-    done = steps * members[0].start.epoch
-
-    def save(i: int, at: train.Progress) -> None:
-        if at.epoch % c.checkpoint_every and at.epoch < c.epochs:
-            return
-        _check_space(cells[i].folder, at.state)
-        checkpoints[i].save(at.epoch, at.state, {"history": at.history, "seconds": at.seconds})
-
-    name = f"train {c.category if n == 1 else f'{n} members'}"
-    each = c.batch_size * n
-    with bars(name, steps * c.epochs * each, "patches", done * each) as bar:
-
-        def on_step(step: int, loss: float) -> None:
-            nonlocal done
-            epoch = -(-step // steps)
-            bar.update((step - done) * each, f"epoch {epoch}/{c.epochs}, loss {loss:.5f}")
-            done = step
-
-        plan = default_plan(c.members, n, c.batch_size)
-        return train.fit_members(method, members, plan, on_step, save)
-
-
-def _schedule(c: Config) -> train.Schedule:
-    return train.Schedule(
-        *(c.epochs, c.batch_size, c.num_patches, c.patch_size, c.seed, c.redraw_patches),
-        c.augment,
-    )
-
-
-def _start(cell: Cell, method: Method, checkpoints: Checkpoints) -> train.Progress:
-    """Where a cell's training goes on, or a fresh start."""
-    state = fresh_state(method, cell.config.seed)
-    found = checkpoints.restore(state)
-    if not found:
-        return train.Progress(0, state, [], 0.0)
-    epoch, state, notes = found
-    _say(f"{cell.folder}: goes on after epoch {epoch} of {cell.config.epochs}")
-    return train.Progress(epoch, state, notes["history"], notes["seconds"])
-
-
-def _check_space(folder: Path, state: State) -> None:
-    """Raises OSError where no checkpoint fits: orbax would fail in its threads, at length."""
-    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _say(message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from cae_jax import patches as windows
 from cae_jax import residuals
 from cae_jax.residuals import Residual
-from cae_jax.types import Reconstruction, Scores, Variables
+from cae_jax.types import CaeError, Reconstruction, Scores, Variables
 
 Reconstruct = Callable[[Variables, jax.Array], Reconstruction]
 Scorer = Callable[[Variables, jax.Array], Scores]
@@ -113,6 +113,17 @@ def score_all(
         parts.append(jax.tree.map(lambda field, n=n: field[:n], scores))
         on_images(n)
     return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
+
+
+def check_finite(scores: Scores, names: Sequence[str]) -> None:
+    """Raises CaeError for the first of the images so named with a distance or a residual map that
+    is not finite."""
+    for what, fields in (("distance", scores.distances), ("residual map", scores.residuals)):
+        for kind, values in fields.items():
+            finite = np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
+            if not finite.all():
+                name = names[int(np.argmin(finite))]
+                raise CaeError(f"{name}: the {what} {kind} is not finite; was it trained well?")
 
 
 def milliseconds_per_image(

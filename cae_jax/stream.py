@@ -28,7 +28,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cae_jax import images, multihost, pictures, runs, score, score_tables, segmentation, thresholds
+from cae_jax import (
+    images,
+    lock,
+    multihost,
+    pictures,
+    runs,
+    score,
+    score_tables,
+    segmentation,
+    thresholds,
+)
 from cae_jax.config import SCORING, Config
 from cae_jax.detector import Detector
 from cae_jax.evaluation import build_scorer
@@ -259,25 +269,28 @@ def score_folder(
       The counts of the whole table.
 
     Raises:
-      UsageError: a flag cannot work, or `output` holds something else.
+      UsageError: a flag cannot work, or `output` is another job's or in another process's hands.
       DataError: no image, one that cannot be used, or a file that cannot be written. The rows
         before it are written.
+      CaeError: a distance or a map is not finite. The rows of the batches before are written.
     """
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
     at = scoring_call(detector.cell.config, detector.variables, batch_size)
     identity = _identity(detector, root, recursive, save_maps)
-    with multihost.together("claim"):
-        paths = find(root, recursive, but=output)
-        if multihost.is_first():
-            score_tables.claim(output, identity, overwrite)
-    score_tables.check(output, identity)
-    with multihost.together("merge"):
-        with multihost.together("score"):
-            _score_share(detector, at, root, output, paths, on_bad_image, save_maps)
-        if multihost.is_first():
-            for name in score_tables.COLUMNS:
-                score_tables.merge(output, name)
+    with contextlib.ExitStack() as stack:
+        with multihost.together("claim"):
+            paths = find(root, recursive, but=output)
+            stack.enter_context(lock.hold(output, (jax.process_index(), jax.process_count())))
+            if multihost.is_first():
+                score_tables.claim(output, identity, overwrite)
+        score_tables.check(output, identity)
+        with multihost.together("merge"):
+            with multihost.together("score"):
+                _score_share(detector, at, root, output, paths, on_bad_image, save_maps)
+            if multihost.is_first():
+                for name in score_tables.COLUMNS:
+                    score_tables.merge(output, name)
     rows, left_out = (
         score_tables.rows(output / f"{name}.csv", name) for name in score_tables.COLUMNS
     )
@@ -310,6 +323,10 @@ def _score_share(
         contextlib.closing(scored(at, root, left, save_maps)) as batches,
     ):
         for batch in batches:
+            name = at.config.distance
+            maps = {} if batch.residuals is None else {name: batch.residuals}
+            found = Scores({name: batch.distances}, maps, None)
+            score.check_finite(found, [str(root / path) for path in batch.paths])
             if save_maps:
                 _write_maps(detector, output, batch)
             distances = batch.distances.astype(np.float64)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cae_jax.augment import cut as crop
@@ -46,12 +47,24 @@ class Schedule(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where training stands, after an epoch."""
+    """Where training stands."""
 
     epoch: int  # epochs done
     state: State
     history: list[dict[str, float]]  # per epoch: epoch, loss, validation_loss (NaN without any)
     seconds: float  # spent training, earlier starts counted in
+    partial: dict[str, list[float]] | None = None  # of steps done of the next epoch, their metrics
+
+    @property
+    def steps(self) -> int:
+        """Steps done of the next epoch, where training was stopped in its midst."""
+        return len(self.partial["loss"]) if self.partial else 0
+
+
+def fresh_state(method: Method, seed: int) -> State:
+    """Returns the state that training with `seed` starts from."""
+    # rbg: with threefry, compiling the initialisation takes several times longer on a CPU
+    return jax.jit(method.init)(jax.random.key(seed, impl="rbg"))
 
 
 def default_chunk_size(patch_size: int) -> int | None:
@@ -104,6 +117,8 @@ def fit_members(
     plan: Plan,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     on_epoch: Callable[[int, Progress], None] = lambda member, progress: None,
+    stop: Callable[[], bool] = lambda: False,
+    on_stop: Callable[[int, Progress], None] = lambda member, progress: None,
 ) -> list[Progress | CaeError]:
     """Trains members to their schedule's end; the same start gives the same end, to the bit.
 
@@ -116,19 +131,27 @@ def fit_members(
         losses; once an epoch where the plan scans.
       on_epoch: called for every member after each of its epochs, for checkpoints; must not keep
         the state's arrays, whose buffers the next step takes.
+      stop: asked after every step (epoch, where the plan scans); True ends training there, and
+        stays True.
+      on_stop: called in place of `on_epoch` for every member that was stopped: a start from
+        what it is given ends as if there had been no stop, to the bit.
 
     Returns:
-      The last progress of each member, or why it stopped: a loss that is not finite, naming
-      epoch and step. What `on_epoch` saved of it stays, and the other members go on.
+      The last progress of each member, or why it ended: a loss or parameter that is not finite,
+      naming epoch and step. What `on_epoch` saved of it stays, and the other members go on.
 
     Raises:
       ValueError: members that train together but differ in more than images and seed.
     """
     if plan.stacked:
-        return _fit(method, members, plan, on_step, on_epoch)
-    ends = []
+        return _fit(method, members, plan, on_step, on_epoch, stop, on_stop)
+    ends: list[Progress | CaeError] = []
     for i, member in enumerate(members):
-        ends += _fit(method, [member], plan, on_step, lambda _, at, i=i: on_epoch(i, at))
+        if stop():
+            ends.append(member.start)
+            continue
+        saves = [lambda _, at, i=i, save=save: save(i, at) for save in (on_epoch, on_stop)]
+        ends += _fit(method, [member], plan, on_step, saves[0], stop, saves[1])
     return ends
 
 
@@ -138,39 +161,47 @@ def _fit(
     plan: Plan,
     on_step: Callable[[int, float], None],
     on_epoch: Callable[[int, Progress], None],
+    stop: Callable[[], bool],
+    on_stop: Callable[[int, Progress], None],
 ) -> list[Progress | CaeError]:
     """`fit_members` for members whose steps are one call."""
-    schedule, first = members[0].schedule, members[0].start.epoch
+    schedule, start = members[0].schedule, members[0].start
     for member in members:
         same = member.schedule._replace(seed=schedule.seed) == schedule
-        if not same or member.start.epoch != first:
-            raise ValueError("members that train together share their schedule and start epoch")
+        if not same or (member.start.epoch, member.start.steps) != (start.epoch, start.steps):
+            raise ValueError("members that train together share their schedule and where they are")
     step, evaluate = compile_steps(method, schedule.patch_size, plan)
     images = place_images(np.concatenate([member.train for member in members]), plan)
     held_out = [_validation_batches(member, plan) for member in members]
     states = [member.start.state for member in members]
     state = place_state(stack(states) if plan.stacked else states[0], plan)
     ends: list[Progress | CaeError] = [member.start for member in members]
-    for epoch in range(first + 1, schedule.epochs + 1):
+    done = start.steps  # of the epoch
+    for epoch in range(start.epoch + 1, schedule.epochs + 1):
         began = time.perf_counter()
-        hear = functools.partial(_hear, on_step, (epoch - 1) * schedule.steps_per_epoch)
-        state, metrics = _advance(step, state, images, _together(members, epoch), plan, hear)
+        hear = functools.partial(_hear, on_step, (epoch - 1) * schedule.steps_per_epoch + done)
+        crops = _together(members, epoch)[done:]
+        state, metrics, stopped = _advance(step, state, images, crops, plan, hear, stop)
+        finite = jax.device_get(_finite(state, plan.stacked))
         states = unstack(state, len(members)) if plan.stacked else [state]
         for i, before in enumerate(ends):
             if isinstance(before, CaeError):
                 continue
-            of_member = {name: values[:, i] for name, values in metrics.items()}
-            if not np.isfinite(of_member["loss"]).all():
-                ends[i] = _not_finite(of_member["loss"], epoch)
+            of_member = _joined(before.partial, {k: values[:, i] for k, values in metrics.items()})
+            end = _judged(before, states[i], finite[i], of_member, epoch)
+            if not isinstance(end, CaeError) and end.steps == schedule.steps_per_epoch:
+                variables = end.state.variables
+                losses = [evaluate(variables, *each)["loss"] for each in held_out[i]]
+                end = _ended(end, of_member, jax.device_get(losses))
+            ends[i] = end
+            if isinstance(end, CaeError):
                 continue
-            variables = states[i].variables
-            losses = jax.device_get([evaluate(variables, *each)["loss"] for each in held_out[i]])
-            history = [*before.history, _row(epoch, of_member, losses)]
             seconds = before.seconds + (time.perf_counter() - began) / len(members)
-            ends[i] = Progress(epoch, states[i], history, seconds)
-            on_epoch(i, ends[i])
-        if all(isinstance(end, CaeError) for end in ends):
+            ends[i] = end._replace(seconds=seconds)
+            (on_stop if stopped else on_epoch)(i, ends[i])
+        if stopped or all(isinstance(end, CaeError) for end in ends):
             break
+        done = 0
     return ends
 
 
@@ -181,37 +212,91 @@ def _advance(
     crops: np.ndarray,
     plan: Plan,
     hear: Callable[[int, np.ndarray], None],
-) -> tuple[State, dict[str, np.ndarray]]:
-    """An epoch on crops [K, M, B, ...]: the state, and metrics [K, M] on the host, of fewer steps
-    where no member's loss was finite any more."""
+    stop: Callable[[], bool],
+) -> tuple[State, dict[str, np.ndarray], bool]:
+    """An epoch on crops [K, M, B, ...]: the state, metrics [K, M] on the host, and whether it was
+    stopped; of fewer steps then, and where no member's loss was finite any more."""
     if not plan.stacked:
         crops = crops[:, 0]
     if plan.scan:
         state, metrics = step(state, images, place_crops(crops, plan))
         metrics = jax.device_get(metrics)
         hear(len(crops), metrics["loss"][-1])
+        stopped = stop()
     else:
-        rows = []
+        rows, stopped = [], False
         for k in range(len(crops)):
             state, metrics = step(state, images, place_crops(crops[k], plan))
             rows.append(jax.device_get(metrics))
             if not np.isfinite(rows[-1]["loss"]).any():
                 break
             hear(k + 1, rows[-1]["loss"])
+            if stopped := stop():
+                break
         metrics = jax.tree.map(lambda *values: np.stack(values), *rows)
-    return state, {name: values.reshape(len(values), -1) for name, values in metrics.items()}
+    metrics = {name: values.reshape(len(values), -1) for name, values in metrics.items()}
+    return state, metrics, stopped
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _finite(state: State, stacked: bool) -> jax.Array:
+    """Whether all floats of a state are finite, bool [M]; [1] where it is not stacked."""
+    floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    each = [jnp.isfinite(x).reshape(len(x) if stacked else 1, -1).all(axis=1) for x in floats]
+    return functools.reduce(jnp.logical_and, each)
+
+
+def _joined(
+    partial: dict[str, list[float]] | None, metrics: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Metrics [K] of an epoch's steps, those done before a stop first."""
+    if not partial:
+        return metrics
+    return {
+        name: np.concatenate([np.asarray(partial[name], values.dtype), values])
+        for name, values in metrics.items()
+    }
+
+
+def _judged(
+    before: Progress, state: State, finite: bool, metrics: dict[str, np.ndarray], epoch: int
+) -> Progress | CaeError:
+    """A member after steps of an epoch, whose metrics are given; an error where it diverged."""
+    losses = metrics["loss"]
+    if not np.isfinite(losses).all():
+        k = int(np.argmin(np.isfinite(losses)))
+        what, at = f"the loss is {losses[k]}", k + 1
+    elif not finite:
+        what, at = f"{_first_not_finite(state)} is not finite", len(losses)
+    else:
+        partial = {name: values.tolist() for name, values in metrics.items()}
+        return before._replace(state=state, partial=partial)
+    return CaeError(
+        f"training stopped: {what} at step {at} of epoch {epoch}; try a lower --learning_rate"
+    )
+
+
+def _first_not_finite(state: State) -> str:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        if floating and not np.isfinite(jax.device_get(leaf)).all():
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    raise ValueError("all is finite")
+
+
+def _ended(
+    now: Progress, metrics: dict[str, np.ndarray], validation: list[np.ndarray]
+) -> Progress | CaeError:
+    """A member at the end of an epoch, all of whose steps it has done."""
+    row = _row(now.epoch + 1, metrics, validation)
+    if validation and not math.isfinite(row["validation_loss"]):
+        what = f"the validation loss is {row['validation_loss']}"
+        return CaeError(f"training stopped: {what} after epoch {row['epoch']}")
+    return now._replace(epoch=row["epoch"], history=[*now.history, row], partial=None)
 
 
 def _hear(on_step: Callable[[int, float], None], done: int, k: int, losses: np.ndarray) -> None:
     on_step(done + k, float(np.mean(losses)))
-
-
-def _not_finite(losses: np.ndarray, epoch: int) -> CaeError:
-    k = int(np.argmin(np.isfinite(losses)))
-    return CaeError(
-        f"training stopped: the loss is {losses[k]} at step {k + 1} of epoch {epoch}; try a lower "
-        "--learning_rate"
-    )
 
 
 def _row(epoch: int, metrics: dict[str, np.ndarray], validation: list[np.ndarray]) -> dict:

@@ -16,6 +16,7 @@ Variables = dict[str, Any]  # a Flax variable collection: "params", maybe "batch
 Metrics = dict[str, jax.Array]  # name -> scalar
 
 GOOD = "good"  # the defect kind of an image without a defect
+_SHOWN = 20  # names beside the nearest ones
 
 
 class CaeError(Exception):
@@ -35,11 +36,13 @@ class DataError(CaeError):
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """Returns the error for a `name` not among `known`, with the nearest names first."""
+    """Returns the error for a `name` not among `known`: the nearest names, then those there are."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-    return UsageError(f"unknown {what} {name!r}: {hint}")
+    hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    if not near or len(known) <= _SHOWN:
+        hints.append(f"known: {', '.join(known)}")
+    return UsageError(f"unknown {what} {name!r}: {' '.join(hints)}")
 
 
 class LeftOut(NamedTuple):
@@ -47,6 +50,15 @@ class LeftOut(NamedTuple):
 
     path: str
     cause: str
+
+
+class Duplicate(NamedTuple):
+    """An image that repeats another one of its category, see `data.duplicates`."""
+
+    path: str
+    like: str  # the path of the image that it repeats
+    kind: str  # "exact": equal pixels once decoded; "near": the same photograph
+    similarity: float  # in (0, 1], 1 for exact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +83,7 @@ class Split:
     test_sizes: tuple[tuple[int, int], ...]  # (H, W) of each test image's file, in pixels
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
+    duplicates: tuple[Duplicate, ...] = ()  # found by `data.hold_out`
 
     @property
     def labels(self) -> np.ndarray:

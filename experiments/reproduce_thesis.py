@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from cae_jax import config, markdown, models, multihost, reproduction, thesis
+from cae_jax import config, dry_run, markdown, models, multihost, reproduction, thesis
 from cae_jax.types import UsageError
 
 _FLAGS = [name for name in config.names() if name not in ("model", "seed", "loss")]
@@ -15,6 +15,7 @@ _MODELS = flags.DEFINE_list("models", list(models.names()), "models, several wit
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds, several with commas")
 _LOSSES = flags.DEFINE_list("losses", ["l2"], "losses, several with commas; Tables 2, 3: l2,ssim")
 _TABLES = flags.DEFINE_string("tables_dir", "", "where the tables go; WORKDIR/tables when empty")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and needed, do nothing")
 
 
 def run() -> None:
@@ -23,8 +24,11 @@ def run() -> None:
     if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
         raise UsageError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0 on")
     seeds = list(dict.fromkeys(map(int, _SEEDS.value)))
-    multihost.start_from_flags()
     models_, losses = (list(dict.fromkeys(flag.value)) for flag in (_MODELS, _LOSSES))
+    if _DRY_RUN.value:
+        print(dry_run.describe(*reproduction.plan(settings, models_, seeds, losses)))
+        return
+    multihost.start_from_flags()
     outcome = reproduction.reproduce(settings, models_, seeds, losses)
     if multihost.is_first():
         _write(outcome, settings)

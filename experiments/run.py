@@ -5,15 +5,23 @@ Without flags it runs on the built-in synthetic data, by experiments/presets/qui
 
 from __future__ import annotations
 
-from cae_jax import config, report, runs
+from absl import flags
+
+from cae_jax import config, dry_run, report, runs
+
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and needed, do nothing")
 
 
 def run() -> None:
     """Runs the job of the flags and prints its results."""
-    flags = config.from_flags()
-    table = runs.run(flags)
+    settings = config.from_flags()
+    if _DRY_RUN.value:
+        cells, method = runs.plan(settings)
+        print(dry_run.describe(cells, {(settings.model, settings.loss): method}))
+        return
+    table = runs.run(settings)
     print("\n" + report.format_table(table))
-    print(f"\nEverything lies in {flags.folder.absolute()}:")
+    print(f"\nEverything lies in {settings.folder.absolute()}:")
     print("  results.csv, and per CATEGORY/MODEL/seed_N: report.html, scores.csv, metrics.json,")
     print("  gallery.png, whiskers.png, histogram.png, training_curve.png, checkpoints")
 

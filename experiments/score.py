@@ -18,7 +18,7 @@ _IMAGES = flags.DEFINE_string("images", "", "the folder of the images to score")
 _OUTPUT = flags.DEFINE_string("output", "", "where scores.csv and left_out.csv go")
 _PERCENT = flags.DEFINE_integer("percent", 90, "share of good images below the threshold", 1, 100)
 _RECURSIVE = flags.DEFINE_bool("recursive", True, "also the folders in the folder")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices together")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
 _SAVE_MAPS = flags.DEFINE_bool("save_maps", False, "also write residual maps and predicted masks")
 
 

@@ -2,62 +2,19 @@
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from command_lines import ENVIRONMENT, ROOT, run_all
 from PIL import Image
 
+from cae_jax import lock
 from cae_jax.config import Config
 from cae_jax.data import synthetic
 
-ROOT = pathlib.Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu"}
-# Runs many command lines in one process: importing jax takes seconds. Each gets its own flags.
-RUNNER = """
-import contextlib, errno, io, json, os, runpy, shutil, sys, traceback, unittest.mock
-from absl import flags
-from cae_jax import runs
-
-def fail(error):
-    def call(*_, **__):
-        raise error
-    return call
-
-full = OSError(errno.ENOSPC, "No space left on device")
-usage = shutil.disk_usage("/")
-FAULTS = {
-    "": ("os.sep", os.sep),
-    "fsync": ("os.fsync", fail(full)),
-    "write": ("cae_jax.runs.data.read", fail(OSError(full.errno, full.strerror, "some/file"))),
-    "disk": ("shutil.disk_usage", lambda _: usage._replace(free=1000)),
-    "interrupt": ("cae_jax.runs.run", fail(KeyboardInterrupt())),
-    "bug": ("cae_jax.runs.run", fail(ValueError("a bug"))),
-}
-theirs = set(flags.FLAGS)
-answers = {}
-for name, (module, arguments, fault) in json.load(sys.stdin).items():
-    out, err = io.StringIO(), io.StringIO()
-    code = "none"
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        sys.argv = [module, *arguments]
-        with unittest.mock.patch(*FAULTS[fault]):
-            try:
-                runpy.run_module("experiments." + module, run_name="__main__")
-            except SystemExit as error:
-                code = 0 if error.code is None else error.code
-            except Exception:
-                traceback.print_exc()
-    theirs |= {f for f in flags.FLAGS if "absl" in flags.FLAGS.find_module_defining_flag(f)}
-    for flag in set(flags.FLAGS) - theirs:
-        delattr(flags.FLAGS, flag)
-    flags.FLAGS.unparse_flags()
-    answers[name] = [code, out.getvalue(), err.getvalue()]
-json.dump(answers, sys.__stdout__)
-"""
 TINY = """
 import flax.linen as nn
 from cae_jax.types import Reconstruction
@@ -113,6 +70,7 @@ BAD = {
     "few": (f"run {FOLDER} --data_dir={{x}}/few", 1, ["1 training", "--validation_fraction"]),
     "other run": (f"run {FOLDER} --data_dir={{x}}/in", 2, ["--epochs=77, now 1", "--overwrite"]),
     "workdir": (f"run {FOLDER} --data_dir={{x}}/in", 1, ["{x}/file/runs", "Not a directory"]),
+    "in use": ("run held", 2, ["tiny_net.Net/seed_0: in use by process", "since 2", "wait for"]),
     "full": ("run fsync", 1, ["flags.txt': cannot be written: No space left on device"]),
     "full file": ("run write", 1, ["some/file: no space left; what was written before is whole"]),
     "full disk": ("run disk", 1, ["seed_0: no space left; what was written before is whole"]),
@@ -163,7 +121,8 @@ def command(name):
     if "=" in arguments[0]:
         return module, arguments, ""
     usual = [*FOLDER.split(), "--data_dir={x}/in", NET, *SIZES.split()]
-    return module, [*usual, f"--workdir={{x}}/{arguments[0]}"], arguments[0]
+    fault = arguments[0] if arguments[0] != "held" else ""
+    return module, [*usual, f"--workdir={{x}}/{arguments[0]}"], fault
 
 
 def make_inputs(x):
@@ -209,22 +168,10 @@ def answers(x):
     lines["preset"] = ("run", ["--epochs=0"], "")
     lines["bug"] = ("run", ["--workdir={x}/unused"], "bug")
     lines["help"] = ("run", ["--help"], "")
-    environment = ENVIRONMENT | {
-        "PYTHONPATH": os.pathsep.join([str(x), str(ROOT)]),
-        "XDG_CACHE_HOME": str(x / "cache"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER],
-        cwd=x / "empty",
-        env=environment,
-        input=json.dumps(lines).replace("{x}", str(x)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    lines = json.loads(json.dumps(lines).replace("{x}", str(x)))
+    path = os.pathsep.join([str(x), str(ROOT)])
+    with lock.hold(x / "held/tablet/tiny_net.Net/seed_0"):
+        return run_all(lines, x / "empty", PYTHONPATH=path, XDG_CACHE_HOME=str(x / "cache"))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -315,7 +262,8 @@ def test_without_data_set_the_quickstart_s_flags_hold(answers):
 
 
 def test_help_lists_the_flags(answers):
-    out = answers["help"][1]
+    code, out, _ = answers["help"]
+    assert code == 0
     for name in ("epochs", "data_dir", "on_bad_image", "patch_size"):
         assert f"--{name}:" in out
     assert "passes over the training patches" in out

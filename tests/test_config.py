@@ -25,8 +25,8 @@ OTHER = {
     "num_patches": 345,
     "redraw_patches": True,
     "image_size": 200,
-    "patch_size": 64,
-    "stride": 17,
+    "patch_size": 200,
+    "stride": 200,
     "channels": 3,
     "validation_fraction": 0.25,
     "seed": 2**31 - 1,
@@ -48,10 +48,36 @@ OTHER = {
     "precision": "bfloat16",
     "members": "unroll",
     "checkpoint_every": 4,
+    "keep": 5,
     "save_maps": True,
     "workdir": "~/runs/é",
     "overwrite": True,
 }
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+def test_every_range_ends_where_it_says(field):
+    """A little beyond either end is refused by the flag's name, value and range."""
+    low, high, among = (field.metadata[key] for key in ("low", "high", "among"))
+    step = 1 if isinstance(field.default, int) else 1e-9
+    for end, sign in ((low, -1), (high, 1)):
+        if end is None:
+            continue
+        config.check_value(field.name, type(field.default)(end))
+        value = end + sign * step
+        with pytest.raises(UsageError) as caught:
+            config.check_value(field.name, value)
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        assert str(caught.value) == f"--{field.name}={value}: must be {limits}"
+    for name in among:
+        assert name in field.metadata["help"]
+        config.check_value(field.name, name)
+        with pytest.raises(UsageError, match=f"did you mean .*{name}.*known: .*{name}"):
+            config.check_value(field.name, name + "x")
+    if isinstance(field.default, float):
+        for value in (math.nan, math.inf, -math.inf):
+            with pytest.raises(UsageError, match=f"--{field.name}={value}: must be a finite"):
+                config.check_value(field.name, value)
 
 
 @pytest.fixture
@@ -110,6 +136,11 @@ def test_defaults_are_the_thesis_s():
         ({"dataset": "foldr"}, ["--dataset", "'foldr'", "did you mean folder"]),
         ({"dataset": "zzz"}, ["known: folder, mvtec_ad, synthetic"]),
         ({"on_bad_image": "skp"}, ["--on_bad_image", "did you mean skip"]),
+        ({"workdir": "a\nb"}, ["--workdir='a\\nb'", "one line"]),
+        ({"data_dir": "x"}, ["--data_dir=x", "--dataset=folder"]),
+        ({"dataset": "folder", "data_dir": "x", "workdir": "y/../x"}, ["--workdir=y/../x"]),
+        ({"whole_image": True, "stride": 16}, ["--stride=16", "--whole_image", "=256"]),
+        ({"model_options": "a"}, ["--model_options=a", "name=value"]),
     ],
 )
 def test_what_cannot_work_is_refused(changes, words):
@@ -124,6 +155,14 @@ def test_the_limits_themselves_are_taken():
     Config(stride=128).check()
     Config(patch_size=256, stride=256, batch_size=5, num_patches=5).check()
     Config(learning_rate=0.0, validation_fraction=0.9, seed=2**31 - 1, channels=3).check()
+    Config(residual_border="crop", ssim_window=255, minimum_area=256**2).check()
+
+
+def test_a_whole_image_is_as_large_as_the_image():
+    config = Config(whole_image=True, image_size=64)  # smaller than the default patch
+    config.check()
+    assert (config.resolved().patch_size, config.resolved().stride) == (64, 64)
+    config.resolved().check()
 
 
 def test_every_flag_goes_to_a_flagfile_and_back():

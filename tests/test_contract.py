@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cae_jax import models, runs, score, train
+from cae_jax import models, score, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.methods.autoencoder import autoencoder, optimizer
 
@@ -43,7 +43,7 @@ def subject(request):
     ramp = np.linspace(0, 1, SIDE, dtype=np.float32)
     tilt = rng.random((6, 1, 1, 1)).astype(np.float32)
     patches = tilt * ramp[:, None, None] + (1 - tilt) * ramp[None, :, None]
-    return Subject(model, method, jax.jit(method.step), runs.fresh_state(method, 3), patches)
+    return Subject(model, method, jax.jit(method.step), train.fresh_state(method, 3), patches)
 
 
 def test_loss_falls(subject):
@@ -144,7 +144,7 @@ def expected_dead(model):
 
 
 def test_members_by_vmap_equal_members_by_loop(subject):
-    states = [runs.fresh_state(subject.method, seed) for seed in (3, 4)]
+    states = [train.fresh_state(subject.method, seed) for seed in (3, 4)]
     batches = jnp.stack([subject.patches, subject.patches[::-1] * 0.8])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     together, metrics = jax.jit(jax.vmap(subject.method.step))(stacked, batches)
@@ -176,7 +176,7 @@ def test_checkpoint_is_bit_equal(subject, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, subject.state, {})
     with Checkpoints(tmp_path) as checkpoints:
-        _, state, _ = checkpoints.restore(runs.fresh_state(subject.method, 9))
+        _, state, _ = checkpoints.restore(train.fresh_state(subject.method, 9))
     for one, other in zip(
         jax.tree.leaves(state.variables), jax.tree.leaves(subject.state.variables), strict=True
     ):
@@ -186,7 +186,7 @@ def test_checkpoint_is_bit_equal(subject, tmp_path):
 def test_oh_yun_at_full_size_has_the_thesiss_dead_weights():
     model = models.build("oh_yun", 1, 128, {})
     patches = np.random.default_rng(1).random((1, 128, 128, 1), dtype=np.float32)
-    variables = runs.fresh_state(autoencoder(model, optimizer(1e-3, 0)), 0).variables
+    variables = train.fresh_state(autoencoder(model, optimizer(1e-3, 0)), 0).variables
 
     def loss(params):
         # both signs of every unit: a leaky ReLU's slope is never 0, so what is 0 is dead

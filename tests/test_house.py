@@ -16,8 +16,8 @@ TESTS = sorted(ROOT.glob("tests/*.py"))
 # A room may import from those of the lines above it, and from its own files; never sideways.
 ORDER = """
 types
-files
-images patches ssim metrics progress baselines multihost score_tables
+files lock
+images patches ssim metrics progress interrupt baselines multihost score_tables
 losses residuals pixel_metrics segmentation pictures augment examples
 data models thesis
 methods describe markdown members
@@ -27,8 +27,9 @@ report
 plots html_report
 config
 evaluation
+resume
 runs
-detector reproduction
+detector reproduction dry_run
 stream
 cae_jax
 experiments benchmarks

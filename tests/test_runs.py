@@ -27,6 +27,7 @@ FILES = {
     *("scores.csv", "good.csv", "defective.csv", "history.csv", "left_out.csv", "metrics.json"),
     *("flags.txt", "versions.json", "training_curve.png", "whiskers.png", "histogram.png"),
     *("gallery.png", "checkpoints", "curves.json", "examples.npz", "report.html"),
+    "duplicates.csv",
 }
 # Runs the flags given, and kills itself in the middle of the second epoch (two steps each), once
 # the checkpoint of the first is there.
@@ -86,7 +87,7 @@ def metrics_of(cell):
 
 
 def last_checkpoints(*configs):
-    template = runs.fresh_state(runs.build_method(configs[0]), configs[0].seed)
+    template = train.fresh_state(runs.build_method(configs[0]), configs[0].seed)
     for config in configs:
         with Checkpoints(cell_of(config) / "checkpoints") as checkpoints:
             yield checkpoints.restore(template)
@@ -303,7 +304,8 @@ def test_overwrite_replaces(world, undrawn):
 def test_evaluate_makes_everything_again(tiny, world, tmp_path, monkeypatch):
     config, cell = tiny
     wanted, metrics = (cell / "scores.csv").read_bytes(), metrics_of(cell)
-    for name in FILES - {"checkpoints", "flags.txt", "versions.json", "left_out.csv"}:
+    kept = {"checkpoints", "flags.txt", "versions.json", "left_out.csv", "duplicates.csv"}
+    for name in FILES - kept:
         (cell / name).unlink()
     (world / "tiny" / "results.csv").unlink()
     shutil.copytree(world / "in", tmp_path / "moved")

@@ -17,7 +17,7 @@ from types import ModuleType
 
 import numpy as np
 
-from cae_jax.data import folder, synthetic
+from cae_jax.data import duplicates, folder, synthetic
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
 DATASETS = ("folder", "mvtec_ad", "synthetic")
@@ -67,12 +67,15 @@ def resolve(dataset: str, data_dir: str | None, asked: Sequence[str]) -> tuple[s
 
     Raises:
         UsageError: a category that is not there, with the nearest names; also as `categories`.
-        DataError: a folder was asked for that is there and has no train/good; as `categories`.
+        DataError: a folder was asked for that is there and has no train/good, or whose name is not
+            UTF-8; as `categories`.
     """
     known = categories(dataset, data_dir)
     if not asked or "all" in asked:
-        return known
+        asked = known
     for name in asked:
+        if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
+            raise DataError(f"category {name!r}: the name is not UTF-8; rename the folder")
         if name in known:
             continue
         if dataset == "folder" and name and (_data_dir(dataset, data_dir) / name).is_dir():
@@ -120,10 +123,13 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
 
     round(fraction * n) of the n images are moved, and at least one when fraction > 0; both parts
     keep the order of their paths, so the draw depends on n, the fraction and the seed alone.
+    Duplicates stay together, on either side, and others are drawn in place of those that would be
+    parted: no validation image is in training, not even nearly (`duplicates.groups` has the one
+    exception). Duplicates among all images are noted in `duplicates`, and in `warnings`.
 
     Raises:
         UsageError: fraction is not in [0, 1).
-        DataError: too few images to have one for validation and one to train on.
+        DataError: too few different images to have one for validation and one to train on.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"--validation_fraction={fraction}: must be at least 0 and below 1")
@@ -136,8 +142,14 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
             f"{split.category}: {n} training images, of which {count} would be held out for "
             f"validation (--validation_fraction={fraction}); none is left to train on"
         )
-    drawn = np.random.default_rng(seed).choice(n, count, replace=False)
-    held = np.isin(np.arange(n), drawn)
+    pairs = duplicates.find([split.train, split.test])
+    repeated = duplicates.table([*split.train_paths, *split.test_paths], n, pairs)
+    held = _draw(duplicates.groups(n, pairs), count, seed)
+    if count and not held.any():
+        raise DataError(
+            f"{split.category}: all {n} training images are the same one, so that none can be "
+            "held out for validation; --validation_fraction=0 trains without"
+        )
     paths = np.array(split.train_paths, dtype=object)
     return dataclasses.replace(
         split,
@@ -145,7 +157,26 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
         train_paths=tuple(paths[~held]),
         validation=split.train[held],
         validation_paths=tuple(paths[held]),
+        warnings=(*split.warnings, *duplicates.warnings(split.category, repeated)),
+        duplicates=repeated,
     )
+
+
+def _draw(group: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which images are held out, bool [n]: `count` of them, or nearly, in whole groups.
+
+    Where no group is that small it is the smallest one, and none where there is but one.
+    """
+    n, rng = len(group), np.random.default_rng(seed)
+    drawn = rng.choice(n, count, replace=False)
+    rest = rng.permutation(np.setdiff1d(np.arange(n), drawn))
+    sizes, held = np.bincount(group), np.zeros(n, bool)
+    for i in (*drawn, *rest):
+        if not held[i] and held.sum() + sizes[group[i]] <= count:
+            held |= group == group[i]
+    if count and not held.any() and len(sizes) > 1:
+        held = group == np.argmin(sizes)
+    return held
 
 
 def fingerprint(split: Split) -> str:
@@ -177,7 +208,7 @@ def summary(split: Split) -> str:
         kind for kind, known in zip(split.kinds, split.has_mask, strict=True) if known
     )
     lines = [
-        f"{split.category} ({split.dataset}), {height} x {width} pixels, "
+        f"{_shown(split.category)} ({split.dataset}), {height} x {width} pixels, "
         + ("gray" if channels == 1 else f"{channels} channels"),
         f"  train       {len(split.train):5d}",
         f"  validation  {len(split.validation):5d}",
@@ -185,15 +216,30 @@ def summary(split: Split) -> str:
         f"  test defect {split.labels.sum():5d}",
     ]
     for kind in sorted(set(images) - {GOOD}):
-        lines.append(f"    {kind}: {images[kind]}, with mask: {masks[kind]}")
-    lines += [f"  warning: {warning}" for warning in split.warnings]
+        lines.append(f"    {_shown(kind)}: {images[kind]}, with mask: {masks[kind]}")
+    lines += [f"  warning: {_shown(warning)}" for warning in split.warnings]
     if split.left_out:
         lines.append(f"  left out: {len(split.left_out)}")
-        lines += [f"    {path}: {cause}" for path, cause in split.left_out[:_LEFT_OUT_SHOWN]]
+        shown = split.left_out[:_LEFT_OUT_SHOWN]
+        lines += [f"    {_shown(path)}: {_shown(cause)}" for path, cause in shown]
         more = len(split.left_out) - _LEFT_OUT_SHOWN
         if more > 0:
             lines.append(f"    ... and {more} more, see left_out.csv")
     return "\n".join(lines)
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is: other bytes than that are lone surrogates to Python."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(name: str) -> str:
+    """A name on one line that every terminal takes: file names may hold anything."""
+    return name if name.isprintable() else repr(name)
 
 
 def _data_dir(dataset: str, data_dir: str | None) -> Path:

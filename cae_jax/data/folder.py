@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import importlib.resources
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from cae_jax import images
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
+_ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
 _LAYOUT = ("train", "train/good", "test", "ground_truth")
 
 
@@ -145,6 +147,8 @@ def assemble(
     (train, train_items), (test, test_items) = parts
     masks, has_mask, bad_masks = _decode_masks(test_items, image_size)
     bad += bad_masks
+    marked = masks.any(axis=(1, 2)) | np.array([i.kind == GOOD for i in test_items], bool)
+    black = [item.path for item in itertools.compress(test_items, has_mask & ~marked)]
     if bad and on_bad_image == "error":
         raise _bad_files(found.root, bad)
     return Split(
@@ -158,11 +162,18 @@ def assemble(
         test_paths=tuple(item.path for item in test_items),
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
-        has_mask=has_mask,
+        has_mask=has_mask & marked,
         test_sizes=tuple(images.size(item.source) for item in test_items),
-        left_out=tuple(sorted([*found.left_out, *bad])),
+        left_out=_left_out(found, bad, black),
         warnings=_warnings(category, found),
     )
+
+
+def _left_out(found: Found, bad: list[LeftOut], black: list[str]) -> tuple[LeftOut, ...]:
+    """All that is left out, by path: what is bad is not scored, whether or not it has a mask."""
+    lost = {entry.path for entry in bad}
+    before = [entry for entry in found.left_out if entry.path not in lost]
+    return tuple(sorted([*before, *bad, *(LeftOut(path, _ALL_BLACK) for path in black)]))
 
 
 def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
@@ -188,7 +199,7 @@ def _decode_masks(
             return error
 
     masks = np.zeros((len(items), image_size, image_size), bool)
-    has_mask = np.array([item.kind == GOOD for item in items])
+    has_mask = np.array([item.kind == GOOD for item in items], bool)
     left_out = []
     with ThreadPoolExecutor() as pool:
         for i, result in enumerate(pool.map(decode, items)):

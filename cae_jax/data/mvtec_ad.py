@@ -160,6 +160,19 @@ def read(
     )
 
 
+def count(data_dir: Path, category: str) -> tuple[int, int, int]:
+    """Returns how many images there are in train and test, and entries left out; prepares nothing.
+
+    Raises DataError as `folder.find`.
+    """
+    if not _is_prepared(data_dir, category):
+        found = folder.find(_category_folder(data_dir / _MANUAL, category))
+        return len(found.train), len(found.test), len(found.left_out)
+    info = MvtecAd(config=category, data_dir=data_dir).info
+    n_train, n_test = (info.splits[part].num_examples for part in ("train", "test"))
+    return n_train, n_test, len(info.metadata["left_out"])
+
+
 def _is_prepared(data_dir: Path, category: str) -> bool:
     version = str(MvtecAd.VERSION)
     return (data_dir / "mvtec_ad" / category / version / "dataset_info.json").is_file()

@@ -56,10 +56,10 @@ class Run(NamedTuple):
     absent: tuple[str, ...]  # the files that are not there
 
 
-def read_run(folder: Path) -> Run:
-    """Reads the files of a finished cell.
+def read_run(folder: Path, metrics: str = "metrics.json") -> Run:
+    """Reads the files of a cell, finished but for the name of its metrics.json.
 
-    metrics.json and scores.csv have to be there; any of the others may be missing, which `absent`
+    `metrics` and scores.csv have to be there; any of the others may be missing, which `absent`
     then tells.
 
     Raises:
@@ -77,7 +77,7 @@ def read_run(folder: Path) -> Run:
     frame = report.read_scores(folder / "scores.csv")
     run = Run(
         folder=folder,
-        metrics=_read(folder / "metrics.json", _json),
+        metrics=_read(folder / metrics, _json),
         frame=frame,
         flags=read("flags.txt", _lines, ()),
         versions=read("versions.json", _json, {}),

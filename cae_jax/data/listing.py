@@ -1,0 +1,39 @@
+"""How many images a category has, from a listing alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from cae_jax.data import folder, synthetic
+
+
+class Counts(NamedTuple):
+    """What reading a category would begin with."""
+
+    n_train: int
+    n_test: int
+    n_left_out: int  # entries that are no part of the layout, and defects without a mask
+
+
+def count(dataset: str, data_dir: str, category: str) -> Counts:
+    """Counts a category without opening an image.
+
+    Args:
+        dataset: one of `data.DATASETS`.
+        data_dir: see `data.categories`; it is there.
+        category: one of the names that `data.categories` returns.
+
+    Raises:
+        DataError: the category has no images, or a folder cannot be listed.
+    """
+    if dataset == "synthetic":
+        n_train, n_good, n_defective = synthetic.read.__defaults__
+        return Counts(n_train, n_good + n_defective * len(synthetic.kinds(category)), 0)
+    root = Path(data_dir).expanduser()
+    if dataset == "mvtec_ad":
+        from cae_jax.data import mvtec_ad
+
+        return Counts(*mvtec_ad.count(root, category))
+    found = folder.find(root / category)
+    return Counts(len(found.train), len(found.test), len(found.left_out))

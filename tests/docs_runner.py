@@ -1,0 +1,120 @@
+"""Does what the documentation says, many things in one process: importing jax takes seconds.
+
+Reads a list of [kind, ...] from standard input and answers with as many [cause or "", output]:
+
+    parse MODULE WORDS    reads a command line with the module's own flags and checks the record
+    run MODULE WORDS      runs it
+    python SOURCE         runs a block of Python
+    flag NAME VALUE       looks NAME up among all flags seen so far; VALUE may be null
+"""
+
+import contextlib
+import io
+import json
+import pathlib
+import runpy
+import subprocess
+import sys
+import traceback
+from unittest import mock
+
+from absl import app, flags
+
+from cae_jax import augment, config, evaluation, files
+
+app.define_help_flags()
+THEIRS = set(flags.FLAGS)
+SEEN = {}
+
+
+def check(_, flags_parser):
+    """Stands in for app.run: goes as far as the experiment would before it computes anything."""
+    flags_parser(sys.argv)
+    given = {name: flags.FLAGS[name] for name in set(flags.FLAGS) - THEIRS}
+    SEEN.update(given)
+    # a benchmark's --batch_size is a list, and none of Config's
+    kinds = {name: type(getattr(config.Config, name)) for name in config.names()}
+    ours = [n for n, kind in kinds.items() if n in given and isinstance(given[n].value, kind)]
+    found = config.from_flags(ours)
+    for category in found.categories:
+        augment.kind_for(found.augment, category)
+
+
+def module(name, words, *patches):
+    """Runs python -m `name` `words`; an exit with another code than 0 is an error."""
+    sys.argv = [name, *words]
+    try:
+        with contextlib.ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch)
+            runpy.run_module(name, run_name="__main__")
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
+    finally:
+        for flag in set(flags.FLAGS) - THEIRS:
+            delattr(flags.FLAGS, flag)
+        flags.FLAGS.unparse_flags()
+
+
+def flag(name, value):
+    """Raises for a flag that no module seen so far has, or a value that it cannot take."""
+    if name not in THEIRS:
+        parser = SEEN[name].parser
+        if value and name in config.names():
+            config.Config(**{name: parser.parse(value)}).check()
+        elif value:
+            parser.parse(value)
+
+
+def write(path, content):
+    """Stands in for files.write_whole where a file of the repository would be written."""
+    pathlib.Path("written").mkdir(exist_ok=True)
+    pathlib.Path("written", pathlib.Path(path).name).write_text(content)
+
+
+def here(command, **_):
+    """Stands in for subprocess.run where a benchmark starts a process of its own for a module."""
+    before = {name: flags.FLAGS[name] for name in set(flags.FLAGS) - THEIRS}
+    for name in before:
+        delattr(flags.FLAGS, name)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        module(command[2], command[3:])
+    for name, one in before.items():
+        flags.FLAGS[name] = one
+    flags.FLAGS.mark_as_parsed()
+    return subprocess.CompletedProcess(command, 0, said.getvalue())
+
+
+def do(kind, *what):
+    if what[0] == "benchmarks.tables":  # no flags; it writes as soon as it is started
+        module(*what, mock.patch.object(files, "write_whole", write))
+    elif kind == "parse":
+        module(*what, mock.patch.object(app, "run", check))
+    elif kind == "run" and what[0] in ("benchmarks.scaling", "benchmarks.scoring"):
+        module(*what, mock.patch.object(subprocess, "run", here))
+    elif kind == "run":
+        # plots take most of a small run's time, and have tests of their own
+        module(*what, mock.patch.object(evaluation, "_plot"))
+    elif kind == "python":
+        exec(compile(what[0], "a block of Python", "exec"), {"__name__": "block"})
+    else:
+        flag(*what)
+
+
+def main():
+    answers = []
+    sys.path.insert(0, ".")
+    for job in json.load(sys.stdin):
+        said, cause = io.StringIO(), ""
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            try:
+                do(*job)
+            except (Exception, SystemExit) as error:
+                cause = repr(error) + traceback.format_exc()
+        answers.append([cause, said.getvalue()])
+    json.dump(answers, sys.__stdout__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""The documentation does what it says: its commands and blocks of Python are run, small.
+
+A command is an experiment or a benchmark, and is first read with its own flags as it stands there,
+names in capitals filled in; then it is run with the flags of SMALL behind its own. Whatever else
+stands in a block of commands must be in OTHERS, and a program that SMALL does not know fails.
+"""
+
+import ast
+import itertools
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import engines
+from cae_jax import augment
+from cae_jax.data import synthetic
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PRESETS = sorted(ROOT.glob("experiments/presets/*.flags"))
+# What stands for something of the user's, and what a test puts there.
+CAPITALS = {
+    "DIR": "{x}/in",
+    "MVTEC_DIR": "{x}/in",
+    "NAME": "weave",
+    "OUT": "out",
+    "RUN": "runs/synthetic",
+    "HOST:PORT": "localhost:1",
+}
+NET = "--model=small_net:Tiny"
+SIZES = "--image_size=32 --patch_size=32 --stride=32"
+TRAIN = f"{SIZES} --epochs=1 --num_patches=8 --batch_size=4"
+CALLS = f"{NET} {SIZES} --repeats=1"
+# By program, the flags that make it small; they take the place of the command's own.
+SMALL = {
+    "experiments.run": f"{NET} {TRAIN} --category=FIRST",
+    "experiments.reproduce_thesis": f"--models=small_net:Tiny {TRAIN} --category=FIRST",
+    "experiments.evaluate": "",
+    "experiments.report": "",
+    "experiments.score": "",
+    "experiments.describe": "",
+    "experiments.make_synthetic": "--output_dir=made --category=weave --image_size=32",
+    "benchmarks.inference": f"{CALLS} --batch_size=1,2 --against=",
+    "benchmarks.training": f"{NET} --image_size=32 --patch_size=32 --repeats=1 --against= "
+    "--batch_size=4 --num_patches=8",
+    "benchmarks.layers": "--model=test_benchmarks:Model --image_size=32 --patch_size=16 "
+    "--batch_size=4 --repeats=1",
+    "benchmarks.members": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --repeats=1",
+    "benchmarks.precision": "--repeats=1",
+    "benchmarks.scaling": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --images=2 "
+    "--devices=1 --repeats=1",
+    "benchmarks.scoring": f"{NET} {SIZES} --images=2 --size=32",
+    "benchmarks.tables": "",
+}
+
+
+def _exist(*names):
+    return all((ROOT / name).exists() for name in names)
+
+
+# Lines that install or test, and what of them can be seen from here.
+OTHERS = {
+    "python3 -m venv .venv": lambda: True,
+    ". .venv/bin/activate": lambda: True,
+    "python -m pip install -r requirements.txt": lambda: _exist("requirements.txt"),
+    "python -m pip install -r requirements.txt -r requirements-dev.txt": lambda: _exist(
+        "requirements.txt", "requirements-dev.txt"
+    ),
+    "pip install -r benchmarks/requirements.txt": lambda: _exist("benchmarks/requirements.txt"),
+    "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
+    # flags for several processes, of which test_multihost.py starts two
+    "--coordinator_address=HOST:PORT --num_processes=2 --process_id=0": lambda: True,
+}
+
+
+def blocks(text):
+    """Every fenced block of a page as (language, source)."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def outside(text):
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def joined(path):
+    """A text whose lines that end in a backslash are one with the next."""
+    return re.sub(r"\s*\\\n#?\s*", " ", path.read_text())
+
+
+def commands_of(path):
+    """Every command of a page or of a preset's header, each once, in order."""
+    text = joined(path)
+    if path.suffix == ".flags":  # of the comment, what is set in
+        return [line[1:].strip() for line in text.splitlines() if line.startswith("#   ")]
+    lines = [
+        part
+        for language, source in blocks(text)
+        if language == "bash"
+        for line in source.splitlines()
+        for part in line.partition("  #")[0].split("&&")
+    ]
+    rest = outside(text)
+    lines += re.findall(r"^    (\S.*)$", rest, re.MULTILINE)
+    lines += re.findall(r"`((?:[A-Z]+=\S+ )?(?:python3?|pip) [^`]+)`", rest)
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+COMMANDS = {path: commands_of(path) for path in (*PAGES, *PRESETS)}
+EVERY = list(dict.fromkeys(itertools.chain(*COMMANDS.values())))
+OURS = re.compile(r"(?:PYTHONPATH=\. )?python -m (\S+)")
+PROGRAMS = [c for c in EVERY if c not in OTHERS and (m := OURS.match(c)) and m[1] in SMALL]
+PYTHON = [
+    (path.name, source)
+    for path in PAGES
+    for language, source in blocks(path.read_text())
+    if language == "python"
+]
+FLAGS = sorted(
+    {
+        flag
+        for path in PAGES
+        for span in re.findall(r"`(--[^`\n]+)`", outside(path.read_text()))
+        for flag in re.findall(r"(?<!\S)--([a-z_]+)(?:=(\S+))?(?!\S)", span)
+    }
+)
+
+
+def words_of(command):
+    """The module and the flags of a command line, capitals filled in but for {x}."""
+    words = shlex.split(command[OURS.match(command).end() :])
+    flags = [word.partition("=") for word in words]
+    filled = [name + equals + CAPITALS.get(value, value) for name, equals, value in flags]
+    return OURS.match(command)[1], filled
+
+
+def small(command):
+    """The words of a command, those of SMALL in the place of its own."""
+    module, words = words_of(command)
+    given = dict(word.partition("=")[::2] for word in words)
+    first = given.get("--category", "").split(",")[0].replace("all", "")
+    smaller = SMALL[module].replace("FIRST", first or "weave").split()
+    if ":" in given.get("--model", ""):  # a fork's net is small already
+        smaller = [word for word in smaller if word != NET]
+    names = {word.partition("=")[0] for word in smaller}
+    return module, [*(w for w in words if w.partition("=")[0] not in names), *smaller]
+
+
+def images(folder):
+    """A folder in MVTec AD's layout, with every category that a command names."""
+    counts = {"n_train": 4, "n_good": 2, "n_defective_per_kind": 1}
+    synthetic.write(folder, ["weave"], 32, 1, 0, **counts)
+    for name in (*augment.CATEGORIES, "cookie"):
+        shutil.copytree(folder / "weave", folder / name)
+
+
+@pytest.fixture(scope="module")
+def x(tmp_path_factory):
+    """The folder in which everything is run."""
+    folder = tmp_path_factory.mktemp("docs")
+    images(folder / "in")
+    shutil.copytree(ROOT / "experiments/presets", folder / "experiments/presets")
+    shutil.copy(folder / "in/weave/test/good/000.png", folder / "product.png")
+    for _, source in PYTHON:
+        if "class Shallow" in source:
+            (folder / "my_nets.py").write_text(source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(x):
+    """What went wrong and what was said, by kind and command, block or flag."""
+    asked = {("parse", command): words_of(command) for command in PROGRAMS}
+    first = "python -m experiments.run"  # the blocks show what can be done after it
+    asked |= {("run", first): small(first)}
+    asked |= {("python", source): (source,) for _, source in PYTHON}
+    asked |= {("run", command): small(command) for command in PROGRAMS}
+    asked |= {("flag", name, value): (name, _plain(value)) for name, value in FLAGS}
+    jobs = {}  # several commands are the same when they are small
+    for (kind, *_), words in asked.items():
+        jobs.setdefault(json.dumps([kind, *words]).replace("{x}", str(x)))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "docs_runner.py")],
+        cwd=x,
+        env=os.environ
+        | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles sooner; no number is looked at
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "XDG_CACHE_HOME": str(x / "cache"),
+        },
+        input=f"[{','.join(jobs)}]",
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(zip(jobs, json.loads(done.stdout), strict=True))
+    return {
+        key: found[json.dumps([key[0], *words]).replace("{x}", str(x))]
+        for key, words in asked.items()
+    }
+
+
+def _plain(value):
+    """A value that stands for any, as FILE or `torch,...`, is none."""
+    return None if not value or value.isupper() or "..." in value else value
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_a_command_has_flags_that_are_there_and_fit(answers, command):
+    cause, said = answers["parse", command]
+    assert not cause, said + cause
+    _, words = words_of(command)
+    for word in words:
+        if word.startswith("--against=") and "..." not in word:
+            assert set(word.partition("=")[2].split(",")) <= set(engines.NAMES)
+    assert not any(re.search(r"[A-Z]{2}", word.replace("{x}", "")) for word in words), words
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_a_command_runs(answers, command):
+    cause, said = answers["run", command]
+    assert not cause, said + cause
+    assert said or command == "python -m benchmarks.tables"
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_other_lines_hold(command):
+    assert command in EVERY
+    assert OTHERS[command]()
+
+
+@pytest.mark.parametrize("page", COMMANDS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_command_is_overlooked(page):
+    assert [c for c in COMMANDS[page] if c not in PROGRAMS and c not in OTHERS] == []
+    text = joined(page)
+    assert {language for language, _ in blocks(text)} <= {"bash", "python", ""}
+    for command in sorted(COMMANDS[page], key=len, reverse=True):
+        text = text.replace(command, "")
+    rest = re.sub(r"<!--.*?-->|```python.*?```", "", text, flags=re.DOTALL)
+    assert re.findall(r".*(?:python3? -|pip |git clone|conda |docker ).*", rest) == []
+
+
+@pytest.mark.parametrize(("page", "source"), PYTHON)
+def test_a_block_of_python_runs(answers, page, source):
+    cause, said = answers["python", source]
+    assert not cause, said + cause
+
+
+@pytest.mark.parametrize(("name", "value"), FLAGS)
+def test_a_flag_that_is_named_is_there_and_takes_the_value(answers, name, value):
+    cause, _ = answers["flag", name, value]
+    assert not cause
+
+
+def test_the_tables_of_the_benchmarks_are_those_of_their_records(answers, x):
+    assert not answers["run", "python -m benchmarks.tables"][0]
+    made = (x / "written" / "README.md").read_text()
+    assert made == (ROOT / "benchmarks" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_opens_with_the_command_that_uses_it(path):
+    (command,) = COMMANDS[path]
+    if path.stem == "quickstart":  # the one that experiments.run takes by itself
+        assert command == "python -m experiments.run"
+    else:
+        assert f"--flagfile=experiments/presets/{path.name}" in command.split()
+
+
+def test_every_program_is_named_on_a_page():
+    binaries = [
+        f"{path.parent.name}.{path.stem}"
+        for folder in ("experiments", "benchmarks")
+        for path in ROOT.glob(f"{folder}/*.py")
+        if "__main__" in path.read_text()
+    ]
+    named = {words_of(command)[0] for command in PROGRAMS}
+    assert set(binaries) - {"benchmarks.scoring_process"} <= named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_links_within_the_project_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def cited(text):
+    """Every FILE::NAME of a page as (file, name)."""
+    return re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_test_that_is_cited_is_there(page):
+    text = page.read_text()
+    assert text.count("::") == len(cited(text)), "a test cited in another way"
+    for file, name in cited(text):
+        tree = ast.parse((ROOT / file).read_text())
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert name.startswith("test_"), name
+        assert name in functions, f"{file}::{name}"
