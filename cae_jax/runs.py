@@ -221,6 +221,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder: a second start compiles nothing."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(base) / "cae_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small ones are many
 
 
 def make_cell(config: Config, category: str) -> Cell:

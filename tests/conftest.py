@@ -4,7 +4,12 @@ No compilation cache is shared: JAX writes its entries in place, so that one wor
 another has half written.
 """
 
+import os
 from collections.abc import Callable
+
+# Of compiling, LLVM's expensive passes are most: the same programs, in less time. In the
+# environment, for what tests start must compute the same bits.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import flax.linen as nn
 import jax
