@@ -20,17 +20,17 @@ def measure(
 ) -> dict[str, object]:
     """Returns the record of one batch size: what our call costs, and other engines' time over it.
 
-    Decoding does not count, nor does the way to the device, which has a line of its own.
-    Raises CaeError where an engine does not compute the same, UsageError where it has no twin.
+    Neither decoding nor the way to the device counts. Around the network: extract, merge, distance.
+    Raises CaeError for an engine that does not compute the same, UsageError where it has no twin.
     """
     s, batch = ready.settings, len(ready.images)
-    calls = {timing.OURS: ready.call, timing.PEAK: timing.matrix_product()}
+    ours = {timing.OURS: ready.call, timing.AROUND: ready.around}
     theirs, errors = {}, {}
     if against:
         from benchmarks.engines import compare  # needs torch
 
         theirs, errors = compare.scoring(against, ready)
-    seconds = timing.interleaved({**calls, **theirs}, repeats)
+    seconds = timing.interleaved({**ours, timing.PEAK: timing.matrix_product(), **theirs}, repeats)
     options.trace(ready.call, profile_dir)
     windows = len(patches.starts(s.image_size, s.stride)) ** 2
     cost = describe.describe(s.model, s.channels, s.patch_size, s.options())
@@ -48,6 +48,7 @@ def measure(
         "first_call_seconds": ready.first_call_seconds,
         "compile_seconds": ready.first_call_seconds - float(percentiles[0]),
         **times,
+        "around_the_network_share": float(np.median(seconds[timing.AROUND]) / percentiles[0]),
         "transfer_ms_per_image": ready.transfer_seconds * 1e3 / batch,
         "images_per_second": batch / float(percentiles[0]),
         **timing.speed(gflop, seconds),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from cae_jax import config, members, runs, train
 from cae_jax.members import Plan
@@ -13,12 +14,15 @@ from cae_jax.members import Plan
 _IMAGES = 8  # per member
 
 
-def step_call(s: config.Config, n: int, strategy: str, scan: int) -> Callable[[], np.ndarray]:
+def step_call(
+    s: config.Config, n: int, strategy: str, scan: int, mesh: Mesh | None = None
+) -> Callable[[], np.ndarray]:
     """Returns a call of the next step of n members, which gives the losses [n].
 
-    `scan` steps in one call where it is above 0; the losses are the last step's.
+    `scan` steps in one call where it is above 0; the losses are the last step's. On the devices of
+    the mesh, or on the first one.
     """
-    method, plan = runs.build_method(s), Plan(strategy, scan > 0)
+    method, plan = runs.build_method(s), Plan(strategy, scan > 0, mesh)
     rng = np.random.default_rng(s.seed)
     shape = (n * _IMAGES, s.patch_size, s.patch_size, s.channels)
     images = members.place_images(rng.random(shape, np.float32), plan)

@@ -14,7 +14,9 @@ import optax
 from benchmarks import timing
 from cae_jax import config, runs, train
 from cae_jax.evaluation import build_scorer
-from cae_jax.types import Method, Scores, State, Variables
+from cae_jax.members import Plan, place_crops, place_images
+from cae_jax.score import Scorer
+from cae_jax.types import Method, Reconstruction, Scores, State, Variables
 
 
 class Scoring(NamedTuple):
@@ -25,6 +27,7 @@ class Scoring(NamedTuple):
     images: np.ndarray  # float32 [B, H, W, C]
     scores: Scores
     call: Callable[[], object]  # images on the device in, maps and distances out
+    around: Callable[[], object]  # the same without the network: extract, merge and distance
     transfer_seconds: float  # of the images to the device
     first_call_seconds: float  # with compilation
     peak_memory_mb: float  # after it, see `timing.peak_memory_mb`
@@ -45,13 +48,23 @@ def scoring(settings: config.Config, batch_size: int) -> Scoring:
     scores = jax.block_until_ready(scorer(variables, on_device))
     called = time.perf_counter()
 
-    def call() -> Scores:
-        return jax.block_until_ready(scorer(variables, on_device))
+    bare = build_scorer(s, method._replace(reconstruct=_unchanged))
+
+    def timed(scorer: Scorer) -> Callable[[], Scores]:
+        @jax.transfer_guard("disallow")  # what goes to a device or comes from it, goes unasked
+        def call() -> Scores:
+            return jax.block_until_ready(scorer(variables, on_device))
+
+        return call
 
     return Scoring(
-        *(s, variables, images, scores, call),
+        *(s, variables, images, scores, timed(scorer), timed(bare)),
         *(placed - began, called - placed, timing.peak_memory_mb()),
     )
+
+
+def _unchanged(variables: Variables, patches: jax.Array) -> Reconstruction:
+    return Reconstruction(patches, {})
 
 
 class Training(NamedTuple):
@@ -83,19 +96,20 @@ def training(settings: config.Config, n_images: int) -> Training:
     crops = list(train.epoch_crops(images, schedule, 1))
     drawn = time.perf_counter()
     step, _ = train.compile_steps(method, s.patch_size)
-    on_device = jax.device_put(images)
+    on_device = place_images(images, Plan())
     called = time.perf_counter()
-    state, metrics = step(state, on_device, crops[0])
+    state, metrics = step(state, on_device, place_crops(crops[0], Plan()))
     loss = float(metrics["loss"])
     first = time.perf_counter() - called
     update = jax.tree.map(np.subtract, state.variables["params"], before["params"])
     momenta = jax.tree.map(np.array, optax.tree_utils.tree_get(state.opt_state, "mu"))
     turn = itertools.cycle([*crops[1:], crops[0]])
 
+    @jax.transfer_guard("disallow")
     def call() -> float:
         nonlocal state
-        state, metrics = step(state, on_device, next(turn))
-        return float(metrics["loss"])
+        state, metrics = step(state, on_device, place_crops(next(turn), Plan()))
+        return float(jax.device_get(metrics["loss"]))
 
     return Training(
         *(s, before, images, crops, loss, update, momenta, call),

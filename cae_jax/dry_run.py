@@ -20,7 +20,7 @@ from cae_jax.types import Method
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
 _COMPILER = 500e6  # bytes that XLA and the plots take beside what they work on
-_ACTIVATIONS = 1.2  # of a whole batch: XLA keeps little of one chunk's memory for the next
+_ACTIVATIONS = 1.2  # of a whole batch, which validation takes at once
 _STATES = 4  # before a step, after it, its gradients, a copy while that is saved
 
 

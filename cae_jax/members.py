@@ -28,8 +28,8 @@ class Plan(NamedTuple):
 
     strategy: "vmap", one batched program; "unroll", the members' programs side by side in one
       call; "loop", one member after the other.
-    scan: all steps of an epoch in one call, by `lax.scan`. A convolution in a loop is slow on
-      XLA:CPU; elsewhere a call per step costs more than it does.
+    scan: all steps of an epoch in one call, by `lax.scan`: worth it where a call costs as much as
+      a step, which on a CPU takes a second.
     mesh: the devices, see `mesh`; None for the first one alone.
     """
 

@@ -52,8 +52,8 @@ def scorer(
       reconstruct: a method's; patches [N, p, p, C] -> Reconstruction.
       patch_size: p, in pixels.
       stride: pixels between windows.
-      chunk_size: patches per pass, unrolled inside the call (a loop primitive would be slow on
-        XLA:CPU); None takes all at once.
+      chunk_size: patches per pass, all passes side by side in one program, so that one's layers
+        fill the gaps of another's; None takes all at once.
       residual: which distances, and how a map and a number are made of a reconstruction's error.
 
     Returns:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from cae_jax.models import convolution
 from cae_jax.models.conv_transpose import conv
 from cae_jax.models.convolution import convolve, same_pads
 from cae_jax.models.layers import Conv, Row, Table
@@ -45,6 +46,63 @@ def test_same_equals_xla(size, kernel, stride, channels):
     cotangent = rng.normal(size=expected.shape).astype(np.float32)
     for one, other in zip(found_vjp(cotangent), expected_vjp(cotangent), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def by_loops(x, w, g, stride, pads):
+    """The gradients of sum(g * convolution), tap by tap in float64."""
+    (sh, sw), (top, _), (left, _) = stride, *pads
+    by_input, by_kernel = np.zeros(x.shape, np.float64), np.zeros(w.shape, np.float64)
+    for i, j, a, b in np.ndindex(*w.shape[:2], *g.shape[1:3]):
+        r, c = a * sh + i - top, b * sw + j - left
+        if 0 <= r < x.shape[1] and 0 <= c < x.shape[2]:
+            by_kernel[i, j] += x[:, r, c].T.astype(np.float64) @ g[:, a, b]
+            by_input[:, r, c] += g[:, a, b] @ w[i, j].T.astype(np.float64)
+    return by_input, by_kernel
+
+
+@pytest.mark.parametrize("in_a_loop", [False, True], ids=["outside", "in_a_loop"])
+@pytest.mark.parametrize("cache", ["of all", "of four", "of one", "of a band"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pads", "channels"),
+    [
+        ((7, 5), (3, 4), (1, 1), ((1, 1), (2, 1)), (2, 3)),
+        ((9, 6), (4, 3), (2, 1), ((1, 1), (0, 2)), (3, 2)),
+        ((8, 7), (3, 3), (3, 2), ((0, 0), (-1, 1)), (2, 4)),  # rows and columns no tap meets
+        ((6, 9), (3, 2), (1, 1), ((1, 1), (1, 0)), (1, 3)),
+    ],
+)
+def test_gradients_in_parts_are_those_of_loops(
+    monkeypatch, size, kernel, stride, pads, channels, cache, in_a_loop
+):
+    """However the images are divided to fit a cache: 6 images in parts of 4 and 2, 1, and bands."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(6, *size, channels[0])).astype(np.float32)
+    w = rng.normal(size=(*kernel, *channels)).astype(np.float32)
+    y, pull = jax.vjp(lambda x, w: convolve(x, w, stride, pads), x, w)
+    g = rng.normal(size=y.shape).astype(np.float32)
+    each = x[0].nbytes + g[0].nbytes
+    fits = {"of all": 6 * each, "of four": 4 * each, "of one": each, "of a band": each - 1}
+    monkeypatch.setattr(convolution, "_CACHE", fits[cache])
+    monkeypatch.setattr(convolution, "_SPLIT_CHANNELS", 1)
+    monkeypatch.setattr(convolution, "_MANY_CHANNELS", 3 if cache == "of all" else 99)
+    found = pull(g)
+    if in_a_loop:
+        _, (found,) = lax.scan(lambda none, g: (none, (pull(g),)), None, g[None])
+        found = [np.asarray(each)[0] for each in found]
+    for one, other in zip(found, by_loops(x, w, g, stride, pads), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_few_output_channels_equal_xla(channels):
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(2, 7, 5, 6)).astype(np.float32)
+    w = rng.normal(size=(3, 4, 6, channels)).astype(np.float32)
+    pads = ((2, 0), (-1, 3))
+    layout = ("NHWC", "HWIO", "NHWC")
+    expected = lax.conv_general_dilated(x, w, (1, 1), pads, dimension_numbers=layout)
+    found = jax.jit(convolve, static_argnums=(2, 3))(x, w, (1, 1), pads)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("pads", [[(-1, 2), (0, 3)], [(2, -1), (1, 1)]])

@@ -17,6 +17,7 @@ from cae_jax.types import Method, Metrics, Reconstruction, State, Variables
 # What --precision calls it -> jax's name for it. bfloat16 also casts what the model computes with.
 _MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 PRECISIONS = tuple(_MATMUL)
+_CHUNKS_AT_ONCE = 2  # in a turn of the loop over them, so that one's layers fill the other's gaps
 
 
 def optimizer(
@@ -41,9 +42,9 @@ def autoencoder(
       model: a module with `channels` and `patch_size`; `model(patches, train)` gives a
         Reconstruction, whose aux may hold "penalty" [N], added to the loss of each patch.
       tx: the optimiser.
-      chunk_size: the gradient of a batch is summed over chunks of this many patches, unrolled
-        inside the step, so that a chunk's activations stay in a CPU's cache; None takes the
-        batch at once. A model with batch statistics always sees its whole batch.
+      chunk_size: the gradient of a batch is summed over chunks of this many patches, so that a
+        chunk's activations stay in a CPU's cache; None takes the batch at once. A model with
+        batch statistics always sees its whole batch.
       patch_loss: (output, patches) [N, p, p, C] -> [N], see `losses`.
       precision: of the model's products, one of PRECISIONS: "float32"; "tf32", which rounds their
         factors to 10 bits where the device has it (a CPU has not); "bfloat16", which also keeps
@@ -67,15 +68,10 @@ def autoencoder(
     def step(state: State, patches: jax.Array) -> tuple[State, Metrics]:
         rest = {name: value for name, value in state.variables.items() if name != "params"}
         params = state.variables["params"]
-        value, rest, used, gradient = _mean_gradient(loss, params, rest, _chunks(patches, rest))
+        value, rest, used, gradient = _mean_gradient(loss, params, rest, patches, chunk_size)
         updates, opt_state = tx.update(gradient, state.opt_state, params)
         variables = {"params": optax.apply_updates(params, updates), **rest}
         return State(state.step + 1, state.key, variables, opt_state), {"loss": value, **used}
-
-    def _chunks(patches: jax.Array, rest: Variables) -> list[jax.Array]:
-        n = patches.shape[0]
-        size = n if rest or not chunk_size else min(chunk_size, n)
-        return [patches[i : i + size] for i in range(0, n, size)]
 
     def reconstruct(variables: Variables, patches: jax.Array) -> Reconstruction:
         return apply(variables, patches)
@@ -124,17 +120,28 @@ def _used(made: Reconstruction) -> dict[str, jax.Array]:
 
 
 def _mean_gradient(
-    loss: Any, params: Any, rest: Variables, chunks: list[jax.Array]
+    loss: Any, params: Any, rest: Variables, patches: jax.Array, chunk_size: int | None
 ) -> tuple[jax.Array, Variables, Metrics, Any]:
     """The loss, its gradient and the parts used, over all chunks; each patch weighs the same."""
-    n = sum(chunk.shape[0] for chunk in chunks)
-    values, uses, gradients = [], [], []
-    for chunk in chunks:
-        weight = chunk.shape[0] / n
-        (value, (rest, used)), grad = jax.value_and_grad(loss, has_aux=True)(params, rest, chunk)
-        values.append(weight * value)
-        uses.append(used)
-        gradients.append(jax.tree.map(lambda g, w=weight: g * w, grad))
-    used = {name: jnp.sum(jnp.any(jnp.stack([u[name] for u in uses]), 0)) for name in uses[0]}
-    gradient = jax.tree.map(lambda *parts: functools.reduce(jnp.add, parts), *gradients)
-    return functools.reduce(jnp.add, values), rest, used, gradient
+    n = len(patches)
+    size = n if rest or not chunk_size else min(chunk_size, n)
+    count = n // size
+
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+
+    def add(carry: tuple[Any, Variables], chunk: jax.Array) -> tuple[Any, Metrics]:
+        total, rest = carry
+        (value, (rest, used)), gradient = value_and_grad(params, rest, chunk)
+        weight = len(chunk) / n
+        total = jax.tree.map(lambda sum, x: sum + weight * x, total, (value, gradient))
+        return (total, rest), used
+
+    # every chunk takes its share of each device's patches, where the batch lies on several
+    chunks = patches[: count * size].reshape(size, count, *patches.shape[1:]).swapaxes(0, 1)
+    nothing = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
+    carry, uses = jax.lax.scan(add, (nothing, rest), chunks, unroll=_CHUNKS_AT_ONCE)
+    if count * size < n:
+        carry, used = add(carry, patches[count * size :])
+        uses = jax.tree.map(lambda some, last: jnp.concatenate([some, last[None]]), uses, used)
+    (value, gradient), rest = carry
+    return value, rest, {k: jnp.sum(jnp.any(v, axis=0)) for k, v in uses.items()}, gradient

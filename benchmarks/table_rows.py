@@ -1,0 +1,54 @@
+"""The rows of a table from the record of a benchmark: columns by name, numbers as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def inference(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """A batch size of `benchmarks.inference`."""
+    row = {"model": r["model"], "images": r["batch_size"]}
+    row |= {f"{p}, ms an image": round(r[f"{p}_ms_per_image"]) for p in ("p50", "p95")}
+    row |= {"images/s": r["images_per_second"], "share of peak": r["share_of_peak"]}
+    row |= {"extract, merge, distance, share": r["around_the_network_share"]}
+    return [row | {f"{name} / ours": ratio for name, ratio in r["ratio"].items()}]
+
+
+def training(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """`benchmarks.training`."""
+    row = {"model": r["model"], "ms a step of 128": round(r["p50_ms_per_step"])}
+    row |= {"patches/s": r["patches_per_second"], "s an epoch": r["seconds_per_epoch"]}
+    row |= {"h per 200 epochs": r["seconds_per_200_epochs"] / 3600}
+    row |= {"share of peak": r["share_of_peak"]}
+    return [row | {f"{name} / ours": ratio for name, ratio in r["ratio"].items()}]
+
+
+def members(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """`benchmarks.members`."""
+    row = {"model": r["model"], "members": r["num_members"], "batch": r["batch_size"]}
+    row |= {f"{name}, ms a step of all": ms for name, ms in r["ms_per_step_of_all"].items()}
+    return [row | {"default": r["default"]}]
+
+
+def scaling(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers of devices of `benchmarks.scaling`."""
+    return [{"model": r["model"], "members": r["num_members"]} | row for row in r["rows"]]
+
+
+def precision(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The precisions of `benchmarks.precision`."""
+    return [{"category": r["category"], "model": r["model"]} | mode for mode in r["modes"]]
+
+
+def scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The folders of `benchmarks.scoring`."""
+    given = {"model": r["model"], "patches an image": r["patches_per_image"]}
+    return [
+        given
+        | {"images": one["n_images"], "peak memory, MB": round(one["peak_memory_mb"])}
+        | {f"{name}, images/s": speed for name, speed in one["images_per_second"].items()}
+        for one in r["folders"]
+    ]
+
+
+SECTIONS = (inference, training, members, scaling, precision, scoring)  # of the page, in order
