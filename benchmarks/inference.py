@@ -10,7 +10,6 @@ from absl import flags
 from benchmarks import engines, options, timing
 from benchmarks.production import Scoring, scoring
 from cae_jax import config, describe, patches
-from cae_jax.types import UsageError
 
 _FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "seed")
 
@@ -62,13 +61,11 @@ def measure(
 
 def run() -> None:
     """Measures every batch size of the flags."""
-    batches = flags.FLAGS["batch_size"].value
-    if not all(n.isdecimal() and int(n) for n in batches):
-        raise UsageError(f"--batch_size={','.join(batches)}: must be whole numbers above 0")
+    batches = options.whole_numbers("batch_size")
     settings, against = config.from_flags(_FLAGS), options.against(engines.NAMES)
     repeats, profile_dir = flags.FLAGS["repeats"].value, flags.FLAGS["profile_dir"].value
     # all of them before other engines take their memory
-    ready = [scoring(settings, int(n)) for n in batches]
+    ready = [scoring(settings, n) for n in batches]
     options.finish([measure(each, repeats, against, profile_dir) for each in ready])
 
 

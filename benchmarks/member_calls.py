@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from cae_jax import config, members, runs, train
 from cae_jax.members import Plan
 
+FLAGS = ("model", "model_options", "patch_size", "channels", "seed", "batch_size", "precision")
 _IMAGES = 8  # per member
 
 

@@ -8,11 +8,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks import options, timing
-from benchmarks.member_calls import step_call
+from benchmarks.member_calls import FLAGS, step_call
 from cae_jax import config, members
 from cae_jax.types import CaeError
 
-_FLAGS = ("model", "model_options", "patch_size", "channels", "seed", "batch_size", "precision")
 _MEMBERS = flags.DEFINE_integer("num_members", 5, "models that train together", lower_bound=2)
 _STEPS = flags.DEFINE_integer("scan", 0, "steps in one call by lax.scan; 0: a call per step", 0)
 _AGREEMENT = 1e-3  # of the losses after a few steps, relative
@@ -56,11 +55,11 @@ def measure(settings: config.Config, n: int, scan: int, repeats: int) -> dict[st
 def run() -> None:
     """Measures the flags' model."""
     repeats = flags.FLAGS["repeats"].value
-    settings = config.from_flags(_FLAGS)
+    settings = config.from_flags(FLAGS)
     options.finish([measure(settings, _MEMBERS.value, _STEPS.value, repeats)])
 
 
 if __name__ == "__main__":
-    config.define(_FLAGS)
+    config.define(FLAGS)
     options.define(repeats=5)
     config.main(run)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 from absl import flags
 
 from benchmarks import engines
 from cae_jax import config, report
+from cae_jax.types import UsageError
 
 _TRACED = 3  # calls in a trace
 
@@ -24,6 +29,30 @@ def define(against: Sequence[str] = (), repeats: int = 20) -> None:
         flags.DEFINE_list("against", [], f"engines: {', '.join(against)}")
         about = f"also write a trace of {_TRACED} calls here, for TensorBoard or Perfetto"
         flags.DEFINE_string("profile_dir", "", about)
+
+
+def whole_numbers(name: str) -> list[int]:
+    """Returns the numbers of a list flag; raises UsageError for none, or one not above 0."""
+    given = flags.FLAGS[name].value
+    if not given or not all(n.isdecimal() and int(n) for n in given):
+        raise UsageError(f"--{name}={','.join(given)}: must be whole numbers above 0")
+    return [int(n) for n in given]
+
+
+def in_process(
+    module: str, given: Mapping[str, object], environment: Mapping[str, str] = MappingProxyType({})
+) -> dict:
+    """Runs a benchmark's part in a process of its own; returns the JSON of its last line.
+
+    Args:
+      module: of benchmarks.
+      given: its flags by name.
+      environment: what differs from this process's.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{module}"]
+    command += [f"--{name}={value}" for name, value in given.items()]
+    done = subprocess.run(command, stdout=-1, check=True, env={**os.environ, **environment})
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def training_config(names: Sequence[str]) -> config.Config:

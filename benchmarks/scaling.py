@@ -6,44 +6,35 @@ shows what dividing costs, not what more devices give. Each number runs in a fre
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 
 import jax
 from absl import flags
 
 from benchmarks import options, scaling_process, timing
+from benchmarks.member_calls import FLAGS
 from cae_jax import config
-from cae_jax.types import UsageError
 
-_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4"], "numbers of devices, with commas")
 _SPEEDS = ("patches_per_second", "images_per_second")
 
 
 def _in_process(n: int, given: dict[str, object]) -> dict:
     """The row of n devices, measured by a process that sees no more of them."""
-    command = [sys.executable, "-m", "benchmarks.scaling_process"]
-    command += [f"--{name}={value}" for name, value in given.items()]
     shown = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(n)))}
     if jax.default_backend() == "cpu":
         before = os.environ.get("XLA_FLAGS", "")
         shown = {"XLA_FLAGS": f"{before} --xla_force_host_platform_device_count={n}".strip()}
-    done = subprocess.run(command, stdout=-1, check=True, env={**os.environ, **shown})
-    return json.loads(done.stdout.splitlines()[-1])
+    return options.in_process("scaling_process", given, shown)
 
 
 def run() -> None:
     """Measures every number of devices of the flags, and what each gives over the first."""
-    counts = _DEVICES.value
-    if not counts or not all(n.isdecimal() and int(n) for n in counts):
-        raise UsageError(f"--devices={','.join(counts)}: must be whole numbers above 0")
-    settings = config.from_flags(scaling_process.FLAGS)
+    counts = options.whole_numbers("devices")
+    settings = config.from_flags(FLAGS)
     settings.build_model()  # here, not in a process of its own: what cannot work
-    given = {name: getattr(settings, name) for name in scaling_process.FLAGS}
+    given = {name: getattr(settings, name) for name in FLAGS}
     given |= {name: flags.FLAGS[name].value for name in scaling_process.OPTIONS}
-    rows = [_in_process(int(n), given) for n in counts]
+    rows = [_in_process(n, given) for n in counts]
     for row in rows:
         row |= {f"{name}_over_first": row[name] / rows[0][name] for name in _SPEEDS}
     options.finish([{**given, "rows": rows, **timing.environment()}])
@@ -51,4 +42,5 @@ def run() -> None:
 
 if __name__ == "__main__":
     scaling_process.define()
+    flags.DEFINE_list("devices", ["1", "2", "4"], "numbers of devices, with commas")
     config.main(run)

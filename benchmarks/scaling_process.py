@@ -9,10 +9,9 @@ import numpy as np
 from absl import flags
 
 from benchmarks import options, timing
-from benchmarks.member_calls import step_call
+from benchmarks.member_calls import FLAGS, step_call
 from cae_jax import config, members, runs, stream, train
 
-FLAGS = ("model", "model_options", "patch_size", "channels", "seed", "batch_size", "precision")
 OPTIONS = ("num_members", "images", "repeats")
 
 

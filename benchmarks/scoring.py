@@ -7,19 +7,15 @@ an image, and the same images in memory, in less time.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from benchmarks import scoring_process, timing
+from benchmarks import options, scoring_process, timing
 from cae_jax import config, patches, pictures, report
-from cae_jax.types import UsageError
 
-_IMAGES = flags.DEFINE_list("images", ["1000", "10000"], "in a folder; several with commas")
 _SIZE = flags.DEFINE_integer("size", 1024, "side of the images in the files, in pixels", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
 _JSON = flags.DEFINE_string("json", "", "also write the numbers to this file")
@@ -37,26 +33,23 @@ def draw(file: Path, size: int, seed: int) -> None:
 
 def run() -> None:
     """Draws the images and measures a folder of each size in a process of its own."""
-    if not all(n.isdecimal() and int(n) for n in _IMAGES.value):
-        raise UsageError(f"--images={','.join(_IMAGES.value)}: must be whole numbers above 0")
+    counts = options.whole_numbers("images")
     settings = config.from_flags(scoring_process.FLAGS)
     settings.build_model()  # here, not in a process of its own: what cannot work
     flags_given = {name: getattr(settings, name) for name in scoring_process.FLAGS}
-    command = [sys.executable, "-m", "benchmarks.scoring_process"]
-    command += [f"--{name}={value}" for name, value in flags_given.items()]
+    given = dict(flags_given)
     if _BATCH_SIZE.value:
-        command += [f"--images_per_call={_BATCH_SIZE.value}"]
+        given["images_per_call"] = _BATCH_SIZE.value
     folders = []
     with tempfile.TemporaryDirectory() as temporary:
         for i in range(_POOL):
             draw(Path(temporary, f"{i}.png"), _SIZE.value, i)
-        for n in (1, *map(int, _IMAGES.value)):  # the first only fills the compilation cache
+        for n in (1, *counts):  # the first only fills the compilation cache
             root = Path(temporary, f"folder_{len(folders)}")
             root.mkdir()
             for i in range(n):
                 (root / f"{i:06}.png").hardlink_to(Path(temporary, f"{i % _POOL}.png"))
-            done = subprocess.run([*command, f"--folder={root}"], stdout=-1, check=True)
-            folders.append(json.loads(done.stdout.splitlines()[-1]))
+            folders.append(options.in_process("scoring_process", given | {"folder": root}))
     peaks = [one["peak_memory_mb"] for one in sorted(folders[1:], key=lambda one: one["n_images"])]
     result = {"data": "synthetic", **flags_given, "size": _SIZE.value}
     result["patches_per_image"] = len(patches.starts(settings.image_size, settings.stride)) ** 2
@@ -69,4 +62,5 @@ def run() -> None:
 
 if __name__ == "__main__":
     config.define(scoring_process.FLAGS)
+    flags.DEFINE_list("images", ["1000", "10000"], "in a folder; several with commas")
     config.main(run)

@@ -6,8 +6,6 @@ A process of its own, so that its peak memory is that of this folder.
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 from absl import flags
 
 from cae_jax import config, detector, runs, score, stream, thresholds, train
+from cae_jax.dry_run import peak_bytes
 
 FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "precision")
 _FOLDER = flags.DEFINE_string("folder", "", "the images; tables go into a folder beside it")
@@ -35,7 +34,7 @@ def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, o
     began = time.perf_counter()
     n = stream.score_folder(fresh, root, output, batch_size=at.batch_size).n_images
     speeds = {"end_to_end": n / (time.perf_counter() - began)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
+    peak = peak_bytes() / 1e6
     began = time.perf_counter()
     pixels = [image.pixels for image in stream.decoded(root, sample, c, ahead=_SAMPLE)]
     speeds["decoding"] = len(pixels) / (time.perf_counter() - began)
@@ -45,7 +44,7 @@ def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, o
         "n_images": n,
         "images_per_second": speeds,
         "bottleneck": min("decoding", "call", key=speeds.get),
-        "peak_memory_mb": peak * (1 if sys.platform == "darwin" else 1024) / 1e6,
+        "peak_memory_mb": peak,
     }
 
 

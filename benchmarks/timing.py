@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import resource
 import shlex
 import sys
 import time
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 
 from cae_jax import score
+from cae_jax.dry_run import peak_bytes
 
 OURS, PEAK, AROUND = "cae_jax", "matrix_product", "around_the_network"
 _SIDE = 2048
@@ -82,8 +82,7 @@ def peak_memory_mb() -> float:
     stats = jax.devices()[0].memory_stats()
     if stats:
         return stats["peak_bytes_in_use"] / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return peak_bytes() / 1e6
 
 
 def environment(packages: Sequence[str] = ()) -> dict[str, object]:

@@ -131,10 +131,11 @@ def _needs(whole: Sequence[tuple[runs.Cell, Sizes]]) -> list[str]:
     )
     free = shutil.disk_usage(folder).free
     memory = max(size.images + max(size.training, size.scoring) for _, size in todo)
+    memory += peak_bytes() + _COMPILER
     lines += [
         f"disk: at most {_amount(disk)} of checkpoints, and a few MB a cell of tables and plots; "
         f"{_amount(free)} free",
-        f"memory: about {_amount(memory + _here() + _COMPILER)}, for one cell at a time on a CPU",
+        f"memory: about {_amount(memory)}, for one cell at a time on a CPU",
     ]
     if free < disk:
         lines.append("warning: that is more than there is room for")
@@ -166,8 +167,8 @@ def _width(leaf: jax.ShapeDtypeStruct) -> int:
     return leaf.dtype.itemsize
 
 
-def _here() -> float:
-    """Bytes that this process has taken so far: Python and all packages."""
+def peak_bytes() -> int:
+    """Returns the most bytes that this process has held so far: at first Python and packages."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
     return peak * (1 if sys.platform == "darwin" else 1024)
 

@@ -12,6 +12,11 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+def say(message: str) -> None:
+    """Prints a line on standard error, at once."""
+    print(message, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Counts units of work on standard error; a context manager."""
 
@@ -60,7 +65,7 @@ class Progress:
         if self._total:
             left = datetime.timedelta(seconds=round((self._total - self._done) / max(rate, 1e-9)))
             words.append(f"{left} left" if self._done < self._total else "done")
-        print(", ".join([*words, *filter(None, [self._note])]), file=sys.stderr, flush=True)
+        say(", ".join([*words, *filter(None, [self._note])]))
 
     def __enter__(self) -> Progress:
         """Returns itself."""

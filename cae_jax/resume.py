@@ -9,19 +9,18 @@ import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from cae_jax import data, interrupt, train
+from cae_jax import interrupt, train
 from cae_jax.checkpoints import Checkpoints
 from cae_jax.config import SCORING, Config
 from cae_jax.evaluation import Trained
 from cae_jax.members import default_plan
-from cae_jax.progress import Progress
+from cae_jax.progress import Progress, say
 from cae_jax.types import CaeError, DataError, Method, Split, State
 
 # What may differ between two starts of the same run.
@@ -45,15 +44,23 @@ class Cell(NamedTuple):
         """Whether all its files are written."""
         return (self.folder / "metrics.json").exists()
 
+    @property
+    def begun(self) -> bool:
+        """Whether it is known what images it is of."""
+        return (self.folder / "versions.json").exists()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images that it was begun with; raises FileNotFoundError before that."""
+        return json.loads((self.folder / "versions.json").read_text())["data_fingerprint"]
+
 
 def load_trained(cell: Cell, method: Method, best: bool = False) -> Trained:
     """Returns what a cell's last checkpoint holds, or the one of the lowest loss.
 
     Raises DataError for a run not trained out, and for a checkpoint of another run.
     """
-    path = cell.folder / "versions.json"
-    fingerprint = json.loads(path.read_text())["data_fingerprint"] if path.exists() else None
-    with _open(cell, fingerprint) as checkpoints:
+    with _open(cell) as checkpoints:
         found = checkpoints.restore(train.fresh_state(method, cell.config.seed), best)
     if not found or (found[0] < cell.config.epochs and not best):
         at = f"its last whole checkpoint is of epoch {found[0]}" if found else "no checkpoint"
@@ -69,14 +76,14 @@ def load_trained(cell: Cell, method: Method, best: bool = False) -> Trained:
 def train_cells(
     pairs: Sequence[tuple[Cell, Split]], method: Method, bars: Callable[..., Progress]
 ) -> list[Trained | CaeError]:
-    """Trains cells from their last checkpoints on; those at the same step train together.
+    """Trains cells begun from their last checkpoints on; those at the same step train together.
 
     Returns what each of them ended with, or why it did not. Ctrl-C and SIGTERM take effect after
     the current step (epoch, where the plan scans) and a checkpoint of every cell begun.
     """
     ends: list[Trained | CaeError] = [CaeError("not trained")] * len(pairs)
     with interrupt.held_back() as stop, contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(_open(c, data.fingerprint(s))) for c, s in pairs]
+        opened = [stack.enter_context(_open(cell)) for cell, _ in pairs]
         members: dict[int, train.Member] = {}
         for i, (cell, split) in enumerate(pairs):
             try:
@@ -102,12 +109,12 @@ def _named(end: train.Progress | CaeError, c: Config) -> Trained | CaeError:
     return Trained(end.state.variables, end.history, end.seconds)
 
 
-def _open(cell: Cell, fingerprint: str | None) -> Checkpoints:
-    """The checkpoints of a cell, whose images have that fingerprint (None: not known)."""
+def _open(cell: Cell) -> Checkpoints:
+    """The checkpoints of a cell."""
     flags = dataclasses.asdict(cell.config)
     identity = {f"--{name}": flags[name] for name in flags if name not in _NOT_OF_TRAINING}
-    if fingerprint:
-        identity["data_fingerprint"] = fingerprint
+    if cell.begun:
+        identity["data_fingerprint"] = cell.fingerprint
     return Checkpoints(cell.folder / "checkpoints", cell.config.keep, identity)
 
 
@@ -171,7 +178,7 @@ def _start(cell: Cell, method: Method, checkpoints: Checkpoints) -> train.Progre
     epoch, state, notes = found
     start = train.Progress(epoch, state, notes["history"], notes["seconds"], notes["partial"])
     beyond = f" and {start.steps} steps" if start.steps else ""
-    _say(f"{cell.folder}: goes on after epoch {epoch}{beyond} of {cell.config.epochs}")
+    say(f"{cell.folder}: goes on after epoch {epoch}{beyond} of {cell.config.epochs}")
     return start
 
 
@@ -180,7 +187,3 @@ def _check_space(folder: Path, state: State) -> None:
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _BESIDE
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

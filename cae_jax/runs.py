@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +26,7 @@ from cae_jax.config import Config
 from cae_jax.evaluation import write_evaluation
 from cae_jax.members import default_plan
 from cae_jax.methods.autoencoder import autoencoder, optimizer
-from cae_jax.progress import Progress
+from cae_jax.progress import Progress, say
 from cae_jax.resume import NOT_IDENTITY, Cell, load_trained, train_cells
 from cae_jax.types import CaeError, DataError, Duplicate, LeftOut, Method, Split, UsageError
 
@@ -49,7 +48,7 @@ def run(config: Config) -> pd.DataFrame:
         use_compilation_cache()
         for cell in cells:
             if not left_to_do(cell):
-                _say(f"{cell.folder}: finished before")
+                say(f"{cell.folder}: finished before")
                 continue
             run_cell(cell, method, summary=True)
             write_results(folder)
@@ -165,9 +164,8 @@ def _evaluate(cell: Cell, data_dir: str) -> None:
     trained = load_trained(cell, method)
     config = dataclasses.replace(cell.config, data_dir=data_dir or cell.config.data_dir)
     split = read_split(config)
-    before = json.loads((cell.folder / "versions.json").read_text())["data_fingerprint"]
-    if data.fingerprint(split) != before:
-        _say(f"{cell.folder}: warning: these are not the images of the training run")
+    if data.fingerprint(split) != cell.fingerprint:
+        say(f"{cell.folder}: warning: these are not the images of the training run")
     (cell.folder / "metrics.json").unlink(missing_ok=True)  # not finished with these flags
     files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
     write_evaluation(cell.folder, config, method, split, trained)
@@ -292,14 +290,11 @@ def _prepare(cell: Cell, split: Split) -> None:
     if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
         _clear(cell.folder)
     fingerprint = data.fingerprint(split)
-    path = cell.folder / "versions.json"
-    if path.exists():
-        before = json.loads(path.read_text())["data_fingerprint"]
-        if before != fingerprint:
-            raise DataError(
-                f"{cell.folder}: the images changed since this run began "
-                f"(fingerprint {before[:12]}, now {fingerprint[:12]}); use --overwrite"
-            )
+    if cell.begun and cell.fingerprint != fingerprint:
+        raise DataError(
+            f"{cell.folder}: the images changed since this run began "
+            f"(fingerprint {cell.fingerprint[:12]}, now {fingerprint[:12]}); use --overwrite"
+        )
     # First of all files: whatever else lies in a cell belongs to these flags.
     files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
     for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
@@ -307,7 +302,7 @@ def _prepare(cell: Cell, split: Split) -> None:
         rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
         report.write_csv(cell.folder / f"{name}.csv", rows)
     report.write_json(
-        path,
+        cell.folder / "versions.json",
         {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
@@ -324,7 +319,3 @@ def _installed(name: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

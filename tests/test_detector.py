@@ -1,39 +1,30 @@
 """A trained run as an object: it says of an image what the run itself wrote."""
 
+import functools
 import pathlib
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import small_runs
 from PIL import Image
 
 import cae_jax
-from cae_jax import evaluation, runs
-from cae_jax.config import Config
-from cae_jax.data import synthetic
+from cae_jax import runs
 from cae_jax.types import DataError, UsageError
+
+config_of = functools.partial(small_runs.config_of, validation_fraction=0.3)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Two categories, and a workdir "one" with a run on tablet, "two" with runs on both."""
     root = tmp_path_factory.mktemp("detector")
-    counts = {"n_train": 10, "n_good": 4, "n_defective_per_kind": 2}
-    synthetic.write(root / "in", ["tablet", "weave"], 64, 1, 0, **counts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
-        runs.run(config_of(root, root / "one"))
-        runs.run(config_of(root, root / "two", category="all", epochs=1))
+    with small_runs.images_in(root, "tablet", "weave", n_good=4, n_defective_per_kind=2):
+        runs.run(config_of(root, "one"))
+        runs.run(config_of(root, "two", category="all", epochs=1))
         yield root
-
-
-def config_of(world, workdir, **changes):
-    sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 2}
-    flags |= {"workdir": str(workdir), "model": "small_net:Tiny", "validation_fraction": 0.3}
-    return Config(**(flags | sizes | changes))
 
 
 def scores_of(world):

@@ -15,14 +15,12 @@ import time
 
 import numpy as np
 import pytest
+import small_runs
 from command_lines import ENVIRONMENT, ROOT
 
-from cae_jax import data, evaluation, runs, score
-from cae_jax.config import Config
-from cae_jax.data import synthetic
+from cae_jax import data, runs, score
 from cae_jax.types import DataError, UsageError
 
-SIZES = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 32, "batch_size": 32}
 CHANGING = {"metrics.json", "versions.json", "flags.txt", "report.html"}  # they hold times, paths
 # A file system of its own, first of one page, then ever larger ones, then read-only.
 SMALL = """
@@ -75,27 +73,20 @@ print(json.dumps(answers))
 """
 
 
+config_of = functools.partial(small_runs.config_of, num_patches=32)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A category, and what a run on it that nothing disturbs leaves."""
     root = tmp_path_factory.mktemp("disk")
-    counts = {"n_train": 10, "n_good": 2, "n_defective_per_kind": 1}
-    synthetic.write(root / "in", ["tablet"], 64, 1, 0, **counts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
+    with small_runs.images_in(root, "tablet") as patch:
         patch.setattr(score, "milliseconds_per_image", lambda *_: 1.0)
         built = functools.cache(runs.build_method)  # one compiles once
         same = {"workdir": "", "data_dir": "", "overwrite": False, "epochs": 1}
         patch.setattr(runs, "build_method", lambda c: built(dataclasses.replace(c, **same)))
         runs.run(config_of(root, "straight"))
         yield root
-
-
-def config_of(world, workdir, **changes):
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 2}
-    flags |= SIZES | {"workdir": str(world / workdir), "model": "small_net:Tiny"}
-    return Config(**(flags | changes))
 
 
 def contents(folder):

@@ -1,6 +1,7 @@
 """What --dry_run tells, against what a run then does; it leaves nothing behind."""
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -8,33 +9,23 @@ import re
 import jax
 import numpy as np
 import pytest
+import small_runs
 
-from cae_jax import data, dry_run, evaluation, lock, reproduction, runs, score
-from cae_jax.config import Config
-from cae_jax.data import listing, synthetic
+from cae_jax import data, dry_run, lock, reproduction, runs, score
+from cae_jax.data import listing
 from cae_jax.types import DataError, UsageError
 
-SIZES = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 16}
+config_of = functools.partial(small_runs.config_of, category="all", batch_size=16)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Two categories; of tablet one file is none of the layout's, and one defect has no mask."""
     root = tmp_path_factory.mktemp("dry")
-    counts = {"n_train": 10, "n_good": 2, "n_defective_per_kind": 1}
-    synthetic.write(root / "in", ["tablet", "weave"], 64, 1, 0, **counts)
-    (root / "in/tablet/readme.txt").write_text("a file")
-    next((root / "in/tablet/ground_truth/crack").iterdir()).unlink()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
+    with small_runs.images_in(root, "tablet", "weave"):
+        (root / "in/tablet/readme.txt").write_text("a file")
+        next((root / "in/tablet/ground_truth/crack").iterdir()).unlink()
         yield root
-
-
-def config_of(world, **changes):
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "all", "epochs": 2}
-    flags |= SIZES | {"workdir": str(world / "run"), "model": "small_net:Tiny"}
-    return Config(**(flags | changes))
 
 
 def told(config):

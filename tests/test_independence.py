@@ -11,13 +11,12 @@ import sys
 
 import numpy as np
 import pytest
+import small_runs
 from command_lines import ENVIRONMENT, ROOT
 from PIL import Image
 
 import cae_jax
 from cae_jax import data, evaluation, runs, stream
-from cae_jax.config import Config
-from cae_jax.data import synthetic
 from cae_jax.resume import load_trained
 
 SIZES = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "batch_size": 32}
@@ -67,15 +66,8 @@ print(json.dumps(rows))
 def world(tmp_path_factory):
     """A trained run in root/run on the folder root/in/tablet: 10 training and 18 test images."""
     root = tmp_path_factory.mktemp("independence")
-    counts = {"n_train": 10, "n_good": 10, "n_defective_per_kind": 2}
-    synthetic.write(root / "in", ["tablet"], 32, 1, 0, **counts)
-    flags = {"dataset": "folder", "data_dir": str(root / "in"), "category": "tablet"}
-    flags |= {"workdir": str(root / "run"), "model": "small_net:Tiny"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
-        config = Config(**flags, **SIZES, epochs=1, validation_fraction=0.4)
-        runs.run(config)
+    with small_runs.images_in(root, "tablet", n_good=10, n_defective_per_kind=2, size=32):
+        runs.run(small_runs.config_of(root, **SIZES, epochs=1, validation_fraction=0.4))
     return root
 
 

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a checkpoint at once, one line, and an end as if nothing had come."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -12,11 +13,11 @@ import threading
 import jax
 import numpy as np
 import pytest
+import small_runs
+from small_runs import folder_of
 
-from cae_jax import evaluation, interrupt, runs, train
+from cae_jax import interrupt, runs, train
 from cae_jax.checkpoints import Checkpoints
-from cae_jax.config import Config
-from cae_jax.data import synthetic
 from cae_jax.members import Plan
 from cae_jax.methods.autoencoder import autoencoder, optimizer
 from cae_jax.train import Member, Progress, Schedule
@@ -63,26 +64,14 @@ print(json.dumps(found))
 """
 
 
+config_of = functools.partial(small_runs.config_of, epochs=3, num_patches=80, batch_size=16)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("interrupt")
-    counts = {"n_train": 8, "n_good": 2, "n_defective_per_kind": 1}
-    synthetic.write(root / "in", ["tablet", "weave"], 64, 1, 0, **counts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
+    with small_runs.images_in(root, "tablet", "weave", n_train=8):
         yield root
-
-
-def config_of(world, name, **changes):
-    sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 80, "batch_size": 16}
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 3}
-    flags |= {"model": "small_net:Tiny", "workdir": str(world / name)}
-    return Config(**(flags | sizes | changes))
-
-
-def folder_of(config, category="tablet"):
-    return pathlib.Path(config.workdir, category, "small_net.Tiny", f"seed_{config.seed}")
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import sys
 import threading
 
 import pytest
+import small_runs
+from small_runs import config_of
 
 import cae_jax
-from cae_jax import evaluation, lock, reproduction, runs, stream
-from cae_jax.config import Config
-from cae_jax.data import synthetic
+from cae_jax import lock, reproduction, runs, stream
 from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -244,19 +244,8 @@ def test_without_locks_everything_goes_on(tmp_path, monkeypatch, capsys):
 def world(tmp_path_factory):
     """Two categories of 64 pixels."""
     root = tmp_path_factory.mktemp("lock")
-    counts = {"n_train": 10, "n_good": 2, "n_defective_per_kind": 1}
-    synthetic.write(root / "in", ["tablet", "weave"], 64, 1, 0, **counts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
+    with small_runs.images_in(root, "tablet", "weave"):
         yield root
-
-
-def config_of(world, **changes):
-    sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 2}
-    flags |= sizes | {"workdir": str(world / "run"), "model": "small_net:Tiny"}
-    return Config(**(flags | changes))
 
 
 def files_of(folder):

@@ -1,6 +1,7 @@
 """What is not finite stops a run, and is named; what is odd but finite does not."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -10,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import small_runs
 from PIL import Image
 
 from cae_jax import detector, evaluation, runs, score, stream, train
-from cae_jax.config import Config
-from cae_jax.data import synthetic
 from cae_jax.members import Plan
 from cae_jax.methods.autoencoder import autoencoder, optimizer
 from cae_jax.train import Member, Progress, Schedule
@@ -23,22 +23,14 @@ from cae_jax.types import CaeError, DataError
 SCHEDULE = Schedule(epochs=3, batch_size=4, num_patches=13, patch_size=8, seed=0)  # 3 steps each
 
 
+config_of = functools.partial(small_runs.config_of, epochs=3, num_patches=80, batch_size=16)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("numbers")
-    counts = {"n_train": 8, "n_good": 2, "n_defective_per_kind": 1}
-    synthetic.write(root / "in", ["tablet"], 64, 1, 0, **counts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
+    with small_runs.images_in(root, "tablet", n_train=8):
         yield root
-
-
-def config_of(world, name, **changes):
-    sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 80, "batch_size": 16}
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 3}
-    flags |= {"model": "small_net:Tiny", "workdir": str(world / name)}
-    return Config(**(flags | sizes | changes))
 
 
 @pytest.fixture(scope="module")

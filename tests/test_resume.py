@@ -1,40 +1,30 @@
 """A cell's training from its last checkpoint on: which one may be gone on from, and which not."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import re
 import shutil
 
 import pytest
+import small_runs
+from small_runs import folder_of
 
-from cae_jax import evaluation, resume, runs
-from cae_jax.config import Config
+from cae_jax import resume, runs
 from cae_jax.data import synthetic
 from cae_jax.types import DataError
+
+config_of = functools.partial(small_runs.config_of, epochs=3, num_patches=80, batch_size=16)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("resume")
     counts = {"n_train": 8, "n_good": 2, "n_defective_per_kind": 1}
-    synthetic.write(root / "in", ["tablet"], 64, 1, 0, **counts)
     synthetic.write(root / "others", ["tablet"], 64, 1, 1, **counts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
+    with small_runs.images_in(root, "tablet", **counts):
         yield root
-
-
-def config_of(world, name, **changes):
-    sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 80, "batch_size": 16}
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 3}
-    flags |= {"model": "small_net:Tiny", "workdir": str(world / name)}
-    return Config(**(flags | sizes | changes))
-
-
-def folder_of(config):
-    return pathlib.Path(config.workdir, "tablet", "small_net.Tiny", f"seed_{config.seed}")
 
 
 @pytest.fixture(scope="module")

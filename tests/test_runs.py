@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from small_runs import config_of, folder_of
 
 from cae_jax import data, evaluation, images, report, runs, score, train
 from cae_jax.checkpoints import Checkpoints
@@ -68,18 +69,6 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(evaluation, "_plot", lambda *_: None)
 
 
-def config_of(world, workdir, **changes):
-    sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
-    flags = {"dataset": "folder", "data_dir": str(world / "in"), "category": "tablet", "epochs": 2}
-    flags |= sizes | {"workdir": str(workdir), "model": "small_net:Tiny"}
-    return Config(**(flags | changes))
-
-
-def cell_of(config, category="tablet"):
-    model = config.model.replace(":", ".")
-    return pathlib.Path(config.workdir, category, model, f"seed_{config.seed}")
-
-
 def metrics_of(cell):
     found = json.loads((cell / "metrics.json").read_text())
     assert all(found.pop(name) > 0 for name in TIMES)
@@ -89,7 +78,7 @@ def metrics_of(cell):
 def last_checkpoints(*configs):
     template = train.fresh_state(runs.build_method(configs[0]), configs[0].seed)
     for config in configs:
-        with Checkpoints(cell_of(config) / "checkpoints") as checkpoints:
+        with Checkpoints(folder_of(config) / "checkpoints") as checkpoints:
             yield checkpoints.restore(template)
 
 
@@ -98,7 +87,7 @@ def straight(world):
     """A finished run of the thesis's model."""
     config = config_of(world, world / "straight", model="bergmann")
     table = runs.run(config)
-    return config, cell_of(config), table
+    return config, folder_of(config), table
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +95,7 @@ def tiny(world):
     """A finished run of the tiny model."""
     config = config_of(world, world / "tiny")
     runs.run(config)
-    return config, cell_of(config)
+    return config, folder_of(config)
 
 
 def test_everything_is_written(straight, world):
@@ -196,7 +185,7 @@ def test_distances_at_other_sizes_and_in_color(world, undrawn):
     config = config_of(world, world / "sizes", category="weave", num_patches=13, **sizes)
     runs.run(config)
     method = runs.build_method(config)
-    cell = runs.Cell(cell_of(config, "weave"), config)
+    cell = runs.Cell(folder_of(config, "weave"), config)
     variables = runs.load_trained(cell, method).variables
     frame = pd.read_csv(cell.folder / "scores.csv").iloc[[0, 3, -1]]
     for path, distance in zip(frame["path"], frame["distance"], strict=True):
@@ -217,7 +206,7 @@ def test_killed_and_started_again_is_the_same(straight, world, capfd, undrawn):
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    cell = cell_of(config)
+    cell = folder_of(config)
     assert not (cell / "metrics.json").exists()
     runs.run(config)
     assert f"{cell}: goes on after epoch 1 of 2" in capfd.readouterr().err
@@ -238,9 +227,9 @@ def test_the_seed_decides(tiny, world, undrawn):
     runs.run(again)
     other = config_of(world, world / "again", seed=1)
     table = runs.run(other)
-    same, wanted = ((path / "scores.csv").read_bytes() for path in (cell_of(again), tiny[1]))
+    same, wanted = ((path / "scores.csv").read_bytes() for path in (folder_of(again), tiny[1]))
     assert same == wanted
-    assert (cell_of(other) / "scores.csv").read_bytes() != wanted
+    assert (folder_of(other) / "scores.csv").read_bytes() != wanted
     assert list(table["seed"]) == [0, 1]
 
 
@@ -297,8 +286,8 @@ def test_overwrite_replaces(world, undrawn):
     runs.run(config)
     table = runs.run(config_of(world, world / "replaced", epochs=1, overwrite=True))
     assert list(table["epochs"]) == [1]
-    assert [path.name for path in (cell_of(config) / "checkpoints").iterdir()] == ["1"]
-    assert len(pd.read_csv(cell_of(config) / "history.csv")) == 1
+    assert [path.name for path in (folder_of(config) / "checkpoints").iterdir()] == ["1"]
+    assert len(pd.read_csv(folder_of(config) / "history.csv")) == 1
 
 
 def test_evaluate_makes_everything_again(tiny, world, tmp_path, monkeypatch):
@@ -325,9 +314,9 @@ def test_evaluate_needs_a_run_trained_out(world, tmp_path):
         with pytest.raises(UsageError, match=f"--workdir={workdir}: no run in it"):
             runs.evaluate(workdir)
     config = config_of(world, tmp_path)
-    cell_of(config).mkdir(parents=True)
-    (cell_of(config) / "flags.txt").write_text(config.to_flagfile())
-    with pytest.raises(DataError, match=f"{cell_of(config)}: not trained to the end"):
+    folder_of(config).mkdir(parents=True)
+    (folder_of(config) / "flags.txt").write_text(config.to_flagfile())
+    with pytest.raises(DataError, match=f"{folder_of(config)}: not trained to the end"):
         runs.evaluate(tmp_path)
 
 
@@ -339,8 +328,8 @@ def test_other_images_are_noticed(world, tmp_path, capsys, undrawn):
     capsys.readouterr()
     runs.evaluate(tmp_path / "out")
     assert "warning: these are not the images of the training run" in capsys.readouterr().err
-    (cell_of(config) / "metrics.json").unlink()  # as if it had been stopped
-    with pytest.raises(DataError, match=f"{cell_of(config)}: the images changed"):
+    (folder_of(config) / "metrics.json").unlink()  # as if it had been stopped
+    with pytest.raises(DataError, match=f"{folder_of(config)}: the images changed"):
         runs.run(config)
 
 
@@ -350,7 +339,7 @@ def test_a_fault_while_scoring_leaves_no_finished_run(tiny, world, monkeypatch, 
         patch.setattr(score, "score_all", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             runs.run(config)
-    cell = cell_of(config)
+    cell = folder_of(config)
     assert not {"metrics.json", "scores.csv"} & {path.name for path in cell.iterdir()}
     monkeypatch.setattr(train, "epoch_crops", None)  # nothing is left to train
     runs.run(config)
@@ -364,7 +353,7 @@ def test_no_space_for_a_checkpoint(world, monkeypatch):
     config = config_of(world, world / "full")
     with pytest.raises(OSError, match="No space left") as caught:
         runs.run(config)
-    assert caught.value.filename == str(cell_of(config))
+    assert caught.value.filename == str(folder_of(config))
 
 
 def test_a_loss_that_is_not_finite_stops(world):
@@ -372,7 +361,7 @@ def test_a_loss_that_is_not_finite_stops(world):
     with pytest.raises(CaeError, match=r"loss is (nan|inf) at step \d of epoch \d") as caught:
         runs.run(config)
     assert "--learning_rate" in str(caught.value)
-    assert not (cell_of(config) / "metrics.json").exists()
+    assert not (folder_of(config) / "metrics.json").exists()
 
 
 def test_masks_good_test_images_and_validation_are_optional(world, tmp_path):
@@ -382,8 +371,8 @@ def test_masks_good_test_images_and_validation_are_optional(world, tmp_path):
     shutil.rmtree(source / "test" / "good")
     config = config_of(world, tmp_path / "out", data_dir=str(tmp_path / "in"), epochs=1)
     table = runs.run(Config(**(vars(config) | {"validation_fraction": 0.0})))
-    assert len(pd.read_csv(cell_of(config) / "scores.csv")) == 4
-    assert len(pd.read_csv(cell_of(config) / "left_out.csv")) == 4  # defects without a mask
+    assert len(pd.read_csv(folder_of(config) / "scores.csv")) == 4
+    assert len(pd.read_csv(folder_of(config) / "left_out.csv")) == 4  # defects without a mask
     assert table[["n_train", "n_good", "n_defective"]].iloc[0].tolist() == [10, 0, 4]
     assert table["image_auroc"].isna().all()
     assert "Results:" in report.format_table(table)
