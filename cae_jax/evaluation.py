@@ -249,6 +249,7 @@ def _plot(
         split.masks[chosen],
         titles,
         top,
+        config.distance,
     )
 
 

@@ -31,6 +31,11 @@ OUTLINE = "#00E5FF"
 INK = "#333333"
 LINES = ("-", "--", ":", "-.")
 COLUMNS = 8  # images that a gallery shows at most
+_RESIDUALS = {  # of `residuals.residual_map`, by distance
+    "l2": "squared difference,\n0..255 scale",
+    "l1": "absolute difference,\n0..255 scale",
+    "ssim": "1 - SSIM",
+}
 DPI = 110
 
 
@@ -168,12 +173,13 @@ def plot_gallery(
     masks: np.ndarray | None,
     titles: Sequence[str],
     residual_max: float,
+    distance: str = "l2",
 ) -> None:
     """Draws images, reconstructions and residuals below each other (the thesis's Figure 12).
 
     The first COLUMNS of n images are shown: images and reconstructions [n, H, W, C] in [0, 1],
-    residuals [n, H, W], squared differences on the 0..255 scale, all on one color scale from 0
-    to `residual_max`, as bright as their square root. Where bool masks [n, H, W] are set, their
+    residuals [n, H, W], maps of the distance named, all on one color scale from 0 to
+    `residual_max`, as bright as their square root. Where bool masks [n, H, W] are set, their
     outline is drawn. A title may have several lines. Raises ValueError for no image or lengths
     that differ, DataError where the file cannot be written.
     """
@@ -197,7 +203,7 @@ def plot_gallery(
             _outline(axes[2, column], masks[column])
     bar = figure.colorbar(shown, cax=bar_axes, extend="max")
     bar.locator = MaxNLocator(4)
-    bar.set_label("squared difference,\n0..255 scale", fontsize=7)
+    bar.set_label(_RESIDUALS[distance], fontsize=7)
     bar_axes.tick_params(labelsize=7)
     _save(figure, path)
 

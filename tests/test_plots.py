@@ -92,6 +92,22 @@ def test_gallery(tmp_path):
         plots.plot_gallery(path, np.zeros((0, 4, 4, 1)), [], [], None, [], 1.0)
 
 
+@pytest.mark.parametrize(
+    ("distance", "label"),
+    [
+        ("l2", "squared difference,\n0..255 scale"),
+        ("l1", "absolute difference,\n0..255 scale"),
+        ("ssim", "1 - SSIM"),
+    ],
+)
+def test_gallery_names_what_it_shows(monkeypatch, distance, label):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    flat = np.full((1, 30, 30, 1), 0.4)
+    plots.plot_gallery("", flat, flat, flat[..., 0], None, ["a"], 1.0, distance)
+    assert label in [axes.get_ylabel() for axes in drawn[0].axes]
+
+
 def test_gallery_has_one_color_scale(tmp_path):
     path = tmp_path / "g.png"
     flat = np.full((2, 30, 30, 1), 0.4)
