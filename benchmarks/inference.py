@@ -9,7 +9,9 @@ from absl import flags
 
 from benchmarks import engines, options, timing
 from benchmarks.production import Scoring, scoring
-from cae_jax import config, describe, patches
+from cae_jax.reports import architectures
+from cae_jax.runs import config
+from cae_jax.scoring import patches
 
 _FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "seed")
 
@@ -32,7 +34,7 @@ def measure(
     seconds = timing.interleaved({**ours, timing.PEAK: timing.matrix_product(), **theirs}, repeats)
     options.trace(ready.call, profile_dir)
     windows = len(patches.starts(s.image_size, s.stride)) ** 2
-    cost = describe.describe(s.model, s.channels, s.patch_size, s.options())
+    cost = architectures.describe(s.model, s.channels, s.patch_size, s.options())
     gflop = 2e-9 * cost["macs_per_patch"] * windows * batch
     percentiles = np.percentile(seconds[timing.OURS], (50, 95, 99))
     times = {

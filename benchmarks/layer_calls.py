@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cae_jax.models.layers import Cost, Table, costs
-from cae_jax.models.memory import Memory
+from cae_jax.models.layers.memory import Memory
+from cae_jax.models.layers.table import Cost, Table, costs
 from cae_jax.types import UsageError, Variables
 
 Apply = Callable[[Variables, jax.Array], jax.Array]

@@ -9,7 +9,8 @@ from benchmarks import options, timing
 from benchmarks.layer_calls import layers
 from benchmarks.layer_table import table
 from benchmarks.production import training
-from cae_jax import config, train
+from cae_jax.runs import config
+from cae_jax.training import loop
 
 _FLAGS = ("model", "model_options", "image_size", "patch_size", "channels", "seed", "batch_size")
 _SLOW, _SHARE = 1 / 3, 0.05  # a marked layer is below that part of the peak, above this of the step
@@ -24,7 +25,7 @@ def measure(settings: config.Config, repeats: int) -> dict[str, object]:
     Raises UsageError for a model without tables.
     """
     s = settings
-    chunk = min(train.default_chunk_size(s.patch_size) or s.batch_size, s.batch_size)
+    chunk = min(loop.default_chunk_size(s.patch_size) or s.batch_size, s.batch_size)
     found = layers(s.build_model(), chunk, s.seed)
     step = training(s, n_images=4)
     calls = {timing.OURS: step.call, timing.PEAK: timing.matrix_product()}

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cae_jax import config, members, runs, train
-from cae_jax.members import Plan
+from cae_jax.runs import config, job
+from cae_jax.training import loop, members
+from cae_jax.training.members import Plan
 
 FLAGS = ("model", "model_options", "patch_size", "channels", "seed", "batch_size", "precision")
 _IMAGES = 8  # per member
@@ -23,7 +24,7 @@ def step_call(
     `scan` steps in one call where it is above 0; the losses are the last step's. On the devices of
     the mesh, or on the first one.
     """
-    method, plan = runs.build_method(s), Plan(strategy, scan > 0, mesh)
+    method, plan = job.build_method(s), Plan(strategy, scan > 0, mesh)
     rng = np.random.default_rng(s.seed)
     shape = (n * _IMAGES, s.patch_size, s.patch_size, s.channels)
     images = members.place_images(rng.random(shape, np.float32), plan)
@@ -31,8 +32,8 @@ def step_call(
     crops[..., 0] = rng.integers(0, _IMAGES, crops.shape[:-1])
     crops[..., 0] += _IMAGES * np.arange(n)[:, None]
     crops = crops if scan else crops[0]
-    states = [train.fresh_state(method, s.seed + i) for i in range(n)]
-    step, _ = train.compile_steps(method, s.patch_size, plan)
+    states = [loop.fresh_state(method, s.seed + i) for i in range(n)]
+    step, _ = loop.compile_steps(method, s.patch_size, plan)
     if plan.stacked:
         packed, batches = [members.stack(states)], [crops]
     else:

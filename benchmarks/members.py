@@ -9,7 +9,8 @@ from absl import flags
 
 from benchmarks import options, timing
 from benchmarks.member_calls import FLAGS, step_call
-from cae_jax import config, members
+from cae_jax.runs import config
+from cae_jax.training import members
 from cae_jax.types import CaeError
 
 _MEMBERS = flags.DEFINE_integer("num_members", 5, "models that train together", lower_bound=2)

@@ -13,7 +13,8 @@ import jax
 from absl import flags
 
 from benchmarks import engines
-from cae_jax import config, report
+from cae_jax.reports import results
+from cae_jax.runs import config
 from cae_jax.types import UsageError
 
 _TRACED = 3  # calls in a trace
@@ -79,4 +80,4 @@ def finish(records: Sequence[Mapping[str, object]], text: str = "") -> None:
     """Prints the text, or the records as JSON, and writes the records where --json says."""
     print(text or "\n".join(json.dumps(record, indent=2) for record in records))
     if flags.FLAGS["json"].value:
-        report.write_json(flags.FLAGS["json"].value, records)
+        results.write_json(flags.FLAGS["json"].value, records)

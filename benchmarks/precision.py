@@ -10,9 +10,11 @@ import numpy as np
 from absl import flags
 
 from benchmarks import options, timing
-from cae_jax import config, metrics, runs, score, thresholds
-from cae_jax.evaluation import build_scorer
+from cae_jax.evaluation import metrics, thresholds
 from cae_jax.methods.autoencoder import PRECISIONS
+from cae_jax.runs import config, job
+from cae_jax.runs.evaluate import build_scorer
+from cae_jax.scoring import scorer
 from cae_jax.types import Split, UsageError, Variables
 
 _PERCENT = 90  # the threshold that verdicts go by: of validation good, or of test good without any
@@ -20,22 +22,22 @@ _EXACT = "float64"
 
 
 def distances(
-    cell: runs.Cell, variables: Variables, images: np.ndarray, precision: str
+    cell: job.Cell, variables: Variables, images: np.ndarray, precision: str
 ) -> np.ndarray:
     """Returns the distances [n] of images [n, H, W, C] by the run's model in that mode."""
     c = cell.config
     exact = precision == _EXACT
-    method = runs.build_method(dataclasses.replace(c, precision="float32" if exact else precision))
+    method = job.build_method(dataclasses.replace(c, precision="float32" if exact else precision))
     dtype = np.float64 if exact else np.float32
     with jax.enable_x64(exact):
         cast = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), variables)
         call = build_scorer(c, method)
-        batch = score.default_batch_size()
-        found = score.score_all(call, cast, np.asarray(images, dtype), batch)
+        batch = scorer.default_batch_size()
+        found = scorer.score_all(call, cast, np.asarray(images, dtype), batch)
     return found.distances[c.distance].astype(np.float64)
 
 
-def measure(cell: runs.Cell, split: Split, variables: Variables) -> dict[str, object]:
+def measure(cell: job.Cell, split: Split, variables: Variables) -> dict[str, object]:
     """Returns the record: a row per mode, its drift from float64 and the verdicts that change."""
     good = split.validation if len(split.validation) else split.test[split.labels == 0]
     found = {
@@ -65,9 +67,9 @@ def run() -> None:
     if not flags.FLAGS.workdir:
         raise UsageError("--workdir is needed: the folder that experiments.run wrote")
     records = []
-    for cell in runs.find_cells(Path(flags.FLAGS.workdir).expanduser()):
-        variables = runs.load_trained(cell, runs.build_method(cell.config)).variables
-        records.append(measure(cell, runs.read_split(cell.config), variables))
+    for cell in job.find_cells(Path(flags.FLAGS.workdir).expanduser()):
+        variables = job.load_trained(cell, job.build_method(cell.config)).variables
+        records.append(measure(cell, job.read_split(cell.config), variables))
     options.finish(records)
 
 

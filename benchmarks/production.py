@@ -12,10 +12,11 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from cae_jax import config, runs, train
-from cae_jax.evaluation import build_scorer
-from cae_jax.members import Plan, place_crops, place_images
-from cae_jax.score import Scorer
+from cae_jax.runs import config, job
+from cae_jax.runs.evaluate import build_scorer
+from cae_jax.scoring.scorer import Scorer
+from cae_jax.training import loop
+from cae_jax.training.members import Plan, place_crops, place_images
 from cae_jax.types import Method, Reconstruction, Scores, State, Variables
 
 
@@ -36,7 +37,7 @@ class Scoring(NamedTuple):
 def scoring(settings: config.Config, batch_size: int) -> Scoring:
     """Compiles the call that experiments score images with, and calls it once."""
     s = settings
-    method = runs.build_method(s)
+    method = job.build_method(s)
     variables = _state(method, s.seed).variables
     scorer = build_scorer(s, method)
     shape = (batch_size, s.image_size, s.image_size, s.channels)
@@ -86,16 +87,16 @@ class Training(NamedTuple):
 def training(settings: config.Config, n_images: int) -> Training:
     """Compiles the step that experiments train with, and takes it once."""
     s = settings
-    method = runs.build_method(s)
+    method = job.build_method(s)
     state = _state(method, s.seed)
     before = jax.tree.map(np.array, state.variables)  # copies: the step takes the state's buffers
     shape = (n_images, s.image_size, s.image_size, s.channels)
     images = np.random.default_rng(s.seed).random(shape, dtype=np.float32)
-    schedule = train.Schedule(1, s.batch_size, s.num_patches, s.patch_size, s.seed)
+    schedule = loop.Schedule(1, s.batch_size, s.num_patches, s.patch_size, s.seed)
     began = time.perf_counter()
-    crops = list(train.epoch_crops(images, schedule, 1))
+    crops = list(loop.epoch_crops(images, schedule, 1))
     drawn = time.perf_counter()
-    step, _ = train.compile_steps(method, s.patch_size)
+    step, _ = loop.compile_steps(method, s.patch_size)
     on_device = place_images(images, Plan())
     called = time.perf_counter()
     state, metrics = step(state, on_device, place_crops(crops[0], Plan()))
@@ -123,7 +124,7 @@ def _state(method: Method, seed: int) -> State:
     Behind a zero bias, pixels that no weight reaches lie on the kink of the leaky ReLU, where JAX
     takes another gradient than torch does.
     """
-    state, rng = train.fresh_state(method, seed), np.random.default_rng(seed)
+    state, rng = loop.fresh_state(method, seed), np.random.default_rng(seed)
 
     def shift(leaf: jax.Array) -> jax.Array:
         return leaf + rng.normal(0, 0.01, leaf.shape).astype(np.float32) if leaf.ndim == 1 else leaf

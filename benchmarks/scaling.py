@@ -13,7 +13,7 @@ from absl import flags
 
 from benchmarks import options, scaling_process, timing
 from benchmarks.member_calls import FLAGS
-from cae_jax import config
+from cae_jax.runs import config
 
 _SPEEDS = ("patches_per_second", "images_per_second")
 

@@ -10,7 +10,9 @@ from absl import flags
 
 from benchmarks import options, timing
 from benchmarks.member_calls import FLAGS, step_call
-from cae_jax import config, members, runs, stream, train
+from cae_jax.runs import config, job
+from cae_jax.serving import stream
+from cae_jax.training import loop, members
 
 OPTIONS = ("num_members", "images", "repeats")
 
@@ -27,7 +29,7 @@ def measure(settings: config.Config, n_members: int, n_images: int, repeats: int
     """Returns a row: a step of all members on a mesh of all devices, and images scored on them."""
     mesh = members.mesh(n_members, settings.batch_size, jax.local_devices())
     step = step_call(settings, n_members, "unroll", 0, mesh)
-    variables = train.fresh_state(runs.build_method(settings), settings.seed).variables
+    variables = loop.fresh_state(job.build_method(settings), settings.seed).variables
     at = stream.scoring_call(settings, variables, n_images)
     shape = (at.batch_size, settings.image_size, settings.image_size, settings.channels)
     pixels = np.random.default_rng(settings.seed).random(shape, np.float32)
@@ -50,7 +52,7 @@ def measure(settings: config.Config, n_members: int, n_images: int, repeats: int
 
 def run() -> None:
     """Measures the devices that there are and prints a line of JSON."""
-    runs.use_compilation_cache()
+    job.use_compilation_cache()
     given = [flags.FLAGS[name].value for name in OPTIONS]
     print(json.dumps(measure(config.from_flags(FLAGS), *given)))
 

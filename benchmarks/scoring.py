@@ -14,7 +14,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks import options, scoring_process, timing
-from cae_jax import config, patches, pictures, report
+from cae_jax.data import pictures
+from cae_jax.reports import results
+from cae_jax.runs import config
+from cae_jax.scoring import patches
 
 _SIZE = flags.DEFINE_integer("size", 1024, "side of the images in the files, in pixels", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
@@ -57,7 +60,7 @@ def run() -> None:
     result |= timing.environment()
     print(json.dumps(result, indent=2))
     if _JSON.value:
-        report.write_json(_JSON.value, result)
+        results.write_json(_JSON.value, result)
 
 
 if __name__ == "__main__":

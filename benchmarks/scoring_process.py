@@ -13,8 +13,12 @@ import jax
 import numpy as np
 from absl import flags
 
-from cae_jax import config, detector, runs, score, stream, thresholds, train
-from cae_jax.dry_run import peak_bytes
+from cae_jax.evaluation import thresholds
+from cae_jax.runs import config, job
+from cae_jax.runs.dry_run import peak_bytes
+from cae_jax.scoring import scorer
+from cae_jax.serving import detector, stream
+from cae_jax.training import loop
 
 FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "precision")
 _FOLDER = flags.DEFINE_string("folder", "", "the images; tables go into a folder beside it")
@@ -24,9 +28,9 @@ _SAMPLE = 64  # images that are decoded alone
 
 def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, object]:
     """Returns images/s end to end, of decoding and of the call alone, and the peak memory."""
-    variables = train.fresh_state(runs.build_method(c), c.seed).variables
+    variables = loop.fresh_state(job.build_method(c), c.seed).variables
     threshold = thresholds.from_good([1.0], 100, source=thresholds.VALIDATION_GOOD)
-    fresh = detector.Detector(runs.Cell(root, c), variables, threshold, np.ones(1), np.inf, None)
+    fresh = detector.Detector(job.Cell(root, c), variables, threshold, np.ones(1), np.inf, None)
     sample = stream.find(root)[:_SAMPLE]
     at = stream.scoring_call(c, variables, batch_size)
     list(stream.scored(at, root, sample[: at.batch_size]))  # compiles; the cache keeps it
@@ -39,7 +43,7 @@ def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, o
     pixels = [image.pixels for image in stream.decoded(root, sample, c, ahead=_SAMPLE)]
     speeds["decoding"] = len(pixels) / (time.perf_counter() - began)
     batch = jax.device_put(np.resize(pixels, (at.batch_size, *pixels[0].shape)), at.sharding)
-    speeds["call"] = 1e3 / score.milliseconds_per_image(at.call, at.variables, batch)
+    speeds["call"] = 1e3 / scorer.milliseconds_per_image(at.call, at.variables, batch)
     return {
         "n_images": n,
         "images_per_second": speeds,
@@ -50,7 +54,7 @@ def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, o
 
 def run() -> None:
     """Measures the folder of the flags and prints a line of JSON."""
-    runs.use_compilation_cache()
+    job.use_compilation_cache()
     found = measure(config.from_flags(FLAGS), Path(_FOLDER.value), _BATCH.value)
     print(json.dumps(found))
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import table_rows
-from cae_jax import files, markdown
+from cae_jax import files
+from cae_jax.reports.thesis import page
 
 _HERE = Path(__file__).resolve().parent
 _BEGIN, _END = "<!-- tables: python -m benchmarks.tables -->\n", "<!-- end of tables -->"
 
 
-def page(results: Path) -> str:
+def tables_page(results: Path) -> str:
     """Returns the tables, a section per benchmark, from the JSON files of a folder."""
     read = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
     lines = []
@@ -32,11 +33,11 @@ def page(results: Path) -> str:
             first = records[0]
             where = f"{first['device']} ({first['cpu']}), jax {first['jax']}"
             lines += [f"### {title}", "", f"On {where}:", "", *commands, ""]
-            lines += [*markdown.grid(pd.DataFrame(rows)), ""]
+            lines += [*page.grid(pd.DataFrame(rows)), ""]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     before, _, rest = (_HERE / "README.md").read_text().partition(_BEGIN)
-    made = f"{before}{_BEGIN}\n{page(_HERE / 'results')}{_END}{rest.partition(_END)[2]}"
+    made = f"{before}{_BEGIN}\n{tables_page(_HERE / 'results')}{_END}{rest.partition(_END)[2]}"
     files.write_whole(_HERE / "README.md", made)

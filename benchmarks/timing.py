@@ -14,8 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cae_jax import score
-from cae_jax.dry_run import peak_bytes
+from cae_jax.runs.dry_run import peak_bytes
+from cae_jax.scoring import scorer
 
 OURS, PEAK, AROUND = "cae_jax", "matrix_product", "around_the_network"
 _SIDE = 2048
@@ -90,7 +90,7 @@ def environment(packages: Sequence[str] = ()) -> dict[str, object]:
     names = ("jax", "jaxlib", "flax", "numpy", *packages)
     module = Path(sys.argv[0]).stem
     return {
-        "device": score.device(),
+        "device": scorer.device(),
         "cores": os.cpu_count(),
         "cpu": _cpu_name(),
         "jax": jax.__version__,

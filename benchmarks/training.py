@@ -1,4 +1,4 @@
-"""Times a training step of a model: crops in, the loss out, as `cae_jax.train` takes it."""
+"""Times a training step of a model: crops in, the loss out, as `cae_jax.training.loop` takes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from absl import flags
 
 from benchmarks import engines, options, timing
 from benchmarks.production import Training, training
-from cae_jax import config, describe
+from cae_jax.reports import architectures
+from cae_jax.runs import config
 
 _FLAGS = (
     *("model", "model_options", "image_size", "patch_size", "channels", "seed", "batch_size"),
@@ -38,7 +39,7 @@ def measure(
         theirs, errors = compare.training(against, ready)
     seconds = timing.interleaved({**calls, **theirs}, repeats)
     options.trace(ready.call, profile_dir)
-    cost = describe.describe(s.model, s.channels, s.patch_size, s.options())
+    cost = architectures.describe(s.model, s.channels, s.patch_size, s.options())
     # forward, input gradient and kernel gradient; nobody asks for the first layer's input gradient
     macs = 3 * cost["macs_per_patch"] - cost["rows"][0]["macs"]
     p50, p95 = (float(each) for each in np.percentile(seconds[timing.OURS], (50, 95)))

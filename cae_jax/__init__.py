@@ -6,11 +6,11 @@ import os
 import typing
 
 if typing.TYPE_CHECKING:
-    from cae_jax.detector import Detector
+    from cae_jax.serving.detector import Detector
 
 
 def load(workdir: str | os.PathLike[str], **which: typing.Any) -> Detector:
     """Returns a trained run of a workdir, ready to score images; see `detector.load`."""
-    from cae_jax import detector  # here: `import cae_jax.metrics` needs no jax
+    from cae_jax.serving import detector
 
     return detector.load(workdir, **which)

@@ -6,7 +6,8 @@ import json
 
 from absl import flags
 
-from cae_jax import config, describe
+from cae_jax.reports import architectures
+from cae_jax.runs import config
 from cae_jax.types import unknown_name
 
 _FORMAT = flags.DEFINE_string("format", "text", "text or json")
@@ -18,16 +19,16 @@ def run() -> None:
         raise unknown_name("--format", _FORMAT.value, ("text", "json"))
     f = flags.FLAGS
     if f.model == "all":
-        found = describe.describe_all(f.channels, f.patch_size)
+        found = architectures.describe_all(f.channels, f.patch_size)
     else:
         options = config.Config(model_options=f.model_options).options()
-        found = {f.model: describe.describe(f.model, f.channels, f.patch_size, options)}
+        found = {f.model: architectures.describe(f.model, f.channels, f.patch_size, options)}
     if _FORMAT.value == "json":
         print(json.dumps(found if f.model == "all" else found[f.model], indent=2))
     elif f.model == "all":
-        print(describe.format_comparison(found.values()))
+        print(architectures.format_comparison(found.values()))
     else:
-        print(describe.format_rows(found[f.model]))
+        print(architectures.format_rows(found[f.model]))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from cae_jax import config, report, runs
+from cae_jax.reports import results
+from cae_jax.runs import config, job
 from cae_jax.types import UsageError
 
 
@@ -19,8 +20,8 @@ def run() -> None:
         raise UsageError("--workdir is needed: the folder that experiments.run wrote")
     given = {name: flags.FLAGS[name] for name in config.SCORING}
     changes = {name: flag.value for name, flag in given.items() if flag.present}
-    table = runs.evaluate(Path(flags.FLAGS.workdir).expanduser(), flags.FLAGS.data_dir, changes)
-    print("\n" + report.format_table(table))
+    table = job.evaluate(Path(flags.FLAGS.workdir).expanduser(), flags.FLAGS.data_dir, changes)
+    print("\n" + results.format_table(table))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from absl import flags
 
-from cae_jax import config, data
+from cae_jax import data
 from cae_jax.data import synthetic
+from cae_jax.runs import config
 from cae_jax.types import UsageError
 
 _OUTPUT = flags.DEFINE_string("output_dir", "", "where the categories' folders are written")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from absl import flags
 
-from cae_jax import config, html_report
+from cae_jax.reports import html
+from cae_jax.runs import config
 from cae_jax.types import UsageError
 
 
@@ -14,7 +15,7 @@ def run() -> None:
     """Writes the pages of the flags' workdir and prints where the one over all stands."""
     if not flags.FLAGS.workdir:
         raise UsageError("--workdir is needed: the folder that experiments.run wrote")
-    written = html_report.write(Path(flags.FLAGS.workdir).expanduser())
+    written = html.write(Path(flags.FLAGS.workdir).expanduser())
     print(f"{len(written) - 1} runs: {written[-1]}")
 
 

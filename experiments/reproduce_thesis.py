@@ -7,7 +7,10 @@ from pathlib import Path
 
 from absl import flags
 
-from cae_jax import config, dry_run, markdown, models, multihost, reproduction, thesis
+from cae_jax import models
+from cae_jax.reports.thesis import page, tables
+from cae_jax.runs import config, dry_run, reproduction
+from cae_jax.runs.machine import multihost
 from cae_jax.types import UsageError
 
 _FLAGS = [name for name in config.names() if name not in ("model", "seed", "loss")]
@@ -42,9 +45,9 @@ def _write(outcome: reproduction.Outcome, settings: config.Config) -> None:
     """Writes the tables and prints the shortest of them."""
     folder = Path(_TABLES.value).expanduser() if _TABLES.value else settings.folder / "tables"
     reproduction.write_tables(folder, outcome)
-    print(markdown.header(outcome.cells))
-    for table in (thesis.honest(outcome.cells), thesis.tables2_3(outcome.cells)):
-        print("\n".join([*markdown.grid(table), ""]))
+    print(page.header(outcome.cells))
+    for table in (tables.honest(outcome.cells), tables.tables2_3(outcome.cells)):
+        print("\n".join([*page.grid(table), ""]))
     print(f"Tables: {folder.absolute()}")
 
 

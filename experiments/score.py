@@ -10,7 +10,9 @@ from pathlib import Path
 
 from absl import flags
 
-from cae_jax import config, detector, multihost, runs, stream
+from cae_jax.runs import config, job
+from cae_jax.runs.machine import multihost
+from cae_jax.serving import detector, stream
 from cae_jax.types import UsageError
 
 _WHICH = ("category", "model", "seed", "loss")
@@ -28,7 +30,7 @@ def run() -> None:
         if not flags.FLAGS[flag].value:
             raise UsageError(f"--{flag} is needed")
     multihost.start_from_flags()
-    runs.use_compilation_cache()
+    job.use_compilation_cache()
     which = {name: flags.FLAGS[name].value for name in _WHICH if flags.FLAGS[name].present}
     workdir, images, output = (
         Path(flags.FLAGS[flag].value).expanduser() for flag in ("workdir", "images", "output")

@@ -12,7 +12,7 @@ ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu"}
 RUNNER = """
 import contextlib, errno, io, json, os, runpy, shutil, sys, traceback, unittest.mock
 from absl import flags
-from cae_jax import runs
+from cae_jax.runs import job
 
 def fail(error):
     def call(*_, **__):
@@ -24,10 +24,10 @@ usage = shutil.disk_usage("/")
 FAULTS = {
     "": ("os.sep", os.sep),
     "fsync": ("os.fsync", fail(full)),
-    "write": ("cae_jax.runs.data.read", fail(OSError(full.errno, full.strerror, "some/file"))),
+    "write": ("cae_jax.runs.job.data.read", fail(OSError(full.errno, full.strerror, "some/file"))),
     "disk": ("shutil.disk_usage", lambda _: usage._replace(free=1000)),
-    "interrupt": ("cae_jax.runs.run", fail(KeyboardInterrupt())),
-    "bug": ("cae_jax.runs.run", fail(ValueError("a bug"))),
+    "interrupt": ("cae_jax.runs.job.run", fail(KeyboardInterrupt())),
+    "bug": ("cae_jax.runs.job.run", fail(ValueError("a bug"))),
 }
 theirs = set(flags.FLAGS)
 answers = {}

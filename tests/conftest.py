@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from cae_jax.models.layers import ConvTranspose
+from cae_jax.models.layers.table import ConvTranspose
 from cae_jax.types import Method, Reconstruction, State
 
 # The same examples in every run, and nothing kept between runs: a red test stays red.

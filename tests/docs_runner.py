@@ -20,7 +20,9 @@ from unittest import mock
 
 from absl import app, flags
 
-from cae_jax import augment, config, evaluation, files
+from cae_jax import files
+from cae_jax.runs import config, evaluate
+from cae_jax.training import crops
 
 app.define_help_flags()
 THEIRS = set(flags.FLAGS)
@@ -37,7 +39,7 @@ def check(_, flags_parser):
     ours = [n for n, kind in kinds.items() if n in given and isinstance(given[n].value, kind)]
     found = config.from_flags(ours)
     for category in found.categories:
-        augment.kind_for(found.augment, category)
+        crops.kind_for(found.augment, category)
 
 
 def module(name, words, *patches):
@@ -95,7 +97,7 @@ def do(kind, *what):
         module(*what, mock.patch.object(subprocess, "run", here))
     elif kind == "run":
         # plots take most of a small run's time, and have tests of their own
-        module(*what, mock.patch.object(evaluation, "_plot"))
+        module(*what, mock.patch.object(evaluate, "_plot"))
     elif kind == "python":
         exec(compile(what[0], "a block of Python", "exec"), {"__name__": "block"})
     else:

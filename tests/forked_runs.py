@@ -15,8 +15,8 @@ import signal
 import sys
 import time
 
-from cae_jax import evaluation, runs  # all that a run imports; no JAX backend starts
-from cae_jax.config import Config
+from cae_jax.runs import evaluate, job
+from cae_jax.runs.config import Config
 
 
 def start(config: Config) -> int:
@@ -29,7 +29,7 @@ def start(config: Config) -> int:
     os.dup2(log, 2)
     code = 1
     try:
-        runs.run(config)
+        job.run(config)
         code = 0
     finally:
         sys.stdout.flush()
@@ -51,7 +51,7 @@ def ends_within(pid: int, seconds: float) -> int | None:
 
 def main(text: str, seed: str, kills: str, left_out: str) -> None:
     if left_out:
-        setattr(evaluation, left_out, lambda *_: None)
+        setattr(evaluate, left_out, lambda *_: None)
     base = Config.from_flagfile(text, "flags")
     root = pathlib.Path(base.workdir)
     root.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from cae_jax import evaluation
-from cae_jax.config import Config
 from cae_jax.data import synthetic
+from cae_jax.runs import evaluate
+from cae_jax.runs.config import Config
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def images_in(root, *categories, n_train=10, n_good=2, n_defective_per_kind=1, s
     synthetic.write(root / "in", categories, size, 1, 0, **counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        patch.setattr(evaluation, "_plot", lambda *_: None)
+        patch.setattr(evaluate, "_plot", lambda *_: None)
         yield patch
 
 

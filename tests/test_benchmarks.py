@@ -15,11 +15,11 @@ import pytest
 
 from benchmarks import engines, inference, layer_calls, layers, production, timing, training
 from cae_jax import models
-from cae_jax.config import Config
-from cae_jax.models.layers import Row, apply_tables
+from cae_jax.models.layers.table import Row, apply_tables
+from cae_jax.runs.config import Config
 from cae_jax.types import CaeError, Reconstruction, UsageError
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 SMALL = Config(
     **{"model": "test_benchmarks:Model", "image_size": 40, "patch_size": 16, "stride": 13},
     **{"batch_size": 6, "num_patches": 20},

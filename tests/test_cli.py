@@ -11,9 +11,9 @@ import pytest
 from command_lines import ENVIRONMENT, ROOT, run_all
 from PIL import Image
 
-from cae_jax import lock
-from cae_jax.config import Config
 from cae_jax.data import synthetic
+from cae_jax.runs.config import Config
+from cae_jax.runs.machine import lock
 
 TINY = """
 import flax.linen as nn

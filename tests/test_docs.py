@@ -19,8 +19,8 @@ import sys
 import pytest
 
 from benchmarks import engines
-from cae_jax import augment
 from cae_jax.data import synthetic
+from cae_jax.training import crops
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -157,7 +157,7 @@ def images(folder):
     """A folder in MVTec AD's layout, with every category that a command names."""
     counts = {"n_train": 4, "n_good": 2, "n_defective_per_kind": 1}
     synthetic.write(folder, ["weave"], 32, 1, 0, **counts)
-    for name in (*augment.CATEGORIES, "cookie"):
+    for name in (*crops.CATEGORIES, "cookie"):
         shutil.copytree(folder / "weave", folder / name)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from benchmarks.engines import torch_engine, torch_training
 from benchmarks.engines.twin import Path
 from benchmarks.production import Scoring, Training
-from cae_jax import patches, runs
+from cae_jax.runs import job
+from cae_jax.scoring import patches
 from cae_jax.types import CaeError
 
 Calls = dict[str, Callable[[], object]]  # by engine, waited for
@@ -32,7 +33,7 @@ def scoring(names: Iterable[str], ready: Scoring) -> tuple[Calls, Errors]:
     cut = patches.extract(ready.images, s.patch_size, s.stride)
     cut = cut.reshape(-1, *cut.shape[3:])
     ours = {
-        "patches": jax.jit(runs.build_method(s).reconstruct)(ready.variables, cut).output,
+        "patches": jax.jit(job.build_method(s).reconstruct)(ready.variables, cut).output,
         "map": ready.scores.residuals["l2"],
         "distance": ready.scores.distances["l2"],
     }

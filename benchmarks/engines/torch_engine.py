@@ -14,8 +14,8 @@ import torch
 
 from benchmarks.engines import twin
 from benchmarks.engines.torch_score import Network, TorchScores, scorer
-from cae_jax import score
-from cae_jax.patches import starts
+from cae_jax.scoring.patches import starts
+from cae_jax.scoring.scorer import device as device_name
 from cae_jax.types import UsageError, Variables
 
 
@@ -63,7 +63,7 @@ def device() -> torch.device:
     torch.set_num_threads(os.cpu_count() or 1)
     where = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
     if where is None or (where == "cuda" and not torch.cuda.is_available()):
-        raise UsageError(f"--against: torch {torch.__version__} cannot use {score.device()}")
+        raise UsageError(f"--against: torch {torch.__version__} cannot use {device_name()}")
     return torch.device(where)
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cae_jax.models.convolution import same_pads
-from cae_jax.models.layers import Row
+from cae_jax.models.layers.convolution import same_pads
+from cae_jax.models.layers.table import Row
 
 _EPSILON = 1e-12  # of `cae_jax.models.memory`
 

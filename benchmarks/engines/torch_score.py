@@ -1,4 +1,4 @@
-"""The scoring call in torch: extract, reconstruct, merge, L2, as `cae_jax.score` does in JAX."""
+"""The scoring call in torch: extract, reconstruct, merge, L2, as `scoring.scorer` does in JAX."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from cae_jax.patches import counts, starts
+from cae_jax.scoring.patches import counts, starts
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # patches [N, C, p, p] -> the same shape
 
 
 class TorchScores(NamedTuple):
-    """What scoring makes of images [B, C, H, W]; B * R * K patches as `cae_jax.patches` cuts."""
+    """What scoring makes of images [B, C, H, W]; B * R * K patches as `scoring.patches` cuts."""
 
     patches: torch.Tensor  # [B * R * K, C, p, p], reconstructed
     maps: torch.Tensor  # [B, H, W]

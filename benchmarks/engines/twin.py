@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.engines.torch_layers import FlattenChannelsLast, Memory, convolution, transposed
-from cae_jax.models.layers import Row, Table, costs
+from cae_jax.models.layers.table import Row, Table, costs
 from cae_jax.types import UsageError, Variables
 
 Path = tuple[str, ...]  # of a leaf in a Flax collection: part, row, "kernel"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cae_jax import images
+from cae_jax.data import images
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black: nothing to compare with"

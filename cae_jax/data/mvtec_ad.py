@@ -26,8 +26,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from cae_jax import images, pictures
-from cae_jax.data import folder
+from cae_jax.data import folder, images, pictures
 from cae_jax.types import GOOD, DataError, LeftOut, Split
 
 CATEGORIES = tuple(sorted(folder.table1()))

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cae_jax import pictures, types
+from cae_jax import types
+from cae_jax.data import pictures
 
 VISIBLE = 8  # gray levels of 255: a pixel changed by more than this is defective
 MIN_SIZE = 32  # pixels; below this a scratch is thinner than a pixel can show

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cae_jax import losses
+from cae_jax.methods import losses
 from cae_jax.types import Method, Metrics, Reconstruction, State, Variables
 
 # What --precision calls it -> jax's name for it. bfloat16 also casts what the model computes with.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from cae_jax.models.layers import Row, apply_tables
+from cae_jax.models.layers.table import Row, apply_tables
 from cae_jax.types import Reconstruction, UsageError, unknown_name
 
 _SWAPPED = "paddings of Conv8 and Conv9 are swapped in print: the source table has 1 and 0"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from cae_jax.models.layers import Row, apply_tables
+from cae_jax.models.layers.table import Row, apply_tables
 from cae_jax.types import Reconstruction, UsageError
 
 _KEEPS = "stride 2 would halve the printed size: read as 1"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from cae_jax.models.layers import Row, Table
-from cae_jax.models.memory import Memory
+from cae_jax.models.layers.memory import Memory
+from cae_jax.models.layers.table import Row, Table
 from cae_jax.types import Reconstruction, UsageError
 
 _SAME = "padding 1 does not give the printed size; SAME does"

@@ -1,0 +1,91 @@
+"""Where the defect is: residual maps cut into regions, and judged against the masks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cae_jax.evaluation import pixel_metrics, segmentation, thresholds
+from cae_jax.types import Split
+
+_CURVE_POINTS = 400  # of the PRO curve that is kept for drawing
+
+
+class Localization(NamedTuple):
+    """What the minimum-area rule makes of the maps of a split (CVPR 2019, Sec. 4.2)."""
+
+    threshold: thresholds.Threshold
+    point: thresholds.OperatingPoint  # an image with a region of the minimum area is defective
+    predicted: np.ndarray  # bool [n_test, H, W]
+
+
+def localize(
+    split: Split, validation: np.ndarray, test: np.ndarray, area: int, opening: int
+) -> Localization | None:
+    """Picks the maps' threshold on good validation images and segments the test images by it.
+
+    Args:
+      split: what the maps are of.
+      validation: residual maps of the validation images, [n, H, W].
+      test: residual maps of the test images, [m, H, W].
+      area: the smallest defect, in pixels.
+      opening: diameter of the disc that opens a segmentation; 0 for none.
+
+    Returns:
+      None where there is no validation image to pick a threshold on.
+    """
+    if not len(validation):
+        return None
+    value = segmentation.minimum_area_threshold(validation, area, opening)
+    threshold = thresholds.Threshold(
+        value, "min_area", thresholds.VALIDATION_GOOD, None, len(validation)
+    )
+    predicted = segmentation.segment(test, value, opening)
+    flagged = np.array([segmentation.largest(each) >= area for each in predicted])
+    defective = split.labels == 1
+    point = thresholds.from_verdicts(threshold, flagged[~defective], flagged[defective])
+    return Localization(threshold, point, predicted)
+
+
+def results(
+    split: Split, maps: np.ndarray, distances: np.ndarray, found: Localization | None
+) -> dict[str, Any]:
+    """Returns kinds (of defects, each against all good test images), sizes (of defects, small and
+    large) and region_overlap; the last two of the segmentation, so not there without one.
+
+    `maps` [m, H, W] and `distances` [m] are those of the test images.
+    """
+    known = split.has_mask
+    kinds = pixel_metrics.by_kind(split.kinds, distances, split.masks, maps, known)
+    if not found:
+        return {"kinds": kinds}
+    masks, predicted = split.masks[known], found.predicted[known]
+    return {
+        "kinds": kinds,
+        "sizes": pixel_metrics.by_size(masks, predicted),
+        "region_overlap": pixel_metrics.region_overlap(masks, predicted),
+    }
+
+
+def pixel_results(split: Split, maps: np.ndarray) -> dict[str, float]:
+    """Returns pixel_auroc, pixel_ap, au_pro_30, au_pro_5, au_pro_1 of the test maps [m, H, W].
+
+    Images that have a mask count, at the size of the maps; NaN without a defective or without a
+    good pixel.
+    """
+    return pixel_metrics.summary(split.masks[split.has_mask], maps[split.has_mask])
+
+
+def pro_curve(split: Split, maps: np.ndarray) -> dict[str, list[float]]:
+    """Returns the PRO curve for drawing, {"fpr": [...], "pro": [...]}, of the test maps [m, H, W].
+
+    (0, 0), and the overlap at evenly spaced false-positive rates from 0 to 1, the higher end where
+    the curve goes straight up. Both lists are empty where `pixel_results` is NaN.
+    """
+    known = split.has_mask
+    fpr, pro = pixel_metrics.pro_curve(split.masks[known], maps[known])
+    if not len(fpr):
+        return {"fpr": [], "pro": []}
+    at = np.linspace(0, 1, _CURVE_POINTS)
+    return {"fpr": [0.0, *at.tolist()], "pro": [0.0, *np.interp(at, fpr, pro).tolist()]}

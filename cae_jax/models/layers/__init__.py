@@ -1,0 +1,1 @@
+"""What models are built from: the layer table, convolutions that XLA:CPU runs fast, a memory."""

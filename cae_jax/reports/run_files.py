@@ -1,0 +1,140 @@
+"""What a finished cell left behind, read back for its page: no model, no data set."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cae_jax.reports import results
+from cae_jax.types import DataError
+
+_EXAMPLES = {  # dtype kind and number of axes of the arrays in examples.npz
+    "row": ("iu", 1),
+    "image": ("u", 4),
+    "reconstruction": ("u", 4),
+    "residual": ("f", 3),
+    "mask": ("b", 3),
+    "has_mask": ("b", 1),
+    "predicted": ("b", 3),
+    "scale": ("f", 0),
+    "segmentation_threshold": ("f", 0),
+}
+
+
+class Examples(NamedTuple):
+    """Pictures of k test images, as in examples.npz."""
+
+    row: np.ndarray  # int [k]: which row of scores.csv
+    image: np.ndarray  # uint8 [k, H, W, C], C is 1 or 3
+    reconstruction: np.ndarray  # uint8 [k, H, W, C]
+    residual: np.ndarray  # float32 [k, H, W]
+    mask: np.ndarray  # bool [k, H, W]: the ground truth
+    has_mask: np.ndarray  # bool [k]
+    predicted: np.ndarray  # bool [k, H, W]
+    scale: float  # the residual at the top of the color scale, one for all images
+    segmentation_threshold: float  # of the residual; NaN where there is none
+
+
+class Run(NamedTuple):
+    """A finished cell, as its files tell it; what an older run has not written is None or empty."""
+
+    folder: Path  # WORKDIR/CATEGORY/MODEL/seed_N
+    metrics: dict[str, Any]  # any key may be missing or None
+    frame: pd.DataFrame  # of `report.read_scores`
+    flags: tuple[str, ...]  # the lines of flags.txt
+    versions: dict[str, Any]
+    history: pd.DataFrame | None  # numbers, a row for each epoch
+    left_out: pd.DataFrame | None  # text: path, cause
+    curves: dict[str, Any]
+    examples: Examples | None
+    absent: tuple[str, ...]  # the files that are not there
+
+
+def read_run(folder: Path, metrics: str = "metrics.json") -> Run:
+    """Reads the files of a cell, finished but for the name of its metrics.json.
+
+    `metrics` and scores.csv have to be there; any of the others may be missing, which `absent`
+    then tells.
+
+    Raises:
+      DataError: one of these two is missing, or any file cannot be read or is not what its name
+        says; the message names it.
+    """
+    absent = []
+
+    def read(name: str, reader: Callable[[Path], Any], otherwise: Any) -> Any:
+        if not (folder / name).exists():
+            absent.append(name)
+            return otherwise
+        return _read(folder / name, reader)
+
+    frame = results.read_scores(folder / "scores.csv")
+    run = Run(
+        folder=folder,
+        metrics=_read(folder / metrics, _json),
+        frame=frame,
+        flags=read("flags.txt", _lines, ()),
+        versions=read("versions.json", _json, {}),
+        history=read("history.csv", _numbers, None),
+        left_out=read("left_out.csv", _texts, None),
+        curves=read("curves.json", _json, {}),
+        examples=read("examples.npz", lambda path: _examples(path, len(frame)), None),
+        absent=(),
+    )
+    return run._replace(absent=tuple(absent))
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    try:
+        return reader(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path}: not a file of a run: {cause}") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    return tuple(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+
+
+def _numbers(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path).astype(np.float64)
+
+
+def _texts(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+
+
+def _examples(path: Path, n_rows: int) -> Examples:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in _EXAMPLES}
+    for name, (kind, n_axes) in _EXAMPLES.items():
+        if arrays[name].dtype.kind not in kind or arrays[name].ndim != n_axes:
+            found = f"{arrays[name].dtype} {list(arrays[name].shape)}"
+            raise ValueError(f"{name} has the wrong type or number of axes: {found}")
+    k, height, width, channels = arrays["image"].shape
+    row = arrays["row"]
+    if channels not in (1, 3) or arrays["reconstruction"].shape != arrays["image"].shape:
+        raise ValueError("image and reconstruction must have the same shape, and 1 or 3 channels")
+    if any(arrays[name].shape != (k, height, width) for name in ("residual", "mask", "predicted")):
+        raise ValueError(f"residual, mask and predicted must be {[k, height, width]} as image is")
+    if row.shape != (k,) or arrays["has_mask"].shape != (k,):
+        raise ValueError(f"row and has_mask must have {k} values as image has")
+    if k and not (row.min() >= 0 and row.max() < n_rows):
+        raise ValueError(f"row must be in 0..{n_rows - 1}, the rows of scores.csv")
+    numbers = {name: float(arrays.pop(name)) for name in ("scale", "segmentation_threshold")}
+    return Examples(**arrays, **numbers)

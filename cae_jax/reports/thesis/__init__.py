@@ -1,0 +1,1 @@
+"""The thesis's tables with ours beside them."""

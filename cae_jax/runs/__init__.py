@@ -1,0 +1,1 @@
+"""The job: flags, cells, training that goes on, judging, writing."""

@@ -1,0 +1,183 @@
+"""What a run would do, told before it does it: nothing is decoded, computed or written."""
+
+from __future__ import annotations
+
+import collections
+import math
+import resource
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cae_jax.data import listing
+from cae_jax.runs import job
+from cae_jax.runs.config import Config
+from cae_jax.runs.machine import lock
+from cae_jax.scoring import patches, residuals
+from cae_jax.training import checkpoints
+from cae_jax.types import Method
+
+# Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
+_COMPILER = 500e6  # bytes that XLA and the plots take beside what they work on
+_ACTIVATIONS = 1.2  # of a whole batch, which validation takes at once
+_STATES = 4  # before a step, after it, its gradients, a copy while that is saved
+
+
+class Sizes(NamedTuple):
+    """What one cell takes, in bytes where nothing else is said."""
+
+    parameters: int  # how many
+    state: int  # a checkpoint: parameters, what the optimiser keeps of each, a key and a counter
+    images: int  # in memory, with their masks
+    training: int  # beside the images, at its peak
+    scoring: int  # likewise
+
+
+def describe(cells: Sequence[job.Cell], methods: Mapping[tuple[str, str], Method]) -> str:
+    """Returns what running the cells would do and need, as text; writes nothing.
+
+    Args:
+      cells: as `runs.plan` or `reproduction.plan` gives them; at least one.
+      methods: of every (model, loss) among them.
+
+    Raises what running them would raise before it reads an image: UsageError for a folder of
+    another run or in another process's hands, DataError for a category without images.
+    """
+    lines, whole = ["Dry run, nothing is written."], []
+    for cell in cells:
+        job.check_same(cell)
+        left = job.left_to_do(cell)
+        if left:
+            lock.check(cell.folder)
+        counts = listing.count(cell.config.dataset, cell.config.data_dir, cell.config.category)
+        lines.append(
+            f"{cell.folder}: {_standing(cell)}; {counts.n_train} images to train on, "
+            f"{counts.n_test} to judge" + _left_out(counts.n_left_out)
+        )
+        whole.append((cell, sizes(cell.config, methods[_key(cell)], counts)))
+    for key, (cell, size) in {_key(cell): (cell, size) for cell, size in whole}.items():
+        lines.append(_model(key, cell.config, size))
+    lines += _needs(whole)
+    return "\n".join(lines)
+
+
+def sizes(config: Config, method: Method, counts: listing.Counts) -> Sizes:
+    """Returns what a cell takes; memory is estimated for a CPU."""
+    c = config
+    state = jax.eval_shape(method.init, jax.random.key(0))
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.variables["params"]))
+    saved = sum(math.prod(x.shape) * _width(x) for x in jax.tree.leaves(state))
+    pixels = c.image_size**2
+    n = counts.n_train + counts.n_test
+    patch = jax.ShapeDtypeStruct((1, c.patch_size, c.patch_size, c.channels), np.float32)
+    made = jax.make_jaxpr(method.reconstruct)(state.variables, patch)
+    activations = 4 * _elements(made.jaxpr)
+    training = (
+        4 * pixels * c.channels * counts.n_train  # once more, on the device
+        + 4 * c.batch_size * c.patch_size**2 * c.channels
+        + _ACTIVATIONS * activations * c.batch_size
+        + _STATES * saved
+    )
+    judged = counts.n_test + math.ceil(c.validation_fraction * counts.n_train)
+    maps = 4 * pixels * (len(residuals.DISTANCES) + c.channels) * judged
+    windows = len(patches.starts(c.image_size, c.stride)) ** 2
+    scoring = 2 * maps + 4 * windows * 4 * c.patch_size**2 * c.channels
+    images = 4 * pixels * c.channels * n + pixels * counts.n_test
+    return Sizes(parameters, saved, images, round(training), scoring)
+
+
+def _standing(cell: job.Cell) -> str:
+    """Where a cell stands."""
+    if not job.left_to_do(cell):
+        return "finished"
+    if cell.config.overwrite and cell.folder.exists():
+        return "new, in place of what is there"
+    at = checkpoints.last(cell.folder / "checkpoints")
+    if at is None:
+        return "new"
+    epoch, steps = at
+    return f"goes on after epoch {epoch}" + (f" and {steps} steps more" if steps else "")
+
+
+def _left_out(n: int) -> str:
+    return f", {n} files not used or without a mask" if n else ""
+
+
+def _key(cell: job.Cell) -> tuple[str, str]:
+    return cell.config.model, cell.config.loss
+
+
+def _model(key: tuple[str, str], c: Config, size: Sizes) -> str:
+    steps, windows = c.num_patches // c.batch_size, len(patches.starts(c.image_size, c.stride)) ** 2
+    return (
+        f"{key[0]}, trained on {key[1]}: {size.parameters:,} parameters, {c.epochs} epochs of "
+        f"{steps} steps of {c.batch_size} patches; an image is judged by {windows} patches"
+    )
+
+
+def _needs(whole: Sequence[tuple[job.Cell, Sizes]]) -> list[str]:
+    """The last lines: how many cells, how much disk, how much memory."""
+    count = collections.Counter(_standing(cell).split()[0].strip(",") for cell, _ in whole)
+    todo = [(cell, size) for cell, size in whole if job.left_to_do(cell)]
+    lines = [
+        f"cells: {count['new']} new, {count['goes']} go on, {count['finished']} finished",
+    ]
+    if not todo:
+        return lines
+    disk = sum(_disk(cell.config, size) for cell, size in todo)
+    folder = next(
+        p for p in (todo[0][0].folder, *todo[0][0].folder.absolute().parents) if p.exists()
+    )
+    free = shutil.disk_usage(folder).free
+    memory = max(size.images + max(size.training, size.scoring) for _, size in todo)
+    memory += peak_bytes() + _COMPILER
+    lines += [
+        f"disk: at most {_amount(disk)} of checkpoints, and a few MB a cell of tables and plots; "
+        f"{_amount(free)} free",
+        f"memory: about {_amount(memory)}, for one cell at a time on a CPU",
+    ]
+    if free < disk:
+        lines.append("warning: that is more than there is room for")
+    return lines
+
+
+def _disk(c: Config, size: Sizes) -> int:
+    """Bytes of a cell's checkpoints: the last ones, the best, and the one being written."""
+    return size.state * min(c.keep + 2, -(-c.epochs // c.checkpoint_every) + 1)
+
+
+def _elements(jaxpr: Any) -> int:
+    """Elements of all that a program makes of its inputs, but for what XLA fuses away."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        inner = [getattr(value, "jaxpr", None) for value in eqn.params.values()]
+        inner = [getattr(each, "jaxpr", each) for each in inner if each is not None]
+        if inner:
+            total += sum(map(_elements, inner))
+        elif eqn.primitive.name in ("conv_general_dilated", "dot_general", "reduce_window_max"):
+            total += sum(math.prod(out.aval.shape) for out in eqn.outvars)
+    return total
+
+
+def _width(leaf: jax.ShapeDtypeStruct) -> int:
+    """Bytes of an element; a key is two or four words."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return 16
+    return leaf.dtype.itemsize
+
+
+def peak_bytes() -> int:
+    """Returns the most bytes that this process has held so far: at first Python and packages."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def _amount(n: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n / 1e3:.3g} kB"

@@ -1,0 +1,1 @@
+"""From images to scores in one compiled call."""

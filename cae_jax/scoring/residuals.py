@@ -1,0 +1,115 @@
+"""What a reconstruction's error looks like: a residual map per distance, and one number of it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cae_jax.scoring import ssim
+from cae_jax.scoring.ssim import Ssim
+from cae_jax.types import UsageError, unknown_name
+
+DISTANCES = ("l2", "l1", "ssim")
+AVERAGES = ("pixels", "maps")
+REDUCTIONS = ("sum", "max", "top")
+_FULL_SCALE = 255.0  # l2 and l1 are on the 0..255 intensity scale (specification, section 0)
+_TRUNCATE = 4  # the Gaussian of `smooth` ends at this many sigma, as SciPy's does
+
+
+class Residual(NamedTuple):
+    """Which distances, and how maps and numbers are made of them."""
+
+    distances: tuple[str, ...] = ("l2",)  # of DISTANCES
+    # "pixels": overlapping patches are averaged before they are compared with the image (thesis);
+    # "maps": every patch has its own map, and these are averaged (Bergmann et al., CVPR 2019)
+    average: str = "pixels"
+    smooth: float = 0.0  # sigma of a Gaussian over the maps, in pixels; 0: none
+    border: str = "reflect"  # how SSIM and the Gaussian go on at a border, see `ssim.dissimilarity`
+    reduce: str = "sum"  # a map as one number: its sum, maximum or the mean of its top share
+    top: float = 0.01  # the share of the pixels that "top" averages, in (0, 1]
+    ssim: Ssim = Ssim()
+
+
+def check(r: Residual) -> None:
+    """Raises UsageError, naming the flag, for what cannot work."""
+    for distance in r.distances:
+        if distance not in DISTANCES:
+            raise unknown_name("--distance", distance, DISTANCES)
+    for flag, name, known in (
+        ("--residual_average", r.average, AVERAGES),
+        ("--residual_border", r.border, tuple(ssim.BORDERS)),
+        ("--image_score", r.reduce, REDUCTIONS),
+    ):
+        if name not in known:
+            raise unknown_name(flag, name, known)
+    if r.average == "maps" and r.border == "crop":
+        raise UsageError(
+            "--residual_border=crop: not with --residual_average=maps, where every patch would "
+            "leave its border out of the average; take reflect or edge"
+        )
+    if not 0 <= r.smooth < math.inf:
+        raise UsageError(f"--residual_smooth={r.smooth}: must be a number of pixels, 0 or more")
+    if not 0 < r.top <= 1:
+        raise UsageError(f"--top_share={r.top}: must be above 0 and at most 1")
+    ssim.check(r.ssim)
+
+
+def residual_map(name: str, x: jax.Array, y: jax.Array, r: Residual) -> jax.Array:
+    """How far `y` is from `x` at every pixel.
+
+    Args:
+      name: "l2", the squared difference (Figure 14 of the thesis has no root), or "l1", the
+        absolute one, both on the 0..255 scale and summed over the channels; "ssim", 1 - SSIM of
+        the window around the pixel, averaged over the channels.
+      x: images or patches [N, H, W, C] in [0, 1].
+      y: their reconstructions, of the same shape.
+      r: the border and the kind of SSIM.
+
+    Returns:
+      float32 [N, H, W], not smoothed.
+
+    Raises:
+      UsageError: an unknown name.
+      ValueError: the shapes differ.
+    """
+    if name not in DISTANCES:
+        raise unknown_name("--distance", name, DISTANCES)
+    if x.shape != y.shape:
+        raise ValueError(f"a residual compares equal shapes, got {x.shape} and {y.shape}")
+    if name == "ssim":
+        return ssim.dissimilarity(x, y, r.ssim, r.border)
+    difference = (x - y) * _FULL_SCALE
+    errors = jnp.square(difference) if name == "l2" else jnp.abs(difference)
+    return jnp.sum(errors, axis=-1)
+
+
+def smooth(maps: jax.Array, sigma: float, border: str) -> jax.Array:
+    """Gaussian mean around every pixel of maps [N, H, W]: SciPy's `gaussian_filter`.
+
+    `sigma` is in pixels, 0 returns the maps themselves; border "reflect" is SciPy's, "edge" is its
+    "nearest", "crop" is as "reflect". Raises UsageError for another border.
+    """
+    if sigma == 0:
+        return maps
+    radius = int(_TRUNCATE * sigma + 0.5)
+    return ssim.blur(maps, ssim.gaussian(sigma, radius), border)
+
+
+def image_score(maps: jax.Array, r: Residual) -> jax.Array:
+    """One number for each of maps [N, H, W], by `r.reduce`, in the maps' unit; larger is worse.
+
+    "sum" over all pixels (thesis), "max", or "top": the mean of the largest ceil(top * H * W).
+    Returns [N]; raises UsageError for an unknown reduction.
+    """
+    flat = maps.reshape(maps.shape[0], -1)
+    if r.reduce == "sum":
+        return jnp.sum(flat, axis=1)
+    if r.reduce == "max":
+        return jnp.max(flat, axis=1)
+    if r.reduce == "top":
+        k = math.ceil(round(r.top * flat.shape[1], 6))  # 0.07 * 100 is above 7 in floats
+        return jnp.mean(jax.lax.top_k(flat, max(1, k))[0], axis=1)
+    raise unknown_name("--image_score", r.reduce, REDUCTIONS)

@@ -1,0 +1,1 @@
+"""A trained run at work: one image, or a folder of any size."""

@@ -1,0 +1,1 @@
+"""Training by gradient steps: crops, the loop, members, checkpoints."""

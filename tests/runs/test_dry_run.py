@@ -1,0 +1,161 @@
+"""What --dry_run tells, against what a run then does; it leaves nothing behind."""
+
+import contextlib
+import functools
+import math
+import os
+import re
+
+import jax
+import numpy as np
+import pytest
+import small_runs
+
+from cae_jax import data
+from cae_jax.data import listing
+from cae_jax.runs import dry_run, job, reproduction
+from cae_jax.runs.machine import lock
+from cae_jax.scoring import scorer
+from cae_jax.types import DataError, UsageError
+
+config_of = functools.partial(small_runs.config_of, category="all", batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Two categories; of tablet one file is none of the layout's, and one defect has no mask."""
+    root = tmp_path_factory.mktemp("dry")
+    with small_runs.images_in(root, "tablet", "weave"):
+        (root / "in/tablet/readme.txt").write_text("a file")
+        next((root / "in/tablet/ground_truth/crack").iterdir()).unlink()
+        yield root
+
+
+def told(config):
+    cells, method = job.plan(config)
+    return dry_run.describe(cells, {(config.model, config.loss): method})
+
+
+def tree(folder):
+    """Every path below a folder, with its bytes and date."""
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def amount(text, what):
+    number, unit = re.search(rf"{what} ([\d.]+) (kB|MB|GB)", text).groups()
+    return float(number) * {"kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+
+
+def test_new_going_on_and_finished(world, monkeypatch):
+    """Every standing of a cell, as it is told and as the run then does; no image is opened."""
+    config = config_of(world)
+    before, here = tree(world), "small_net.Tiny/seed_0"
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "read", None)
+        patch.setattr("builtins.open", None)
+        lines = told(config).splitlines()
+    assert tree(world) == before
+    assert not (world / "run").exists()
+    images = "10 images to train on, 6 to judge"
+    not_used = ", 2 files not used or without a mask"
+    assert lines[1] == f"{world}/run/tablet/{here}: new; {images}{not_used}"
+    assert lines[2] == f"{world}/run/weave/{here}: new; {images}"
+    parameters = 3 * 3 * 4 + 4 + 4 * 4 * 4 + 1
+    assert lines[3] == (
+        f"small_net:Tiny, trained on l2: {parameters} parameters, 2 epochs of 4 steps of 16 "
+        "patches; an image is judged by 16 patches"
+    )
+    assert "cells: 2 new, 0 go on, 0 finished" in lines
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer, "score_all", lambda *_: 1 / 0)
+        with contextlib.suppress(ZeroDivisionError):
+            job.run(config)
+    before = tree(world)
+    assert f"tablet/{here}: goes on after epoch 2; {images}" in told(config)
+    assert "cells: 1 new, 1 go on, 0 finished" in told(config)
+    assert tree(world) == before
+    job.run(config)
+    before = tree(world)
+    assert told(config).splitlines()[-1] == "cells: 0 new, 0 go on, 2 finished"
+    with pytest.raises(UsageError, match="--epochs=2, now 3"):
+        told(config_of(world, epochs=3))
+    again = told(config_of(world, epochs=3, overwrite=True))
+    assert again.count("new, in place of what is there") == 2
+    assert "cells: 2 new, 0 go on, 0 finished" in again
+    (cell, _), _ = job.plan(config_of(world, overwrite=True))
+    with lock.hold(cell.folder), pytest.raises(UsageError, match="in use by process"):
+        told(config_of(world, overwrite=True))
+    assert tree(world).keys() == before.keys()
+
+
+def test_disk_is_what_the_checkpoints_take(world):
+    config = config_of(world, category="weave", epochs=6, seed=3, num_patches=16)
+    wanted = amount(told(config), "disk: at most")
+    state = jax.eval_shape(job.build_method(config).init, jax.random.key(0))
+    leaves = jax.tree.leaves((state.variables, state.opt_state))
+    assert wanted == pytest.approx(4 * (sum(4 * math.prod(x.shape) for x in leaves) + 20), 0.01)
+    assert amount(told(config_of(world, category="weave", seed=3, num_patches=16, epochs=1)), "disk: at most") == pytest.approx(wanted / 2, 0.01)  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize("model", ["small_net:Tiny", "bergmann"])
+def test_memory_grows_with_what_it_is_made_of(world, model):
+    """The estimate itself was held against runs; here, that every part is counted."""
+
+    def memory(n_train=60, n_test=50, **changes):
+        config = config_of(world, model=model, **changes)
+        _, method = job.plan(config)
+        size = dry_run.sizes(config, method, listing.Counts(n_train, n_test, 0))
+        return size, size.images + max(size.training, size.scoring)
+
+    base, _ = memory()
+    cells = np.array([60 * 64**2 * 4, 50 * 64**2 * 4, 50 * 64**2])
+    assert base.images == cells.sum()
+    more, _ = memory(n_train=61)
+    assert more.images - base.images == 64**2 * 4
+    assert more.training - base.training == 64**2 * 4
+    more, _ = memory(batch_size=32)
+    assert more.training > base.training + 16 * 32**2 * 4
+    more, _ = memory(n_test=60)
+    assert more.scoring - base.scoring == 2 * 10 * 64**2 * 4 * 4  # three maps, a reconstruction
+    _, small = memory(image_size=64)
+    _, large = memory(image_size=256)
+    assert large > small
+
+
+def test_a_grid(world):
+    config = config_of(world, workdir=str(world / "grid"), members="vmap")
+    cells, methods = reproduction.plan(config, ["small_net:Tiny", "gong"], [0, 1], ["l2", "ssim"])
+    lines = dry_run.describe(cells, methods).splitlines()
+    assert sum(": new; " in line for line in lines) == 2 * 2 * 2 * 2
+    assert [line.split(" trained")[0] for line in lines if "parameters" in line] == [
+        *("small_net:Tiny,", "small_net:Tiny,"),
+        *("gong,", "gong,"),
+    ]
+    assert not (world / "grid").exists()
+
+
+def test_images_are_missed_now(world, tmp_path):
+    (tmp_path / "in/empty/train/good").mkdir(parents=True)
+    (tmp_path / "in/empty/test/good").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"empty/train/good: no image in it"):
+        told(config_of(world, data_dir=str(tmp_path / "in"), category="all"))
+
+
+def test_a_listing_counts_what_reading_finds(world):
+    for dataset, category in (("folder", "tablet"), ("synthetic", "weave")):
+        counts = listing.count(dataset, str(world / "in"), category)
+        split = data.read(dataset, str(world / "in"), category, 64, 1, 0)
+        found = len(split.train), len(split.test), len(split.left_out)
+        assert counts == found
+    assert os.path.isdir(world / "in/tablet")
+
+
+def test_more_than_there_is_room_for(world, monkeypatch):
+    usage = dry_run.shutil.disk_usage(world)._replace(free=1000)
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: usage)
+    text = told(config_of(world, workdir=str(world / "none")))
+    assert "1 kB free" in text
+    assert text.splitlines()[-1] == "warning: that is more than there is room for"

@@ -1,0 +1,318 @@
+"""A folder scored in a stream: the detector's numbers, whole rows, and few images in memory."""
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+import weakref
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import cae_jax
+from benchmarks import scoring_process
+from cae_jax.data import images, synthetic
+from cae_jax.runs import evaluate, job
+from cae_jax.runs.config import Config
+from cae_jax.serving import stream
+from cae_jax.types import DataError, UsageError
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = ("a,b.png", 'say "x".png', "line\nbreak.png", "ünder/ß.PNG", "ünder/z.tiff", "rgb.jpg")
+
+
+def make_world(root):
+    """A trained run in root/run, and in root/in twelve images of several formats and sizes."""
+    counts = {"n_train": 10, "n_good": 6, "n_defective_per_kind": 1}
+    synthetic.write(root / "data", ["tablet"], 32, 1, 0, **counts)
+    flags = {"dataset": "folder", "data_dir": str(root / "data"), "category": "tablet"}
+    flags |= {"workdir": str(root / "run"), "model": "small_net:Tiny"}
+    sizes = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "batch_size": 32}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        patch.setattr(evaluate, "_plot", lambda *_: None)
+        job.run(Config(**flags, **sizes, epochs=1, validation_fraction=0.4))
+    shutil.copytree(root / "data/tablet/test/good", root / "in/good")
+    (root / "in/ünder").mkdir()
+    rng = np.random.default_rng(0)
+    for name, shape in zip(NAMES, [(32, 32), (17, 40), (33, 8), (5, 5), (32, 32), (40, 30, 3)],
+                           strict=True):  # fmt: skip
+        array = rng.integers(0, 256, shape, np.uint8)
+        if name.endswith("tiff"):
+            array = array.astype(np.uint16) * 201
+        Image.fromarray(array).save(root / "in" / name)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("stream")
+    make_world(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def detector(world):
+    return cae_jax.load(world / "run", percent=1)
+
+
+def rows_of(output):
+    with open(output / "scores.csv", encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.fixture(scope="module")
+def whole(world, detector):
+    """The bytes of the table that one start writes."""
+    found = stream.score_folder(detector, world / "in", world / "out", batch_size=5, save_maps=True)
+    table = rows_of(world / "out")
+    assert found == (12, sum(row[3] == "1" for row in table), 0)
+    assert (world / "out/left_out.csv").read_text() == "path,cause\n"
+    return (world / "out/scores.csv").read_bytes()
+
+
+def test_it_says_what_the_detector_says(world, detector, whole):
+    head, *rows = rows_of(world / "out")
+    assert head == ["path", "distance", "p_value", "defective"]
+    assert [row[0] for row in rows] == sorted([*NAMES, *(f"good/00{i}.png" for i in range(6))])
+    for path, distance, p_value, defective in rows:
+        verdict = detector.score(world / "in" / path)
+        assert float(distance) == pytest.approx(verdict.distance, rel=1e-5)
+        assert float(p_value) == pytest.approx(verdict.p_value)
+        assert defective == str(int(verdict.defective))
+    assert {row[3] for row in rows} == {"0", "1"}
+    assert len({row[2] for row in rows}) > 1
+
+
+def test_maps_have_the_size_of_the_file(world, detector, whole):
+    verdict = detector.score(world / "in/a,b.png")
+    with Image.open(world / "out/anomaly_maps/a,b.png.tiff") as file:
+        np.testing.assert_allclose(np.asarray(file), verdict.residual, rtol=1e-3, atol=1e-2)
+    with Image.open(world / "out/predicted_masks/a,b.png.png") as file:
+        assert np.mean((np.asarray(file) > 0) == verdict.mask) > 0.99
+    for folder, suffix in (("anomaly_maps", "tiff"), ("predicted_masks", "png")):
+        with Image.open(world / f"out/{folder}/ünder/ß.PNG.{suffix}") as file:
+            assert file.size == (5, 5)
+        assert len([p for p in (world / "out" / folder).rglob("*") if p.is_file()]) == 12
+
+
+def copy_of(world, folder):
+    shutil.copytree(world / "out", folder)
+    return folder
+
+
+def score(world, detector, output, **options):
+    return stream.score_folder(
+        detector, world / "in", output, batch_size=5, save_maps=True, **options
+    )
+
+
+@pytest.mark.parametrize("cut", [3, 40, 100, 333, -70, -1])
+def test_a_table_cut_anywhere_is_completed(world, detector, whole, tmp_path, monkeypatch, cut):
+    output = copy_of(world, tmp_path / "out")
+    (output / "scores.csv").write_bytes(whole[:cut])
+    kept = set(whole_rows(whole[:cut]))
+    read = []
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", lambda *a: read.append(a[0]) or decode(*a))
+    assert score(world, detector, output).n_images == 12
+    assert (output / "scores.csv").read_bytes() == whole
+    assert len(read) == 12 - len(kept)
+    score(world, detector, output)
+    assert len(read) == 12 - len(kept)
+
+
+def whole_rows(data):
+    """The paths of the whole rows: a quoted line break ends none."""
+    text = data.decode("utf-8", "replace")
+    ends = [i for i, c in enumerate(text) if c == "\n" and text[:i].count('"') % 2 == 0]
+    return (
+        [row[0] for row in csv.reader(io.StringIO(text[: ends[-1]], newline=""))][1:]
+        if ends
+        else []
+    )
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_start_that_died_goes_on(world, detector, whole, tmp_path, monkeypatch, at):
+    begin, calls = stream._begin, []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) > at:
+            raise KeyboardInterrupt
+        return begin(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "_begin", dies)
+        with pytest.raises(KeyboardInterrupt):
+            score(world, detector, tmp_path / "out")
+    before = (tmp_path / "out/scores.csv").read_bytes()
+    assert whole.startswith(before)
+    assert len(whole_rows(before)) == 5 * max(0, at - 1)  # one batch was in flight
+    score(world, detector, tmp_path / "out")
+    assert (tmp_path / "out/scores.csv").read_bytes() == whole
+
+
+def test_bad_images(world, detector, whole, tmp_path, monkeypatch):
+    root, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(world / "in", root)
+    (root / "good/000.png").write_text("no image")
+    (root / "rgb.jpg").write_bytes(b"")
+    (root / "gone.png").symlink_to("nowhere.png")
+    find = stream.find
+    monkeypatch.setattr(stream, "find", lambda *a, **k: sorted([*find(*a, **k), "vanished.png"]))
+    with pytest.raises(DataError, match=r"in/gone\.png: is a broken link.*--on_bad_image=skip"):
+        stream.score_folder(detector, root, output, batch_size=5)
+    # the rest of its batch was scored
+    kept = ["a,b.png", *(f"good/00{i}.png" for i in (1, 2))]
+    assert whole_rows((output / "scores.csv").read_bytes()) == kept
+    found = stream.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
+    assert (found.n_images, found.n_left_out) == (10, 4)
+    with open(output / "left_out.csv", newline="") as file:
+        head, *left_out = csv.reader(file)
+    assert head == ["path", "cause"]
+    wanted = {
+        "gone.png": "broken link",
+        "good/000.png": "is not a PNG",
+        "rgb.jpg": "is empty",
+        "vanished.png": "No such file",
+    }
+    assert [path for path, _ in left_out] == list(wanted)
+    for path, cause in left_out:
+        assert wanted[path] in cause
+    # what was mended meanwhile takes its place
+    for name in ("good/000.png", "rgb.jpg"):
+        shutil.copy(world / "in" / name, root / name)
+    (root / "gone.png").unlink()
+    monkeypatch.setattr(stream, "find", find)
+    found = stream.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
+    assert (found.n_images, found.n_left_out) == (12, 0)
+    assert (output / "scores.csv").read_bytes() == whole
+    with pytest.raises(UsageError, match="--on_bad_image 'skp'"):
+        stream.score_folder(detector, root, output, on_bad_image="skp")
+
+
+def test_another_job_s_folder_is_refused(world, detector, whole, tmp_path):
+    output = copy_of(world, tmp_path / "out")
+    (output / "notes.txt").write_text("mine")
+    larger = jax.tree.map(lambda leaf: leaf * 1.5, detector.variables)
+    other = dataclasses.replace(detector, variables=larger)
+    for loaded, words in (
+        (cae_jax.load(world / "run", percent=50), "percent=1, now 50"),
+        (other, "weights="),
+    ):
+        with pytest.raises(UsageError, match=f"{output}: holds scores with {words}"):
+            score(world, loaded, output)
+    with pytest.raises(UsageError, match=f"images={world / 'in'}, now {world / 'in/good'}"):
+        stream.score_folder(detector, world / "in/good", output, save_maps=True)
+    assert (output / "scores.csv").read_bytes() == whole
+    found = stream.score_folder(other, world / "in/good", output, overwrite=True)
+    assert found.n_images == 6
+    left = ["left_out.csv", "notes.txt", "run.json", "scores.csv"]
+    assert sorted(path.name for path in output.iterdir()) == left
+    distances = [float(row[1]) for row in rows_of(output)[1:]]
+    before = [float(row[1]) for row in rows_of(world / "out") if "good" in row[0]]
+    assert not np.isclose(distances, before, rtol=1e-2).any()
+
+
+def test_what_is_no_such_job_is_never_touched(world, detector, tmp_path):
+    with pytest.raises(UsageError, match=r"scores\.csv lies in it without a run\.json"):
+        score(world, detector, detector.cell.folder, overwrite=True)
+    assert (detector.cell.folder / "scores.csv").exists()
+    (tmp_path / "run.json").write_text('{"name": "theirs"}')
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="not of such a job"):
+            score(world, detector, tmp_path, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    with pytest.raises(UsageError, match="--batch_size=0"):
+        stream.score_folder(detector, world / "in", tmp_path / "new", batch_size=0)
+
+
+def test_find(tmp_path):
+    names = ["b.png", "B.JPEG", "a/c.bmp", "a/.hidden.png", ".git/d.png", "a/e.txt", "out/f.png"]
+    for name in (*names, "else/g.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "a/round").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "else")
+    found = stream.find(tmp_path, but=tmp_path / "out")
+    assert found == ["B.JPEG", "a/c.bmp", "b.png", "else/g.tif"]
+    assert stream.find(tmp_path, recursive=False) == ["B.JPEG", "b.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no image in it"):
+        stream.find(tmp_path / "empty")
+    with pytest.raises(DataError, match="none: cannot be listed: No such file"):
+        stream.find(tmp_path / "none")
+
+
+def test_few_images_are_in_memory_at_once(world, detector, monkeypatch):
+    monkeypatch.setattr(stream, "_THREADS", 2)
+    decode, alive, peak, begun = images.decode, set(), [], []
+
+    def counted(*arguments):
+        begun.append(1)
+        pixels = decode(*arguments)
+        alive.add(id(pixels))
+        weakref.finalize(pixels, alive.discard, id(pixels))
+        peak.append(len(alive))
+        return pixels
+
+    monkeypatch.setattr(images, "decode", counted)
+    at = stream.scoring_call(detector.cell.config, detector.variables, batch_size=3)
+    scored, lead = 0, []
+    for batch in stream.scored(at, world / "in", ["rgb.jpg"] * 70):
+        time.sleep(0.02)  # a slow consumer: decoding would run away
+        scored += len(batch.paths)
+        lead.append(len(begun) - scored)
+    assert scored == len(begun) == 70
+    assert 3 <= max(lead) <= 2 * 3 + 2 + 2 * 3
+    assert 3 <= max(peak) <= 2 * 3 + 2 + 3
+    assert not alive
+
+
+def test_the_benchmark_measures_what_was_scored(world, detector, tmp_path):
+    root = shutil.copytree(world / "in", tmp_path / "in")
+    found = scoring_process.measure(detector.cell.config, root, 5)
+    assert len(rows_of(tmp_path / "in.scores")) == found["n_images"] + 1 == 13
+    speeds = found["images_per_second"]
+    assert 0 < speeds["end_to_end"] < 1.5 * min(speeds["decoding"], speeds["call"])
+    assert speeds[found["bottleneck"]] == min(speeds["decoding"], speeds["call"])
+    assert 100 < found["peak_memory_mb"] < 100_000
+
+
+def test_four_devices_give_the_numbers_of_one(world, whole):
+    """As typed, in a process of its own, since the number of devices is fixed at the start."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "XDG_CACHE_HOME": str(world / "cache4"),
+    }
+    flags = [f"--workdir={world / 'run'}", f"--images={world / 'in'}", "--percent=1", "--seed=0"]
+    flags += [f"--output={world / 'four'}", "--batch_size=5", "--save_maps"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.score", *flags],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found, wanted = rows_of(world / "four"), rows_of(world / "out")
+    defective = sum(row[3] == "1" for row in wanted)
+    assert f"12 images scored, {defective} of them defective, 0 left out" in done.stdout
+    assert [row[0] for row in found] == [row[0] for row in wanted]
+    for field in (1, 2, 3):
+        numbers, one = (np.array([row[field] for row in t[1:]], float) for t in (found, wanted))
+        np.testing.assert_allclose(numbers, one, rtol=1e-5)
+    name = "anomaly_maps/rgb.jpg.tiff"
+    maps = [np.asarray(Image.open(world / folder / name)) for folder in ("four", "out")]
+    np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-2)
