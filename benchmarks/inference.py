@@ -1,4 +1,8 @@
-"""Times the scoring call of a model: images on the device in, maps and distances out."""
+"""Times the scoring call of a method: images on the device in, maps and distances out.
+
+--help --method=NAME lists the flags of that method, which is not trained before; one that learns
+in one pass is fitted to random images.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from benchmarks import engines, options, timing
+from benchmarks import engines, networks, options, timing
 from benchmarks.production import Scoring, scoring
-from cae_jax.reports import architectures
-from cae_jax.runs import config
-from cae_jax.scoring import patches
+from cae_jax.options import fields
+from cae_jax.runs import command_line, config
+from cae_jax.training.schedule import Training
 
-_FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "seed")
+# What the call knows nothing of: which images, where to, how long to train, masks.
+_BUT = {*fields(config.Images, config.Output, Training), "minimum_area", "opening"}
+_BUT -= {"image_size", "channels"}
 
 
 def measure(
@@ -24,35 +30,23 @@ def measure(
     Neither decoding nor the way to the device counts. Around the network: extract, merge, distance.
     Raises CaeError for an engine that does not compute the same, UsageError where it has no twin.
     """
-    s, batch = ready.settings, len(ready.images)
-    ours = {timing.OURS: ready.call, timing.AROUND: ready.around}
-    theirs, errors = {}, {}
+    batch, theirs, errors = len(ready.images), {}, {}
     if against:
         from benchmarks.engines import compare  # needs torch
 
         theirs, errors = compare.scoring(against, ready)
-    seconds = timing.interleaved({**ours, timing.PEAK: timing.matrix_product(), **theirs}, repeats)
-    options.trace(ready.call, profile_dir)
-    windows = len(patches.starts(s.image_size, s.stride)) ** 2
-    cost = architectures.describe(s.model, s.channels, s.patch_size, s.options())
-    gflop = 2e-9 * cost["macs_per_patch"] * windows * batch
-    percentiles = np.percentile(seconds[timing.OURS], (50, 95, 99))
-    times = {
-        f"{name}_ms_per_{unit}": float(each) * 1e3 / n
-        for unit, n in (("image", batch), ("patch", batch * windows))
-        for name, each in zip(("p50", "p95", "p99"), percentiles, strict=True)
-    }
+    calls = {**ready.calls, timing.PEAK: timing.matrix_product(), **theirs}
+    seconds = timing.interleaved(calls, repeats)
+    options.trace(ready.calls[timing.OURS], profile_dir)
+    p50 = float(np.median(seconds[timing.OURS]))
     return {
-        "model": cost["model"],
-        "batch_size": batch,
-        "patches_per_image": windows,
+        **{"method": ready.settings.method, "model": ready.settings.label, "batch_size": batch},
         "first_call_seconds": ready.first_call_seconds,
-        "compile_seconds": ready.first_call_seconds - float(percentiles[0]),
-        **times,
-        "around_the_network_share": float(np.median(seconds[timing.AROUND]) / percentiles[0]),
+        "compile_seconds": ready.first_call_seconds - p50,
+        **timing.milliseconds_per("image", batch, seconds),
+        **networks.of_patches(ready.settings, batch, seconds),
         "transfer_ms_per_image": ready.transfer_seconds * 1e3 / batch,
-        "images_per_second": batch / float(percentiles[0]),
-        **timing.speed(gflop, seconds),
+        "images_per_second": batch / p50,
         "peak_memory_mb": ready.peak_memory_mb,
         "ratio": timing.ratios(seconds),
         "milliseconds": timing.milliseconds(seconds),
@@ -64,15 +58,14 @@ def measure(
 def run() -> None:
     """Measures every batch size of the flags."""
     batches = options.whole_numbers("batch_size")
-    settings, against = config.from_flags(_FLAGS), options.against(engines.NAMES)
-    repeats, profile_dir = flags.FLAGS["repeats"].value, flags.FLAGS["profile_dir"].value
+    settings, against = command_line.given().resolved(), options.against(engines.NAMES)
+    repeats, profile_dir = (command_line.value(name) for name in ("repeats", "profile_dir"))
     # all of them before other engines take their memory
     ready = [scoring(settings, n) for n in batches]
     options.finish([measure(each, repeats, against, profile_dir) for each in ready])
 
 
 if __name__ == "__main__":
-    config.define(_FLAGS)
     flags.DEFINE_list("batch_size", ["1"], "images per call, several with commas")
     options.define(engines.NAMES)
-    config.main(run)
+    command_line.main(run, but=_BUT)

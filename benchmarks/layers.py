@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from absl import flags
 
-from benchmarks import options, timing
+from benchmarks import networks, options, timing
 from benchmarks.layer_calls import layers
 from benchmarks.layer_table import table
 from benchmarks.production import training
-from cae_jax.runs import config
-from cae_jax.training import loop
+from cae_jax.methods import gradients
+from cae_jax.runs import command_line
+from cae_jax.runs.config import Config
 
 _FLAGS = ("model", "model_options", "image_size", "patch_size", "channels", "seed", "batch_size")
 _SLOW, _SHARE = 1 / 3, 0.05  # a marked layer is below that part of the peak, above this of the step
 
 
-def measure(settings: config.Config, repeats: int) -> dict[str, object]:
+def measure(settings: Config, repeats: int) -> dict[str, object]:
     """Returns the record: the step, the peak, and a row per layer.
 
     GFLOP/s count useful multiply-adds alone: no zeros of a dilated input. A layer's share is its
@@ -24,10 +24,10 @@ def measure(settings: config.Config, repeats: int) -> dict[str, object]:
     of that step. `marked` are those that stand below a third of the peak and take more than 5 %.
     Raises UsageError for a model without tables.
     """
-    s = settings
-    chunk = min(loop.default_chunk_size(s.patch_size) or s.batch_size, s.batch_size)
-    found = layers(s.build_model(), chunk, s.seed)
-    step = training(s, n_images=4)
+    o = settings.options
+    chunk = min(gradients.default_chunk_size(o.patch_size) or o.batch_size, o.batch_size)
+    found = layers(networks.build(settings), chunk, settings.seed)
+    step = training(settings, n_images=4)
     calls = {timing.OURS: step.call, timing.PEAK: timing.matrix_product()}
     for layer in found:
         calls |= {(layer.name, way): call for way, call in layer.calls.items()}
@@ -38,7 +38,7 @@ def measure(settings: config.Config, repeats: int) -> dict[str, object]:
     for layer in found:
         times = {way: took[layer.name, way] for way in layer.calls}
         total, gflop = sum(times.values()), 2e-9 * layer.macs * chunk
-        share = total * s.batch_size / chunk / took[timing.OURS]
+        share = total * o.batch_size / chunk / took[timing.OURS]
         gflops = gflop * len(times) / total
         rows.append(
             {
@@ -51,7 +51,7 @@ def measure(settings: config.Config, repeats: int) -> dict[str, object]:
             }
         )
     return {
-        **{"model": s.model, "batch_size": s.batch_size, "chunk_size": chunk},
+        **{"model": o.model, "batch_size": o.batch_size, "chunk_size": chunk},
         **{"ms_per_step": took[timing.OURS] * 1e3, "peak_gflops": peak, "layers": rows},
         **timing.environment(),
     }
@@ -59,11 +59,10 @@ def measure(settings: config.Config, repeats: int) -> dict[str, object]:
 
 def run() -> None:
     """Measures the layers of the flags' model."""
-    found = measure(options.training_config(_FLAGS), flags.FLAGS["repeats"].value)
+    found = measure(options.training_config(), command_line.value("repeats"))
     options.finish([found], table(found, _SHARE))
 
 
 if __name__ == "__main__":
-    config.define(_FLAGS)
     options.define(repeats=10)
-    config.main(run)
+    command_line.main(run, _FLAGS)

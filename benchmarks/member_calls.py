@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cae_jax.runs import config, job
+from cae_jax.runs.config import Config
 from cae_jax.training import loop, members
 from cae_jax.training.members import Plan
 
@@ -17,23 +17,23 @@ _IMAGES = 8  # per member
 
 
 def step_call(
-    s: config.Config, n: int, strategy: str, scan: int, mesh: Mesh | None = None
+    s: Config, n: int, strategy: str, scan: int, mesh: Mesh | None = None
 ) -> Callable[[], np.ndarray]:
     """Returns a call of the next step of n members, which gives the losses [n].
 
     `scan` steps in one call where it is above 0; the losses are the last step's. On the devices of
     the mesh, or on the first one.
     """
-    method, plan = job.build_method(s), Plan(strategy, scan > 0, mesh)
+    learn, plan = s.build().learn, Plan(strategy, scan > 0, mesh)
     rng = np.random.default_rng(s.seed)
-    shape = (n * _IMAGES, s.patch_size, s.patch_size, s.channels)
+    shape = (n * _IMAGES, learn.patch_size, learn.patch_size, s.channels)
     images = members.place_images(rng.random(shape, np.float32), plan)
-    crops = np.zeros((max(1, scan), n, s.batch_size, 3), np.int32)
+    crops = np.zeros((max(1, scan), n, s.options.batch_size, 3), np.int32)
     crops[..., 0] = rng.integers(0, _IMAGES, crops.shape[:-1])
     crops[..., 0] += _IMAGES * np.arange(n)[:, None]
     crops = crops if scan else crops[0]
-    states = [loop.fresh_state(method, s.seed + i) for i in range(n)]
-    step, _ = loop.compile_steps(method, s.patch_size, plan)
+    states = [loop.fresh_state(learn, s.seed + i) for i in range(n)]
+    step = members.compile_step(learn, plan)
     if plan.stacked:
         packed, batches = [members.stack(states)], [crops]
     else:

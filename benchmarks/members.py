@@ -9,7 +9,8 @@ from absl import flags
 
 from benchmarks import options, timing
 from benchmarks.member_calls import FLAGS, step_call
-from cae_jax.runs import config
+from cae_jax.runs import command_line
+from cae_jax.runs.config import Config
 from cae_jax.training import members
 from cae_jax.types import CaeError
 
@@ -18,11 +19,12 @@ _STEPS = flags.DEFINE_integer("scan", 0, "steps in one call by lax.scan; 0: a ca
 _AGREEMENT = 1e-3  # of the losses after a few steps, relative
 
 
-def measure(settings: config.Config, n: int, scan: int, repeats: int) -> dict[str, object]:
+def measure(settings: Config, n: int, scan: int, repeats: int) -> dict[str, object]:
     """Returns the record: milliseconds per step of all members by strategy, and ratios to "loop".
 
     Raises CaeError where the strategies' losses differ by more than rounding.
     """
+    batch_size = settings.options.batch_size
     calls, compiled, losses = {}, {}, {}
     for name in members.STRATEGIES:
         calls[name] = step_call(settings, n, name, scan)
@@ -37,17 +39,15 @@ def measure(settings: config.Config, n: int, scan: int, repeats: int) -> dict[st
     steps = max(1, scan)
     per_step = {name: float(np.median(seconds[name])) * 1e3 / steps for name in calls}
     return {
-        "model": settings.model,
+        "model": settings.options.model,
         "num_members": n,
-        "batch_size": settings.batch_size,
+        "batch_size": batch_size,
         "steps_per_call": steps,
         "ms_per_step_of_all": per_step,
-        "patches_per_second": {
-            name: 1e3 * n * settings.batch_size / each for name, each in per_step.items()
-        },
+        "patches_per_second": {k: 1e3 * n * batch_size / each for k, each in per_step.items()},
         "first_call_seconds": compiled,
         "faster_than_loop": {name: per_step["loop"] / each for name, each in per_step.items()},
-        "default": members.default_plan("auto", n, settings.batch_size).strategy,
+        "default": members.default_plan("auto", n, batch_size).strategy,
         "best": min(per_step, key=per_step.get),
         **timing.environment(),
     }
@@ -55,12 +55,10 @@ def measure(settings: config.Config, n: int, scan: int, repeats: int) -> dict[st
 
 def run() -> None:
     """Measures the flags' model."""
-    repeats = flags.FLAGS["repeats"].value
-    settings = config.from_flags(FLAGS)
+    settings, repeats = options.training_config(), command_line.value("repeats")
     options.finish([measure(settings, _MEMBERS.value, _STEPS.value, repeats)])
 
 
 if __name__ == "__main__":
-    config.define(FLAGS)
     options.define(repeats=5)
-    config.main(run)
+    command_line.main(run, FLAGS)

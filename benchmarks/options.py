@@ -13,8 +13,9 @@ import jax
 from absl import flags
 
 from benchmarks import engines
-from cae_jax.reports import results
-from cae_jax.runs import config
+from cae_jax import files
+from cae_jax.runs import command_line
+from cae_jax.runs.config import Config
 from cae_jax.types import UsageError
 
 _TRACED = 3  # calls in a trace
@@ -56,11 +57,10 @@ def in_process(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def training_config(names: Sequence[str]) -> config.Config:
-    """Returns the record of the flags named, for a benchmark that cuts no image into patches."""
-    found = config.Config(**{name: flags.FLAGS[name].value for name in names}, stride=1)
-    found.check()
-    return found
+def training_config() -> Config:
+    """Returns the record of the flags, resolved, for a benchmark that cuts no image into patches;
+    raises UsageError."""
+    return command_line.given().changed(stride=1).resolved()
 
 
 def against(known: Sequence[str]) -> list[str]:
@@ -80,4 +80,4 @@ def finish(records: Sequence[Mapping[str, object]], text: str = "") -> None:
     """Prints the text, or the records as JSON, and writes the records where --json says."""
     print(text or "\n".join(json.dumps(record, indent=2) for record in records))
     if flags.FLAGS["json"].value:
-        results.write_json(flags.FLAGS["json"].value, records)
+        files.write_json(flags.FLAGS["json"].value, records)

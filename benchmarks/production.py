@@ -12,56 +12,80 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from cae_jax.runs import config, job
-from cae_jax.runs.evaluate import build_scorer
-from cae_jax.scoring.scorer import Scorer
+from cae_jax.runs import build
+from cae_jax.runs.config import Config
+from cae_jax.scoring import reconstruction, residuals, scorer
+from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import loop
-from cae_jax.training.members import Plan, place_crops, place_images
-from cae_jax.types import Method, Reconstruction, Scores, State, Variables
+from cae_jax.training.checkpoints import FROZEN
+from cae_jax.training.fit import fit
+from cae_jax.training.members import Plan, compile_step, place_crops, place_images
+from cae_jax.training.schedule import epoch_crops
+from cae_jax.types import Reconstruction, Scores, State, Steps, Variables
+
+_GOOD = 64  # images that a method which learns in one pass is fitted to
 
 
 class Scoring(NamedTuple):
     """The scoring call on a batch of random images."""
 
-    settings: config.Config
+    settings: Config  # resolved
     variables: Variables
     images: np.ndarray  # float32 [B, H, W, C]
     scores: Scores
-    call: Callable[[], object]  # images on the device in, maps and distances out
-    around: Callable[[], object]  # the same without the network: extract, merge and distance
+    # timing.OURS, images on the device in, maps and distances out; timing.AROUND, the same without
+    # the network: extract, merge and distance, of a method that works by patches
+    calls: dict[str, Callable[[], object]]
     transfer_seconds: float  # of the images to the device
     first_call_seconds: float  # with compilation
-    peak_memory_mb: float  # after it, see `timing.peak_memory_mb`
+    peak_memory_mb: float  # after it, a fit before it counted in; see `timing.peak_memory_mb`
 
 
-def scoring(settings: config.Config, batch_size: int) -> Scoring:
+def scoring(settings: Config, batch_size: int) -> Scoring:
     """Compiles the call that experiments score images with, and calls it once."""
-    s = settings
-    method = job.build_method(s)
-    variables = _state(method, s.seed).variables
-    scorer = build_scorer(s, method)
-    shape = (batch_size, s.image_size, s.image_size, s.channels)
-    images = np.random.default_rng(s.seed).random(shape, dtype=np.float32)
+    s = settings.resolved()
+    variables, images = jax.device_put(untrained(s)), _images(s, batch_size)
+    scorers = {timing.OURS: build.scoring_call(s)}
     jax.block_until_ready(jax.device_put(images))  # the first one starts the device
     began = time.perf_counter()
     on_device = jax.block_until_ready(jax.device_put(images))
     placed = time.perf_counter()
-    scores = jax.block_until_ready(scorer(variables, on_device))
+    scores = jax.block_until_ready(scorers[timing.OURS](variables, on_device))
     called = time.perf_counter()
+    if isinstance(s.options, Windows) and s.distance in residuals.DISTANCES:
+        bare = reconstruction.by_patches(_unchanged, s.options)
+        scorers[timing.AROUND] = scorer.scorer(bare, s.reduction())
 
-    bare = build_scorer(s, method._replace(reconstruct=_unchanged))
-
-    def timed(scorer: Scorer) -> Callable[[], Scores]:
+    def timed(score: scorer.Scorer) -> Callable[[], Scores]:
         @jax.transfer_guard("disallow")  # what goes to a device or comes from it, goes unasked
         def call() -> Scores:
-            return jax.block_until_ready(scorer(variables, on_device))
+            return jax.block_until_ready(score(variables, on_device))
 
         return call
 
     return Scoring(
-        *(s, variables, images, scores, timed(scorer), timed(bare)),
+        *(s, variables, images, scores, {name: timed(each) for name, each in scorers.items()}),
         *(placed - began, called - placed, timing.peak_memory_mb()),
     )
+
+
+def untrained(settings: Config) -> Variables:
+    """Returns what a resolved config's scoring call is given, of a method that has seen nothing.
+
+    One that learns in one pass is fitted to random images: how much it keeps of them makes its call
+    longer, what they show does not.
+    """
+    method, seed = settings.build(), settings.seed
+    if isinstance(method.learn, Steps):
+        variables = _state(method.learn, seed).variables
+    else:
+        variables = fit(method.learn, _images(settings, _GOOD), seed)
+    return {**variables, FROZEN: dict(method.frozen)} if method.frozen else variables
+
+
+def _images(s: Config, n: int) -> np.ndarray:
+    shape = (n, s.image_size, s.image_size, s.channels)
+    return np.random.default_rng(s.seed).random(shape, dtype=np.float32)
 
 
 def _unchanged(variables: Variables, patches: jax.Array) -> Reconstruction:
@@ -71,7 +95,7 @@ def _unchanged(variables: Variables, patches: jax.Array) -> Reconstruction:
 class Training(NamedTuple):
     """The training step on crops of random images, after its first step."""
 
-    settings: config.Config
+    settings: Config  # resolved
     variables: Variables  # before it, on the host
     images: np.ndarray  # float32 [m, H, W, C]
     crops: list[np.ndarray]  # of an epoch, a batch each
@@ -84,19 +108,18 @@ class Training(NamedTuple):
     peak_memory_mb: float
 
 
-def training(settings: config.Config, n_images: int) -> Training:
+def training(settings: Config, n_images: int) -> Training:
     """Compiles the step that experiments train with, and takes it once."""
-    s = settings
-    method = job.build_method(s)
-    state = _state(method, s.seed)
+    s = settings.resolved()
+    learn = s.build().learn
+    state = _state(learn, s.seed)
     before = jax.tree.map(np.array, state.variables)  # copies: the step takes the state's buffers
-    shape = (n_images, s.image_size, s.image_size, s.channels)
-    images = np.random.default_rng(s.seed).random(shape, dtype=np.float32)
-    schedule = loop.Schedule(1, s.batch_size, s.num_patches, s.patch_size, s.seed)
+    images = _images(s, n_images)
+    schedule = s.options.schedule(learn.patch_size, s.seed)
     began = time.perf_counter()
-    crops = list(loop.epoch_crops(images, schedule, 1))
+    crops = list(epoch_crops(images, schedule, 1))
     drawn = time.perf_counter()
-    step, _ = loop.compile_steps(method, s.patch_size)
+    step = compile_step(learn, Plan())
     on_device = place_images(images, Plan())
     called = time.perf_counter()
     state, metrics = step(state, on_device, place_crops(crops[0], Plan()))
@@ -118,16 +141,19 @@ def training(settings: config.Config, n_images: int) -> Training:
     )
 
 
-def _state(method: Method, seed: int) -> State:
+def _state(learn: Steps, seed: int) -> State:
     """A fresh state but for its biases, which are not zero.
 
     Behind a zero bias, pixels that no weight reaches lie on the kink of the leaky ReLU, where JAX
     takes another gradient than torch does.
     """
-    state, rng = loop.fresh_state(method, seed), np.random.default_rng(seed)
+    state, rng = loop.fresh_state(learn, seed), np.random.default_rng(seed)
 
     def shift(leaf: jax.Array) -> jax.Array:
         return leaf + rng.normal(0, 0.01, leaf.shape).astype(np.float32) if leaf.ndim == 1 else leaf
 
-    params = jax.tree.map(shift, state.variables["params"])
-    return state._replace(variables={**state.variables, "params": params})
+    variables = {
+        name: jax.tree.map(shift, each) if name == "params" else each
+        for name, each in state.variables.items()
+    }
+    return state._replace(variables=variables)

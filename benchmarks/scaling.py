@@ -13,7 +13,7 @@ from absl import flags
 
 from benchmarks import options, scaling_process, timing
 from benchmarks.member_calls import FLAGS
-from cae_jax.runs import config
+from cae_jax.runs import command_line
 
 _SPEEDS = ("patches_per_second", "images_per_second")
 
@@ -30,10 +30,8 @@ def _in_process(n: int, given: dict[str, object]) -> dict:
 def run() -> None:
     """Measures every number of devices of the flags, and what each gives over the first."""
     counts = options.whole_numbers("devices")
-    settings = config.from_flags(FLAGS)
-    settings.build_model()  # here, not in a process of its own: what cannot work
-    given = {name: getattr(settings, name) for name in FLAGS}
-    given |= {name: flags.FLAGS[name].value for name in scaling_process.OPTIONS}
+    command_line.given().resolved()  # here, not in a process of its own: what cannot work
+    given = {name: command_line.value(name) for name in (*FLAGS, *scaling_process.OPTIONS)}
     rows = [_in_process(n, given) for n in counts]
     for row in rows:
         row |= {f"{name}_over_first": row[name] / rows[0][name] for name in _SPEEDS}
@@ -43,4 +41,4 @@ def run() -> None:
 if __name__ == "__main__":
     scaling_process.define()
     flags.DEFINE_list("devices", ["1", "2", "4"], "numbers of devices, with commas")
-    config.main(run)
+    command_line.main(run, FLAGS)

@@ -10,27 +10,28 @@ from absl import flags
 
 from benchmarks import options, timing
 from benchmarks.member_calls import FLAGS, step_call
-from cae_jax.runs import config, job
+from benchmarks.production import untrained
+from cae_jax.runs import build, command_line
+from cae_jax.runs.config import Config
 from cae_jax.serving import stream
-from cae_jax.training import loop, members
+from cae_jax.training import members
 
 OPTIONS = ("num_members", "images", "repeats")
 
 
 def define() -> None:
-    """Defines the flags of this program and of benchmarks.scaling."""
-    config.define(FLAGS)
+    """Defines the flags that this program and benchmarks.scaling have beside FLAGS."""
     options.define(repeats=5)
     flags.DEFINE_integer("num_members", 4, "models that train together", lower_bound=1)
     flags.DEFINE_integer("images", 4, "scored in one call", lower_bound=1)
 
 
-def measure(settings: config.Config, n_members: int, n_images: int, repeats: int) -> dict:
+def measure(settings: Config, n_members: int, n_images: int, repeats: int) -> dict:
     """Returns a row: a step of all members on a mesh of all devices, and images scored on them."""
-    mesh = members.mesh(n_members, settings.batch_size, jax.local_devices())
+    batch_size = settings.options.batch_size
+    mesh = members.mesh(n_members, batch_size, jax.local_devices())
     step = step_call(settings, n_members, "unroll", 0, mesh)
-    variables = loop.fresh_state(job.build_method(settings), settings.seed).variables
-    at = stream.scoring_call(settings, variables, n_images)
+    at = stream.scoring_call(settings, untrained(settings), n_images)
     shape = (at.batch_size, settings.image_size, settings.image_size, settings.channels)
     pixels = np.random.default_rng(settings.seed).random(shape, np.float32)
     images = jax.device_put(pixels, at.sharding)
@@ -45,18 +46,18 @@ def measure(settings: config.Config, n_members: int, n_images: int, repeats: int
         "n_devices": jax.local_device_count(),
         "mesh": ", ".join(f"{name} {size}" for name, size in sides.items()),
         "ms_per_step_of_all": step_seconds * 1e3,
-        "patches_per_second": n_members * settings.batch_size / step_seconds,
+        "patches_per_second": n_members * batch_size / step_seconds,
         "images_per_second": at.batch_size / score_seconds,
     }
 
 
 def run() -> None:
     """Measures the devices that there are and prints a line of JSON."""
-    job.use_compilation_cache()
-    given = [flags.FLAGS[name].value for name in OPTIONS]
-    print(json.dumps(measure(config.from_flags(FLAGS), *given)))
+    build.use_compilation_cache()
+    given = [command_line.value(name) for name in OPTIONS]
+    print(json.dumps(measure(command_line.given().resolved(), *given)))
 
 
 if __name__ == "__main__":
     define()
-    config.main(run)
+    command_line.main(run, FLAGS)

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from benchmarks import options, scoring_process, timing
+from benchmarks import networks, options, scoring_process, timing
+from cae_jax import files
 from cae_jax.data import pictures
-from cae_jax.reports import results
-from cae_jax.runs import config
-from cae_jax.scoring import patches
+from cae_jax.runs import command_line
 
 _SIZE = flags.DEFINE_integer("size", 1024, "side of the images in the files, in pixels", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
@@ -37,9 +36,8 @@ def draw(file: Path, size: int, seed: int) -> None:
 def run() -> None:
     """Draws the images and measures a folder of each size in a process of its own."""
     counts = options.whole_numbers("images")
-    settings = config.from_flags(scoring_process.FLAGS)
-    settings.build_model()  # here, not in a process of its own: what cannot work
-    flags_given = {name: getattr(settings, name) for name in scoring_process.FLAGS}
+    settings = command_line.given().resolved()  # here, not in its process: what cannot work
+    flags_given = {name: command_line.value(name) for name in scoring_process.FLAGS}
     given = dict(flags_given)
     if _BATCH_SIZE.value:
         given["images_per_call"] = _BATCH_SIZE.value
@@ -55,15 +53,14 @@ def run() -> None:
             folders.append(options.in_process("scoring_process", given | {"folder": root}))
     peaks = [one["peak_memory_mb"] for one in sorted(folders[1:], key=lambda one: one["n_images"])]
     result = {"data": "synthetic", **flags_given, "size": _SIZE.value}
-    result["patches_per_image"] = len(patches.starts(settings.image_size, settings.stride)) ** 2
+    result["patches_per_image"] = networks.patches_per_image(settings)
     result |= {"folders": folders[1:], "peak_memory_ratio": peaks[-1] / peaks[0]}
     result |= timing.environment()
     print(json.dumps(result, indent=2))
     if _JSON.value:
-        results.write_json(_JSON.value, result)
+        files.write_json(_JSON.value, result)
 
 
 if __name__ == "__main__":
-    config.define(scoring_process.FLAGS)
     flags.DEFINE_list("images", ["1000", "10000"], "in a folder; several with commas")
-    config.main(run)
+    command_line.main(run, scoring_process.FLAGS)

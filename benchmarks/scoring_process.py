@@ -13,12 +13,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from cae_jax.evaluation import thresholds
-from cae_jax.runs import config, job
+from benchmarks.production import untrained
+from cae_jax.evaluation import verdict
+from cae_jax.runs import build, command_line
+from cae_jax.runs.cell import Cell
+from cae_jax.runs.config import Config
 from cae_jax.runs.dry_run import peak_bytes
 from cae_jax.scoring import scorer
-from cae_jax.serving import detector, stream
-from cae_jax.training import loop
+from cae_jax.serving import folder, stream
+from cae_jax.serving.detector import Detector
 
 FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "precision")
 _FOLDER = flags.DEFINE_string("folder", "", "the images; tables go into a folder beside it")
@@ -26,17 +29,16 @@ _BATCH = flags.DEFINE_integer("images_per_call", None, "on all devices together"
 _SAMPLE = 64  # images that are decoded alone
 
 
-def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, object]:
+def measure(c: Config, root: Path, batch_size: int | None) -> dict[str, object]:
     """Returns images/s end to end, of decoding and of the call alone, and the peak memory."""
-    variables = loop.fresh_state(job.build_method(c), c.seed).variables
-    threshold = thresholds.from_good([1.0], 100, source=thresholds.VALIDATION_GOOD)
-    fresh = detector.Detector(job.Cell(root, c), variables, threshold, np.ones(1), np.inf, None)
-    sample = stream.find(root)[:_SAMPLE]
+    variables, judge = untrained(c), verdict.judge(np.empty(0), np.ones(1), ())
+    fresh = Detector(Cell(root, c), variables, judge, build.scoring_call(c))
+    sample = folder.find(root)[:_SAMPLE]
     at = stream.scoring_call(c, variables, batch_size)
     list(stream.scored(at, root, sample[: at.batch_size]))  # compiles; the cache keeps it
     output = root.with_name(f"{root.name}.scores")
     began = time.perf_counter()
-    n = stream.score_folder(fresh, root, output, batch_size=at.batch_size).n_images
+    n = folder.score_folder(fresh, root, output, batch_size=at.batch_size).n_images
     speeds = {"end_to_end": n / (time.perf_counter() - began)}
     peak = peak_bytes() / 1e6
     began = time.perf_counter()
@@ -54,11 +56,10 @@ def measure(c: config.Config, root: Path, batch_size: int | None) -> dict[str, o
 
 def run() -> None:
     """Measures the folder of the flags and prints a line of JSON."""
-    job.use_compilation_cache()
-    found = measure(config.from_flags(FLAGS), Path(_FOLDER.value), _BATCH.value)
+    build.use_compilation_cache()
+    found = measure(command_line.given().resolved(), Path(_FOLDER.value), _BATCH.value)
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    config.define(FLAGS)
-    config.main(run)
+    command_line.main(run, FLAGS)

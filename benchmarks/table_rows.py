@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+_OF_PATCHES = {  # what a method that does not work by patches lacks, or one without a network
+    "share of peak": "share_of_peak",
+    "extract, merge, distance, share": "around_the_network_share",
+}
+
 
 def inference(r: dict[str, Any]) -> list[dict[str, Any]]:
     """A batch size of `benchmarks.inference`."""
     row = {"model": r["model"], "images": r["batch_size"]}
     row |= {f"{p}, ms an image": round(r[f"{p}_ms_per_image"]) for p in ("p50", "p95")}
-    row |= {"images/s": r["images_per_second"], "share of peak": r["share_of_peak"]}
-    row |= {"extract, merge, distance, share": r["around_the_network_share"]}
+    row |= {"images/s": r["images_per_second"]}
+    for title, key in _OF_PATCHES.items():
+        row |= {title: r[key]} if key in r else {}
     return [row | {f"{name} / ours": ratio for name, ratio in r["ratio"].items()}]
 
 

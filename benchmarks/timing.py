@@ -64,6 +64,20 @@ def milliseconds(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, 
     }
 
 
+def milliseconds_per(unit: str, n: int, seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Returns percentiles of our call over the n units in it: p50_ms_per_UNIT, p95_..., p99_...."""
+    found = np.percentile(seconds[OURS], (50, 95, 99)) * 1e3 / n
+    return {
+        f"{name}_ms_per_{unit}": float(each)
+        for name, each in zip(("p50", "p95", "p99"), found, strict=True)
+    }
+
+
+def share(name: str, seconds: Mapping[str, Sequence[float]]) -> float:
+    """Returns a call's median time over that of our whole call."""
+    return float(np.median(seconds[name]) / np.median(seconds[OURS]))
+
+
 def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Returns every engine's median time over ours: above 1, ours is ahead."""
     ours = np.median(seconds[OURS])

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
 
-from benchmarks import engines, options, timing
+from benchmarks import engines, networks, options, timing
 from benchmarks.production import Training, training
-from cae_jax.reports import architectures
-from cae_jax.runs import config
+from cae_jax.runs import command_line
 
 _FLAGS = (
     *("model", "model_options", "image_size", "patch_size", "channels", "seed", "batch_size"),
@@ -30,7 +28,7 @@ def measure(
     crops is timed apart and counted into the epoch. Raises CaeError where an engine's first step
     is another than ours, UsageError where it has no twin.
     """
-    s = ready.settings
+    o = ready.settings.options
     calls = {timing.OURS: ready.call, timing.PEAK: timing.matrix_product()}
     theirs, errors = {}, {}
     if against:
@@ -39,24 +37,24 @@ def measure(
         theirs, errors = compare.training(against, ready)
     seconds = timing.interleaved({**calls, **theirs}, repeats)
     options.trace(ready.call, profile_dir)
-    cost = architectures.describe(s.model, s.channels, s.patch_size, s.options())
+    cost = networks.cost(ready.settings)
     # forward, input gradient and kernel gradient; nobody asks for the first layer's input gradient
     macs = 3 * cost["macs_per_patch"] - cost["rows"][0]["macs"]
     p50, p95 = (float(each) for each in np.percentile(seconds[timing.OURS], (50, 95)))
     epoch = p50 * len(ready.crops) + ready.crops_seconds
     return {
         "model": cost["model"],
-        "batch_size": s.batch_size,
-        "num_patches": s.num_patches,
+        "batch_size": o.batch_size,
+        "num_patches": o.num_patches,
         "first_call_seconds": ready.first_call_seconds,
         "compile_seconds": ready.first_call_seconds - p50,
         "p50_ms_per_step": p50 * 1e3,
         "p95_ms_per_step": p95 * 1e3,
         "crops_ms_per_epoch": ready.crops_seconds * 1e3,
-        "patches_per_second": len(ready.crops) * s.batch_size / epoch,
+        "patches_per_second": len(ready.crops) * o.batch_size / epoch,
         "seconds_per_epoch": epoch,
         "seconds_per_200_epochs": epoch * _THESIS_EPOCHS,
-        **timing.speed(2e-9 * macs * s.batch_size, seconds),
+        **timing.speed(2e-9 * macs * o.batch_size, seconds),
         "peak_memory_mb": ready.peak_memory_mb,
         "ratio": timing.ratios(seconds),
         "milliseconds": timing.milliseconds(seconds),
@@ -67,13 +65,12 @@ def measure(
 
 def run() -> None:
     """Measures the step of the flags."""
-    settings, against = options.training_config(_FLAGS), options.against(_ENGINES)
-    repeats, profile_dir = flags.FLAGS["repeats"].value, flags.FLAGS["profile_dir"].value
+    settings, against = options.training_config(), options.against(_ENGINES)
+    repeats, profile_dir = (command_line.value(name) for name in ("repeats", "profile_dir"))
     ready = training(settings, _IMAGES)
     options.finish([measure(ready, repeats, against, profile_dir)])
 
 
 if __name__ == "__main__":
-    config.define(_FLAGS)
     options.define(_ENGINES)
-    config.main(run)
+    command_line.main(run, _FLAGS)

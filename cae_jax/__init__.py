@@ -1,4 +1,4 @@
-"""Unsupervised anomaly detection for manufacturing with convolutional autoencoders, in JAX."""
+"""Unsupervised anomaly detection for manufacturing, in JAX."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ if typing.TYPE_CHECKING:
     from cae_jax.serving.detector import Detector
 
 
-def load(workdir: str | os.PathLike[str], **which: typing.Any) -> Detector:
-    """Returns a trained run of a workdir, ready to score images; see `detector.load`."""
+def load(
+    workdir: str | os.PathLike[str], percent: int | None = None, **which: typing.Any
+) -> Detector:
+    """Returns a trained run of a workdir, ready to score images; see `serving.detector.load`."""
     from cae_jax.serving import detector
 
-    return detector.load(workdir, **which)
+    return detector.load(workdir, percent, **which)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, Union
 
-import jax
 import numpy as np
 
+if TYPE_CHECKING:  # what only reads or judges scores needs no JAX
+    import jax
+
 # Shapes: B images, N patches, H x W pixels, C channels (1 or 3), p the side of a patch.
-Array = jax.Array | np.ndarray
-Variables = dict[str, Any]  # a Flax variable collection: "params", maybe "batch_stats"
-Metrics = dict[str, jax.Array]  # name -> scalar
+Array: TypeAlias = Union["jax.Array", np.ndarray]
+A = TypeVar("A", "jax.Array", np.ndarray)
+Variables: TypeAlias = dict[str, Any]  # a Flax variable collection: "params", maybe "batch_stats"
+Metrics: TypeAlias = dict[str, "jax.Array"]  # name -> scalar
 
 GOOD = "good"  # the defect kind of an image without a defect
 _SHOWN = 20  # names beside the nearest ones
@@ -109,18 +113,53 @@ class Reconstruction(NamedTuple):
     aux: dict[str, jax.Array]
 
 
+class Steps(NamedTuple):
+    """Learning by gradient steps on crops: pure functions, not jitted.
+
+    Random numbers come from `state.key`, folded with `state.step`: two starts from one state take
+    the same step. Metrics are scalars: floats are averaged over an epoch, of integers, which
+    count, the last stands.
+    """
+
+    init: Callable[[jax.Array], State]  # key -> State, whatever is in it
+    step: Callable[[State, jax.Array], tuple[State, Metrics]]  # crops [N, p, p, C] in [0, 1]
+    validate: Callable[[Variables, jax.Array], Metrics]  # on crops, nothing updated; {} for none
+    patch_size: int  # p, in pixels
+    # the metric whose lowest value, of `validate` where that has it, marks the best checkpoint;
+    # "" takes the last one, as adversarial training does
+    best_by: str = "loss"
+
+
+class Fit(NamedTuple):
+    """Learning in one pass over the good images: closed forms, mixtures, memories."""
+
+    # (key, images [n, H, W, C] in [0, 1]) -> Variables; memory bounded whatever n is; jitted
+    fit: Callable[[jax.Array, jax.Array], Variables]
+
+
+class Evidence(NamedTuple):
+    """What a method says of images [B, H, W, C]; an image's never depends on its batch."""
+
+    maps: Mapping[str, jax.Array]  # by distance, float32 [B, h, w]: larger is worse
+    # by distance, float32 [B]: where a paper's image score is no reduction of its map
+    numbers: Mapping[str, jax.Array] = {}
+    reconstruction: jax.Array | None = None  # float32 [B, H, W, C], the scale of the input
+
+
 class Method(NamedTuple):
-    """How a model learns and reconstructs: a record of pure functions, un-jitted."""
+    """How to learn from good images, and what to say of others; `methods.build` makes one."""
 
-    init: Callable[[jax.Array], State]  # key -> State
-    step: Callable[[State, jax.Array], tuple[State, Metrics]]  # patches [N, p, p, C]
-    evaluate: Callable[[Variables, jax.Array], Metrics]  # the loss on patches, nothing updated
-    reconstruct: Callable[[Variables, jax.Array], Reconstruction]
+    learn: Steps | Fit
+    inspect: Callable[[Variables, jax.Array], Evidence]  # of images [B, H, W, C] in [0, 1]
+    distances: tuple[str, ...]  # names of the maps; the first is the default of --distance
+    # pretrained weights: the collection "frozen" of the variables that `inspect` is given. They
+    # are not saved; their hash is part of a run's identity
+    frozen: Mapping[str, Any] = MappingProxyType({})
 
 
-class Scores(NamedTuple):
-    """What scoring makes of images [B, H, W, C]: arrays lead with B; see `residuals`."""
+class Scores(NamedTuple, Generic[A]):
+    """What scoring makes of images [B, H, W, C], on a device or the host: arrays lead with B."""
 
-    distances: dict[str, Array]  # by name, float32 [B]: the image's score, larger is worse
-    residuals: dict[str, Array]  # by name, float32 [B, H, W]: the map the distance comes from
-    reconstruction: Array  # float32 [B, H, W, C], the scale of the input
+    distances: dict[str, A]  # by name, float32 [B]: the image's score, larger is worse
+    residuals: dict[str, A]  # by name, float32 [B, H, W]: the map the distance comes from
+    reconstruction: A | None  # float32 [B, H, W, C], the scale of the input

@@ -7,7 +7,7 @@ import json
 from absl import flags
 
 from cae_jax.reports import architectures
-from cae_jax.runs import config
+from cae_jax.runs import command_line
 from cae_jax.types import unknown_name
 
 _FORMAT = flags.DEFINE_string("format", "text", "text or json")
@@ -17,20 +17,19 @@ def run() -> None:
     """Describes the model of the flags, or compares all built-in ones."""
     if _FORMAT.value not in ("text", "json"):
         raise unknown_name("--format", _FORMAT.value, ("text", "json"))
-    f = flags.FLAGS
-    if f.model == "all":
-        found = architectures.describe_all(f.channels, f.patch_size)
+    c = command_line.given()
+    o = c.options
+    if o.model == "all":
+        found = architectures.architectures(c.channels, o.patch_size)
     else:
-        options = config.Config(model_options=f.model_options).options()
-        found = {f.model: architectures.describe(f.model, f.channels, f.patch_size, options)}
+        found = {o.model: architectures.architecture(o.model, c.channels, o.patch_size, o.of_model)}
     if _FORMAT.value == "json":
-        print(json.dumps(found if f.model == "all" else found[f.model], indent=2))
-    elif f.model == "all":
+        print(json.dumps(found if o.model == "all" else found[o.model], indent=2))
+    elif o.model == "all":
         print(architectures.format_comparison(found.values()))
     else:
-        print(architectures.format_rows(found[f.model]))
+        print(architectures.format_rows(found[o.model]))
 
 
 if __name__ == "__main__":
-    config.define(["model", "model_options", "channels", "patch_size"])
-    config.main(run)
+    command_line.main(run, ["model", "model_options", "channels", "patch_size"])

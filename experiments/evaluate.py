@@ -5,25 +5,19 @@ Flags of scoring that are given here, such as --distance=ssim, take the place of
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from absl import flags
-
 from cae_jax.reports import results
-from cae_jax.runs import config, job
-from cae_jax.types import UsageError
+from cae_jax.runs import command_line, job
 
 
 def run() -> None:
     """Evaluates the workdir of the flags and prints its results."""
-    if not flags.FLAGS.workdir:
-        raise UsageError("--workdir is needed: the folder that experiments.run wrote")
-    given = {name: flags.FLAGS[name] for name in config.SCORING}
-    changes = {name: flag.value for name, flag in given.items() if flag.present}
-    table = job.evaluate(Path(flags.FLAGS.workdir).expanduser(), flags.FLAGS.data_dir, changes)
+    workdir = command_line.needed("workdir", "the folder that experiments.run wrote")
+    changes = command_line.present()
+    data_dir = changes.pop("data_dir", "")
+    del changes["workdir"]
+    table = job.evaluate_again(workdir, data_dir, changes)
     print("\n" + results.format_table(table))
 
 
 if __name__ == "__main__":
-    config.define(["workdir", "data_dir", *config.SCORING])
-    config.main(run)
+    command_line.main(run, ["workdir", "data_dir", "save_maps"], of_runs=True)

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
 
 from cae_jax import data
 from cae_jax.data import synthetic
-from cae_jax.runs import config
-from cae_jax.types import UsageError
+from cae_jax.runs import command_line
 
-_OUTPUT = flags.DEFINE_string("output_dir", "", "where the categories' folders are written")
+flags.DEFINE_string("output_dir", "", "where the categories' folders are written")
 
 
 def run() -> None:
     """Draws the categories of the flags and writes them."""
-    if not _OUTPUT.value:
-        raise UsageError("--output_dir is needed: where to write the categories' folders")
-    asked = flags.FLAGS.category.split(",")
-    names = data.resolve("synthetic", None, [name.strip() for name in asked])
-    f = flags.FLAGS
-    synthetic.write(Path(_OUTPUT.value).expanduser(), names, f.image_size, f.channels, f.seed)
-    print(f"{', '.join(names)} written to {Path(_OUTPUT.value).absolute()}")
+    output = command_line.needed("output_dir", "where to write the categories' folders")
+    c = command_line.given()
+    names = data.resolve("synthetic", None, c.categories)
+    synthetic.write(output, names, c.image_size, c.channels, c.seed)
+    print(f"{', '.join(names)} written to {output.absolute()}")
 
 
 if __name__ == "__main__":
-    config.define(["category", "image_size", "channels", "seed"])
-    config.main(run)
+    command_line.main(run, ["category", "image_size", "channels", "seed"])

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from absl import flags
-
 from cae_jax.reports import html
-from cae_jax.runs import config
-from cae_jax.types import UsageError
+from cae_jax.runs import command_line
 
 
 def run() -> None:
     """Writes the pages of the flags' workdir and prints where the one over all stands."""
-    if not flags.FLAGS.workdir:
-        raise UsageError("--workdir is needed: the folder that experiments.run wrote")
-    written = html.write(Path(flags.FLAGS.workdir).expanduser())
+    written = html.write(command_line.needed("workdir", "the folder that experiments.run wrote"))
     print(f"{len(written) - 1} runs: {written[-1]}")
 
 
 if __name__ == "__main__":
-    config.define(["workdir"])
-    config.main(run)
+    command_line.main(run, ["workdir"])

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
-from cae_jax import models
+from cae_jax.reports import thesis
 from cae_jax.reports.thesis import page, tables
-from cae_jax.runs import config, dry_run, reproduction
+from cae_jax.runs import command_line, dry_run, job
+from cae_jax.runs.config import Config
 from cae_jax.runs.machine import multihost
 from cae_jax.types import UsageError
 
-_FLAGS = [name for name in config.names() if name not in ("model", "seed", "loss")]
-_MODELS = flags.DEFINE_list("models", list(models.names()), "models, several with commas")
+_MODELS = flags.DEFINE_list("models", None, "models, several with commas; default: the thesis's")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds, several with commas")
 _LOSSES = flags.DEFINE_list("losses", ["l2"], "losses, several with commas; Tables 2, 3: l2,ssim")
 _TABLES = flags.DEFINE_string("tables_dir", "", "where the tables go; WORKDIR/tables when empty")
@@ -23,35 +24,55 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and neede
 
 def run() -> None:
     """Runs what is not finished yet and writes the tables."""
-    settings = config.from_flags(_FLAGS)
+    settings = command_line.given()
     if not all(seed.isdecimal() for seed in _SEEDS.value) or not _SEEDS.value:
         raise UsageError(f"--seeds={','.join(_SEEDS.value)}: must be whole numbers from 0 on")
-    seeds = list(dict.fromkeys(map(int, _SEEDS.value)))
-    models_, losses = (list(dict.fromkeys(flag.value)) for flag in (_MODELS, _LOSSES))
+    chosen = sorted(tables.PRINTED) if _MODELS.value is None else _MODELS.value
+    configs = grid(settings, chosen, [*map(int, _SEEDS.value)], _LOSSES.value)
     if _DRY_RUN.value:
-        print(dry_run.describe(*reproduction.plan(settings, models_, seeds, losses)))
+        print(dry_run.forecast(job.plan(configs)))
         return
     multihost.start_from_flags()
-    outcome = reproduction.reproduce(settings, models_, seeds, losses)
+    outcome = job.run_grid(configs)
+    failed = {name: " ".join(str(error).split()) for name, error in outcome.failed.items()}
     if multihost.is_first():
-        _write(outcome, settings)
-    for name, cause in outcome.failed.items():
+        _write(outcome.rows(), failed, settings.folder)
+    for name, cause in failed.items():
         print(f"error: {name}: {cause}", file=sys.stderr)
-    if outcome.failed:
+    if failed:
         sys.exit(1)
 
 
-def _write(outcome: reproduction.Outcome, settings: config.Config) -> None:
+def grid(
+    settings: Config, chosen: Sequence[str], seeds: Sequence[int], losses: Sequence[str]
+) -> list[Config]:
+    """Returns every seed with every model and loss; a model trained on SSIM is judged by it."""
+    for name, values in (("models", chosen), ("seeds", seeds), ("losses", losses)):
+        if not values:
+            raise UsageError(f"--{name}=: must be one or more, with commas")
+    return [
+        settings.changed(
+            seed=seed,
+            model=model,
+            loss=loss,
+            distance="ssim" if loss == "ssim" else settings.distance,
+        )
+        for seed in dict.fromkeys(seeds)
+        for model in dict.fromkeys(chosen)
+        for loss in dict.fromkeys(losses)
+    ]
+
+
+def _write(rows: list, failed: dict[str, str], workdir: Path) -> None:
     """Writes the tables and prints the shortest of them."""
-    folder = Path(_TABLES.value).expanduser() if _TABLES.value else settings.folder / "tables"
-    reproduction.write_tables(folder, outcome)
-    print(page.header(outcome.cells))
-    for table in (tables.honest(outcome.cells), tables.tables2_3(outcome.cells)):
+    folder = Path(_TABLES.value).expanduser() if _TABLES.value else workdir / "tables"
+    thesis.write_tables(folder, rows, failed)
+    print(page.header(rows))
+    for table in (tables.honest(rows), tables.tables2_3(rows)):
         print("\n".join([*page.grid(table), ""]))
     print(f"Tables: {folder.absolute()}")
 
 
 if __name__ == "__main__":
-    config.define(_FLAGS)
     multihost.define_flags()
-    config.main(run)
+    command_line.main(run, but=("model", "seed", "loss"))

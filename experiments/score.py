@@ -6,44 +6,41 @@ The same command again goes on where it stopped. With --coordinator_address, --n
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
 
-from cae_jax.runs import config, job
+from cae_jax.runs import command_line
+from cae_jax.runs.build import use_compilation_cache
 from cae_jax.runs.machine import multihost
-from cae_jax.serving import detector, stream
-from cae_jax.types import UsageError
+from cae_jax.serving import detector, folder
 
-_WHICH = ("category", "model", "seed", "loss")
-_IMAGES = flags.DEFINE_string("images", "", "the folder of the images to score")
-_OUTPUT = flags.DEFINE_string("output", "", "where scores.csv and left_out.csv go")
-_PERCENT = flags.DEFINE_integer("percent", 90, "share of good images below the threshold", 1, 100)
+_WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
+_PERCENT = flags.DEFINE_integer(
+    "percent",
+    None,
+    "share of good images below the threshold; as in the report if not given",
+    1,
+    100,
+)
 _RECURSIVE = flags.DEFINE_bool("recursive", True, "also the folders in the folder")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
-_SAVE_MAPS = flags.DEFINE_bool("save_maps", False, "also write residual maps and predicted masks")
+flags.DEFINE_string("images", "", "the folder of the images to score")
+flags.DEFINE_string("output", "", "where scores.csv and left_out.csv go")
 
 
 def run() -> None:
     """Scores the folder of the flags and says where the table lies."""
-    for flag in ("workdir", "images", "output"):
-        if not flags.FLAGS[flag].value:
-            raise UsageError(f"--{flag} is needed")
+    workdir = command_line.needed("workdir", "the folder that experiments.run wrote")
+    images = command_line.needed("images", "the folder of the images to score")
+    output = command_line.needed("output", "where the tables go")
     multihost.start_from_flags()
-    job.use_compilation_cache()
-    which = {name: flags.FLAGS[name].value for name in _WHICH if flags.FLAGS[name].present}
-    workdir, images, output = (
-        Path(flags.FLAGS[flag].value).expanduser() for flag in ("workdir", "images", "output")
-    )
-    found = stream.score_folder(
-        detector.load(workdir, **which, percent=_PERCENT.value),
+    use_compilation_cache()
+    found = folder.score_folder(
+        detector.load(workdir, _PERCENT.value, **command_line.present(_WHICH)),
         images,
         output,
         recursive=_RECURSIVE.value,
         batch_size=_BATCH_SIZE.value,
-        on_bad_image=flags.FLAGS.on_bad_image,
-        save_maps=_SAVE_MAPS.value,
-        overwrite=flags.FLAGS.overwrite,
+        **{name: command_line.value(name) for name in ("on_bad_image", "save_maps", "overwrite")},
     )
     if multihost.is_first():
         print(
@@ -53,6 +50,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    config.define(["workdir", *_WHICH, "on_bad_image", "overwrite"])
     multihost.define_flags()
-    config.main(run)
+    command_line.main(run, ["workdir", *_WHICH, "on_bad_image", "save_maps", "overwrite"])

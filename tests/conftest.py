@@ -5,6 +5,7 @@ another has half written.
 """
 
 import os
+import pathlib
 from collections.abc import Callable
 
 # Of compiling, LLVM's expensive passes are most: the same programs, in less time. In the
@@ -19,11 +20,35 @@ import pytest
 from hypothesis import settings
 
 from cae_jax.models.layers.table import ConvTranspose
-from cae_jax.types import Method, Reconstruction, State
+from cae_jax.types import Reconstruction, State, Steps
 
 # The same examples in every run, and nothing kept between runs: a red test stays red.
 settings.register_profile("same", derandomize=True, database=None, deadline=None, print_blob=False)
 settings.load_profile("same")
+
+
+# Folders and files whose tests compile little: `pytest -m quick`.
+QUICK = (
+    *("evaluation", "reports", "models/layers/test_table.py", "models/test_models.py"),
+    *(
+        "data/test_data.py",
+        "data/test_images.py",
+        "data/test_pictures.py",
+        "data/test_from_array.py",
+    ),
+    *("methods/test_losses.py", "methods/test_variation_model.py", "scoring/test_patches.py"),
+    *("runs/test_config.py", "runs/machine/test_progress.py", "training/test_fit.py"),
+    *("test_files.py", "test_house.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the quick tests."""
+    root = pathlib.Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(root)
+        if {path.as_posix(), *(parent.as_posix() for parent in path.parents)} & set(QUICK):
+            item.add_marker(pytest.mark.quick)
 
 
 class Tiny(nn.Module):
@@ -50,12 +75,12 @@ def tiny_model() -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def tiny_state() -> Callable[[Method, int], State]:
-    """(method of tiny_model, seed) -> a fresh state; drawn by NumPy, it compiles nothing."""
+def tiny_state() -> Callable[[Steps, int], State]:
+    """(steps of tiny_model, seed) -> a fresh state; drawn by NumPy, it compiles nothing."""
 
-    def draw(method: Method, seed: int) -> State:
+    def draw(learn: Steps, seed: int) -> State:
         rng, key = np.random.default_rng(seed), jax.random.key(seed)
-        state = jax.eval_shape(method.init, key)
+        state = jax.eval_shape(learn.init, key)
 
         def weights(leaf: jax.ShapeDtypeStruct) -> jax.Array:
             return jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype)

@@ -20,8 +20,8 @@ from unittest import mock
 
 from absl import app, flags
 
-from cae_jax import files
-from cae_jax.runs import config, evaluate
+from cae_jax import files, methods
+from cae_jax.runs import command_line, config, evaluate
 from cae_jax.training import crops
 
 app.define_help_flags()
@@ -29,17 +29,13 @@ THEIRS = set(flags.FLAGS)
 SEEN = {}
 
 
-def check(_, flags_parser):
+def check(_, argv, flags_parser):
     """Stands in for app.run: goes as far as the experiment would before it computes anything."""
-    flags_parser(sys.argv)
-    given = {name: flags.FLAGS[name] for name in set(flags.FLAGS) - THEIRS}
-    SEEN.update(given)
-    # a benchmark's --batch_size is a list, and none of Config's
-    kinds = {name: type(getattr(config.Config, name)) for name in config.names()}
-    ours = [n for n, kind in kinds.items() if n in given and isinstance(given[n].value, kind)]
-    found = config.from_flags(ours)
+    flags_parser(argv)
+    SEEN.update({name: flags.FLAGS[name] for name in set(flags.FLAGS) - THEIRS})
+    found = command_line.given()
     for category in found.categories:
-        crops.kind_for(found.augment, category)
+        crops.kind_for(getattr(found.options, "augment", "none"), category)
 
 
 def module(name, words, *patches):
@@ -62,11 +58,10 @@ def module(name, words, *patches):
 def flag(name, value):
     """Raises for a flag that no module seen so far has, or a value that it cannot take."""
     if name not in THEIRS:
-        parser = SEEN[name].parser
-        if value and name in config.names():
-            config.Config(**{name: parser.parse(value)}).check()
-        elif value:
-            parser.parse(value)
+        value = SEEN[name].parser.parse(value) if value else value
+        having = [method for method in methods.names() if name in config.flags_of(method)]
+        if value and name != "method" and having:
+            config.configure(method=having[0], **{name: value}).check()
 
 
 def write(path, content):

@@ -6,7 +6,6 @@ Runs once undisturbed in WORKDIR/straight and measures it, then kills runs in WO
 KILLS random moments, and starts each again until it ends. Prints one line of JSON at the end.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -55,15 +54,15 @@ def main(text: str, seed: str, kills: str, left_out: str) -> None:
     base = Config.from_flagfile(text, "flags")
     root = pathlib.Path(base.workdir)
     root.mkdir(parents=True, exist_ok=True)
-    straight = dataclasses.replace(base, workdir=str(root / "straight"))
-    warm = dataclasses.replace(base, workdir=str(root / "warm"))
+    straight = base.changed(workdir=str(root / "straight"))
+    warm = base.changed(workdir=str(root / "warm"))
     assert ends_within(start(warm), 300) == 0  # fills the compilation cache
     began = time.monotonic()
     assert ends_within(start(straight), 300) == 0
     whole = time.monotonic() - began
     rng, killed, ended, at = random.Random(int(seed)), 0, [], []
     while killed < int(kills):
-        config = dataclasses.replace(base, workdir=str(root / f"killed_{len(ended)}"))
+        config = base.changed(workdir=str(root / f"killed_{len(ended)}"))
         while True:
             pid = start(config)
             moment = rng.uniform(0, whole)

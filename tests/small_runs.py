@@ -7,7 +7,7 @@ import pytest
 
 from cae_jax.data import synthetic
 from cae_jax.runs import evaluate
-from cae_jax.runs.config import Config
+from cae_jax.runs.config import configure
 
 
 @contextlib.contextmanager
@@ -27,10 +27,9 @@ def config_of(root, workdir="run", **changes):
     sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
     flags = {"dataset": "folder", "data_dir": str(root / "in"), "category": "tablet", "epochs": 2}
     flags |= sizes | {"workdir": str(root / workdir), "model": "small_net:Tiny"}
-    return Config(**(flags | changes))
+    return configure(**(flags | changes))
 
 
 def folder_of(config, category="tablet"):
     """Where a run leaves what it made of a category."""
-    model = config.model.replace(":", ".")
-    return pathlib.Path(config.workdir, category, model, f"seed_{config.seed}")
+    return pathlib.Path(config.workdir, category, config.label, f"seed_{config.seed}")

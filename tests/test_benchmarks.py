@@ -1,6 +1,5 @@
 """What the benchmarks count and compare; engines that are not installed are not tested."""
 
-import dataclasses
 import json
 import math
 import os
@@ -16,11 +15,11 @@ import pytest
 from benchmarks import engines, inference, layer_calls, layers, production, timing, training
 from cae_jax import models
 from cae_jax.models.layers.table import Row, apply_tables
-from cae_jax.runs.config import Config
+from cae_jax.runs.config import configure
 from cae_jax.types import CaeError, Reconstruction, UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
-SMALL = Config(
+SMALL = configure(
     **{"model": "test_benchmarks:Model", "image_size": 40, "patch_size": 16, "stride": 13},
     **{"batch_size": 6, "num_patches": 20},
 )
@@ -231,7 +230,7 @@ def test_a_slow_layer_is_marked(monkeypatch):
         return {name: [each] * repeats for name, each in took.items()}
 
     monkeypatch.setattr(layers.timing, "interleaved", seconds)
-    found = layers.measure(dataclasses.replace(SMALL, batch_size=32, num_patches=32), 3)
+    found = layers.measure(SMALL.changed(batch_size=32, num_patches=32), 3)
     first, pool, second, last = found["layers"]
     assert found["chunk_size"] == 16
     assert found["peak_gflops"] == pytest.approx(10 * 2 * 2.048**3)
@@ -254,7 +253,7 @@ def test_the_binaries_run(tmp_path):
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
     file = tmp_path / "found.json"
-    flags = [f"--model={SMALL.model}", *sizes, "--num_patches=12", "--image_size=32"]
+    flags = [f"--model={SMALL.options.model}", *sizes, "--num_patches=12", "--image_size=32"]
     done = run("training", *flags, f"--json={file}")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(file.read_text())

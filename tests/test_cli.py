@@ -12,7 +12,7 @@ from command_lines import ENVIRONMENT, ROOT, run_all
 from PIL import Image
 
 from cae_jax.data import synthetic
-from cae_jax.runs.config import Config
+from cae_jax.runs.config import configure
 from cae_jax.runs.machine import lock
 
 TINY = """
@@ -145,10 +145,12 @@ def make_inputs(x):
     (x / "file").write_text("a file")
     (x / "tiny_net.py").write_text(TINY)
     sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
-    other = Config(dataset="folder", data_dir=str(x / "in"), category="tablet", epochs=77, **sizes)
+    other = configure(
+        dataset="folder", data_dir=str(x / "in"), category="tablet", epochs=77, **sizes
+    )
     cell = x / "other/tablet/bergmann/seed_0"
     cell.mkdir(parents=True)
-    (cell / "flags.txt").write_text(other.to_flagfile())
+    (cell / "flags.txt").write_text(other.resolved().to_flagfile())
 
 
 @pytest.fixture(scope="module")

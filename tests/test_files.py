@@ -1,10 +1,15 @@
 """A file is whole or absent, also when the disk is full."""
 
+import csv
+import json
+import math
 import os
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from cae_jax.files import write_whole
+from cae_jax.files import write_csv, write_json, write_whole
 from cae_jax.types import DataError
 
 
@@ -28,3 +33,35 @@ def test_write_whole_replaces_or_leaves(tmp_path, monkeypatch):
 def test_write_whole_names_the_missing_folder(tmp_path):
     with pytest.raises(DataError, match=r"absent/a\.txt': cannot be written: No such file"):
         write_whole(tmp_path / "absent" / "a.txt", "x")
+
+
+def test_what_json_lacks(tmp_path):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    value = {"a": np.float32(0.5), "b": [np.int64(3), np.nan], "c": np.array([1.5, np.inf]), 4: "é"}
+    value["d"] = -math.inf
+    write_json(tmp_path / "m.json", value)
+    assert json.loads((tmp_path / "m.json").read_text(), parse_constant=refuse) == {
+        **{"a": 0.5, "b": [3, None], "c": [1.5, "inf"], "4": "é", "d": "-inf"}
+    }
+
+
+def test_csv_keeps_every_bit_and_every_line(tmp_path):
+    frame = pd.DataFrame({"a": [0.1, 1 / 3, np.nan], "name": ["x\ny", "a,b", "bare\rreturn"]})
+    write_csv(tmp_path / "f.csv", frame)
+    with open(tmp_path / "f.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["a", "name"]
+    assert [float(a or "nan") for a, _ in rows] == pytest.approx(
+        [0.1, 1 / 3, np.nan], 0, nan_ok=True
+    )
+    assert [name for _, name in rows] == frame["name"].tolist()
+    write_csv(tmp_path / "f.csv", frame[:0])
+    assert (tmp_path / "f.csv").read_text() == "a,name\n"
+
+
+@pytest.mark.parametrize("write", [write_json, write_csv])
+def test_no_folder_is_an_error(tmp_path, write):
+    with pytest.raises(DataError, match="No such file"):
+        write(tmp_path / "absent" / "a", pd.DataFrame({"a": [1]}) if write is write_csv else {})

@@ -39,6 +39,10 @@ OF_CONFIG = {
     "dataset": name("foldr", "folder", "folder", "mvtec_ad", "synthetic"),
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
+    "method": {
+        "autoencodr": "unknown --method 'autoencodr': did you mean autoencoder?",
+        "@": "known: autoencoder, f_anogan",
+    },
     "model": LINE | name("bergman", "bergmann", "bergmann", "chow", "gong", "oh_yun"),
     "model_options": LINE
     | {
@@ -67,7 +71,7 @@ OF_CONFIG = {
     "image_size": number(8, 8192),
     "patch_size": number(8),
     "stride": number(1),
-    "channels": {"2": "must be 1 (gray) or 3 (RGB)", "gray": "must be a whole number"},
+    "channels": {"2": "must be 1 or 3 (1: gray, 3: RGB)", "gray": "must be a whole number"},
     "validation_fraction": number(0, 0.9, whole=False),
     "distance": name("sim", "ssim", "l1", "l2", "ssim"),
     "residual_average": name("map", "maps", "maps", "pixels"),
@@ -148,7 +152,7 @@ GIVEN = {  # what else a command needs before it looks at a flag
 }
 # Commands that look at a flag of free text only together with what is on disk or in a model.
 LATER = {
-    *(("evaluate", flag) for flag in ("data_dir",)),
+    *(("evaluate", flag) for flag in ("data_dir", "distance")),
     *(("score", flag) for flag in ("category", "model")),
 }
 
@@ -170,6 +174,13 @@ AGAINST = {
     "--dataset=folder": "--dataset=folder needs --data_dir",
     "--dataset=folder --data_dir={x}/none": "--data_dir={x}/none: no such folder",
     "--dataset=folder --data_dir={x} --workdir={x}": "is --data_dir itself",
+    "--kappa=1": "--kappa: a flag of --method=f_anogan, not of autoencoder",
+    "--noredraw_patches --method=variation_model": "--redraw_patches: a flag of --method=autoencod",
+    "--method=variation_model --epochs=3": "or f_anogan, not of variation_model",
+    "--method=variation_model --distance=l2": "--distance 'l2': known: deviation, variation",
+    "--method=f_anogan --epochs=5 --encoder_epochs=5": "--encoder_epochs=5: must be less than",
+    "--method=json": "json has no Options, so it is no method",
+    "--method=no.such.file": "--method=no.such.file: cannot import no.such.file",
     "--zzz=1": "Unknown command line flag 'zzz': --help lists the flags",
     "--epoch=3": "Did you mean: epochs",
 }

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import networks
 from benchmarks.engines import torch_engine, torch_training
 from benchmarks.engines.twin import Path
 from benchmarks.production import Scoring, Training
-from cae_jax.runs import job
+from cae_jax.methods.autoencoder import reconstructor
 from cae_jax.scoring import patches
-from cae_jax.types import CaeError
+from cae_jax.types import CaeError, UsageError
 
 Calls = dict[str, Callable[[], object]]  # by engine, waited for
 Errors = dict[str, dict[str, float]]  # by engine and array, relative
@@ -27,21 +28,23 @@ TRAINING = {"loss": 1e-4, "gradient": 1e-3, "update": 5e-2}
 def scoring(names: Iterable[str], ready: Scoring) -> tuple[Calls, Errors]:
     """Returns every engine's call that scores the images of ours, and how far off it is.
 
-    Raises CaeError where that is above SCORING, UsageError for a model without tables.
+    Raises CaeError where that is above SCORING, UsageError for a method or model without tables,
+    and for another distance than theirs.
     """
-    s, calls, errors = ready.settings, {}, {}
-    cut = patches.extract(ready.images, s.patch_size, s.stride)
+    s, o, calls, errors = ready.settings, ready.settings.options, {}, {}
+    if s.distance != "l2":
+        raise UsageError(f"--against: other engines measure l2 alone, not --distance={s.distance}")
+    model = networks.build(s)
+    cut = patches.extract(ready.images, o.patch_size, o.stride)
     cut = cut.reshape(-1, *cut.shape[3:])
     ours = {
-        "patches": jax.jit(job.build_method(s).reconstruct)(ready.variables, cut).output,
+        "patches": jax.jit(reconstructor(model, o.precision))(ready.variables, cut).output,
         "map": ready.scores.residuals["l2"],
         "distance": ready.scores.distances["l2"],
     }
     ours = jax.tree.map(np.asarray, ours)
     for name in names:
-        call = torch_engine.scoring_call(
-            name, s.build_model(), ready.variables, ready.images, s.stride
-        )
+        call = torch_engine.scoring_call(name, model, ready.variables, ready.images, o.stride)
         theirs = torch_engine.read(call())
         errors[name] = {what: largest_error(mine, theirs[what]) for what, mine in ours.items()}
         check(name, errors[name], SCORING)
@@ -54,10 +57,11 @@ def training(names: Iterable[str], ready: Training) -> tuple[Calls, Errors]:
 
     Raises CaeError where that is above TRAINING, UsageError for a model without tables.
     """
-    s, calls, errors = ready.settings, {}, {}
+    o, calls, errors = ready.settings.options, {}, {}
+    model = networks.build(ready.settings)
     for name in names:
         its = torch_training.Training(
-            *(s.build_model(), ready.variables, ready.images, s.learning_rate, s.weight_decay)
+            *(model, ready.variables, ready.images, o.learning_rate, o.weight_decay)
         )
         before = its.parameters()
         loss, after = its.step(ready.crops[0]), its.parameters()

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.engines import twin
 from benchmarks.engines.torch_score import Network, TorchScores, scorer
-from cae_jax.scoring.patches import starts
+from cae_jax.scoring import patches
 from cae_jax.scoring.scorer import device as device_name
 from cae_jax.types import UsageError, Variables
 
@@ -35,7 +35,7 @@ def scoring_call(
     network: Network = twin.build(model, variables).to(device())
     exporters = {"onnxruntime": _onnxruntime, "openvino": _openvino}
     if name in exporters:
-        n = len(images) * len(starts(size, stride)) ** 2
+        n = len(images) * patches.number(size, stride)
         example = torch.zeros(n, model.channels, model.patch_size, model.patch_size)
         with warnings.catch_warnings():  # of exporters about themselves
             warnings.simplefilter("ignore")
@@ -75,8 +75,8 @@ def prepare(images: np.ndarray) -> torch.Tensor:
 
 def read(scores: TorchScores) -> dict[str, np.ndarray]:
     """Returns patches [N, p, p, C], map [B, H, W] and distance [B] as ours are."""
-    patches = scores.patches.permute(0, 2, 3, 1)
-    found = {"patches": patches, "map": scores.maps, "distance": scores.distances}
+    made = scores.patches.permute(0, 2, 3, 1)
+    found = {"patches": made, "map": scores.maps, "distance": scores.distances}
     return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from cae_jax.models.layers.convolution import same_pads
 from cae_jax.models.layers.table import Row
 
-_EPSILON = 1e-12  # of `cae_jax.models.memory`
+_EPSILON = 1e-12  # of `cae_jax.models.layers.memory`
 
 
 class Crop(nn.Module):
@@ -34,10 +34,10 @@ class FlattenChannelsLast(nn.Module):
 
 
 class Memory(nn.Module):
-    """`cae_jax.models.memory.Memory`; in training `entropy` [N] is kept for the penalty."""
+    """`cae_jax.models.layers.memory.Memory`; in training `entropy` [N] is kept for the penalty."""
 
     def __init__(self, items: int, channels: int, cosine: bool, threshold: float) -> None:
-        """See `cae_jax.models.memory`; dot products unless `cosine`."""
+        """See `cae_jax.models.layers.memory`; dot products unless `cosine`."""
         super().__init__()
         self.memory = nn.Parameter(torch.empty(items, channels))
         self.cosine, self.threshold = cosine, threshold

@@ -78,8 +78,9 @@ def resolve(dataset: str, data_dir: str | None, asked: Sequence[str]) -> tuple[s
             raise DataError(f"category {name!r}: the name is not UTF-8; rename the folder")
         if name in known:
             continue
-        if dataset == "folder" and name and (_data_dir(dataset, data_dir) / name).is_dir():
-            raise DataError(f"{Path(data_dir, name)}: not a category, it has no train/good folder")
+        inside = Path(data_dir or "", name)
+        if dataset == "folder" and name and inside.expanduser().is_dir():
+            raise DataError(f"{inside}: not a category, it has no train/good folder")
         raise unknown_name("category", name, known)
     return tuple(dict.fromkeys(asked))
 
@@ -190,13 +191,13 @@ def fingerprint(split: Split) -> str:
     learn += zip(split.validation_paths, split.validation, strict=True)
     for path, pixels in sorted(learn, key=lambda pair: pair[0]):
         digest.update(repr(path).encode())
-        digest.update(np.ascontiguousarray(pixels))
+        digest.update(np.ascontiguousarray(pixels).data)
     for path, kind, known, pixels, mask in zip(
         split.test_paths, split.kinds, split.has_mask, split.test, split.masks, strict=True
     ):
         digest.update(repr((path, kind, bool(known))).encode())
-        digest.update(np.ascontiguousarray(pixels))
-        digest.update(np.ascontiguousarray(mask))
+        digest.update(np.ascontiguousarray(pixels).data)
+        digest.update(np.ascontiguousarray(mask).data)
     return digest.hexdigest()
 
 

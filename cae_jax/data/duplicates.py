@@ -16,6 +16,7 @@ is itself little more than noise (the synthetic grain).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def find(parts: Sequence[np.ndarray]) -> Pairs:
     first: dict[bytes, int] = {}
     exact = []
     for at, image in enumerate(images):
-        digest = hashlib.sha256(np.ascontiguousarray(image)).digest()
+        digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
         if (before := first.setdefault(digest, at)) != at:
             exact.append((before, at, np.inf))
     different = sorted(first.values())
@@ -67,7 +68,8 @@ def find(parts: Sequence[np.ndarray]) -> Pairs:
     rows = np.array(exact).reshape(-1, 3)
     found = [(different[i], different[j], r) for i, j, r in near]
     rows = np.concatenate([rows, np.array(found).reshape(-1, 3)])
-    return Pairs(*rows[:, :2].T.astype(np.int64), rows[:, 2].astype(np.float32))
+    before, after = rows[:, :2].T.astype(np.int64)
+    return Pairs(before, after, rows[:, 2].astype(np.float32))
 
 
 def groups(n: int, pairs: Pairs) -> np.ndarray:
@@ -165,8 +167,9 @@ def _sketches(images: np.ndarray) -> np.ndarray:
     gray = images[:, : height * k, : width * k]
     gray = gray.mean(axis=-1) if gray.shape[-1] > 1 else gray[..., 0]
     # One axis at a time, and by slices: several times faster than one mean over both.
-    rows = sum(gray[:, i::k] for i in range(k))
-    means = sum(rows[:, :, i::k] for i in range(k)) / np.float32(k * k)
+    rows = functools.reduce(np.add, (gray[:, i::k] for i in range(k)))
+    sums = functools.reduce(np.add, (rows[:, :, i::k] for i in range(k)))
+    means = sums / np.float32(k * k)
     detail = means - ndimage.uniform_filter(means, (1, 3, 3))
     detail = detail[:, 1:-1, 1:-1].reshape(len(images), -1)  # the border has moved in
     detail[np.abs(detail) < _FLAT] = 0

@@ -142,8 +142,8 @@ def decode_mask(
     mask = mask.any(axis=-1) if mask.ndim == 3 else mask
     if height_width is None:
         return mask
-    share = Image.fromarray(mask.astype(np.float32))
-    share = np.asarray(_resized(share, height_width, Image.Resampling.BOX))
+    whole = Image.fromarray(mask.astype(np.float32))
+    share = np.asarray(_resized(whole, height_width, Image.Resampling.BOX))
     half = share >= 0.5 - 1e-6  # an exact half may come out a rounding error lower
     return half if half.any() else share > 0
 
@@ -356,7 +356,7 @@ def _orientation(image: Image.Image) -> int:
 def _stacked(bands: list[Image.Image], height_width: tuple[int, int] | None) -> np.ndarray:
     if height_width is not None:
         bands = [_resized(band, height_width, Image.Resampling.BILINEAR) for band in bands]
-    return np.stack(bands, axis=-1)
+    return np.stack([np.asarray(band) for band in bands], axis=-1)
 
 
 def _resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:

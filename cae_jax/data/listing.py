@@ -28,8 +28,8 @@ def count(dataset: str, data_dir: str, category: str) -> Counts:
         DataError: the category has no images, or a folder cannot be listed.
     """
     if dataset == "synthetic":
-        n_train, n_good, n_defective = synthetic.read.__defaults__
-        return Counts(n_train, n_good + n_defective * len(synthetic.kinds(category)), 0)
+        n_test = synthetic.N_GOOD + synthetic.N_DEFECTIVE * len(synthetic.kinds(category))
+        return Counts(synthetic.N_TRAIN, n_test, 0)
     root = Path(data_dir).expanduser()
     if dataset == "mvtec_ad":
         from cae_jax.data import mvtec_ad

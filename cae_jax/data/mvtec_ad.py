@@ -220,7 +220,7 @@ def _item(record: dict[str, Any]) -> folder.Item:
     )
 
 
-def _blank_mask(image: Path) -> bytes:
+def _blank_mask(image: Path | bytes) -> bytes:
     """A mask without a defective pixel, of the image's size; an unreadable image gets 1 x 1."""
     try:
         return _blank_png(*images.size(image))

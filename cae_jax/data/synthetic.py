@@ -21,6 +21,7 @@ from cae_jax import types
 from cae_jax.data import pictures
 
 VISIBLE = 8  # gray levels of 255: a pixel changed by more than this is defective
+N_TRAIN, N_GOOD, N_DEFECTIVE = 60, 20, 8  # images of a category; defective ones: of each kind
 MIN_SIZE = 32  # pixels; below this a scratch is thinner than a pixel can show
 
 _NOISE = 0.01  # standard deviation of the sensor noise
@@ -76,7 +77,8 @@ class _Canvas(NamedTuple):
     def blob(self, rng: np.random.Generator, x: float, y: float, radius: float) -> np.ndarray:
         """Cover of a roundish spot of uneven outline."""
         dx, dy = self.x - x, self.y - y
-        angle, outline = np.arctan2(dy, dx), 1.0
+        angle = np.arctan2(dy, dx)
+        outline = np.ones_like(angle)
         for waves, size in ((2, 0.18), (3, 0.12), (5, 0.06)):
             outline = outline + size * np.cos(waves * angle + rng.uniform(0, 2 * np.pi))
         return self.cover(np.hypot(dx, dy) - radius * outline)
@@ -326,9 +328,9 @@ def read(
     image_size: int,
     channels: int,
     seed: int,
-    n_train: int = 60,
-    n_good: int = 20,
-    n_defective_per_kind: int = 8,
+    n_train: int = N_TRAIN,
+    n_good: int = N_GOOD,
+    n_defective_per_kind: int = N_DEFECTIVE,
 ) -> types.Split:
     """Draws a category: images float32 [n, image_size, image_size, channels] in [0, 1].
 
@@ -340,7 +342,8 @@ def read(
     counts |= {f"test/{kind}": n_defective_per_kind for kind in kinds(category)}
     if min(counts.values()) < 1:
         raise types.UsageError(f"synthetic {category}: expected 1 picture or more, got {counts}")
-    train, test = {}, {}
+    train: dict[str, Drawn] = {}
+    test: dict[str, Drawn] = {}
     for folder, count in counts.items():
         for index in range(count):
             drawn = draw(category, folder, index, image_size, channels, seed)
@@ -368,9 +371,9 @@ def write(
     image_size: int,
     channels: int,
     seed: int,
-    n_train: int = 60,
-    n_good: int = 20,
-    n_defective_per_kind: int = 8,
+    n_train: int = N_TRAIN,
+    n_good: int = N_GOOD,
+    n_defective_per_kind: int = N_DEFECTIVE,
 ) -> None:
     """Writes what `read` gives as an MVTec AD folder: CATEGORY/{train,test,ground_truth}/...
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cae_jax.evaluation import pixel_metrics, segmentation, thresholds
+from cae_jax.evaluation import pixel_metrics, segmentation, thresholds, verdict
 from cae_jax.types import Split
 
 _CURVE_POINTS = 400  # of the PRO curve that is kept for drawing
@@ -16,7 +16,7 @@ class Localization(NamedTuple):
     """What the minimum-area rule makes of the maps of a split (CVPR 2019, Sec. 4.2)."""
 
     threshold: thresholds.Threshold
-    point: thresholds.OperatingPoint  # an image with a region of the minimum area is defective
+    point: verdict.OperatingPoint  # an image with a region of the minimum area is defective
     predicted: np.ndarray  # bool [n_test, H, W]
 
 
@@ -44,7 +44,7 @@ def localize(
     predicted = segmentation.segment(test, value, opening)
     flagged = np.array([segmentation.largest(each) >= area for each in predicted])
     defective = split.labels == 1
-    point = thresholds.from_verdicts(threshold, flagged[~defective], flagged[defective])
+    point = verdict.from_verdicts(threshold, flagged[~defective], flagged[defective])
     return Localization(threshold, point, predicted)
 
 

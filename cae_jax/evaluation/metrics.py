@@ -82,18 +82,6 @@ def f1_max(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
     return float(f1[best]), float([*distinct, -math.inf][best])
 
 
-def good_accuracy(good_distances: ArrayLike, threshold: float) -> float:
-    """Share of the good distances [n] that are <= `threshold`, in [0, 1]; NaN when empty."""
-    distances = finite("good distances", good_distances)
-    return float((distances <= threshold).mean()) if distances.size else math.nan
-
-
-def defect_accuracy(defective_distances: ArrayLike, threshold: float) -> float:
-    """Share of the defective distances [n] that are > `threshold`, in [0, 1]; NaN when empty."""
-    distances = finite("defective distances", defective_distances)
-    return float((distances > threshold).mean()) if distances.size else math.nan
-
-
 def binomial_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Returns the exact confidence interval (low, high) of a share of which k of n were seen.
 

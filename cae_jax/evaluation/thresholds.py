@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,20 +44,6 @@ class Threshold:
     def leaks(self) -> bool:
         """Whether it was picked on images that it is judged on."""
         return self.source != VALIDATION_GOOD
-
-
-@dataclasses.dataclass(frozen=True)
-class OperatingPoint:
-    """What a threshold does on the test images; an accuracy without images is NaN."""
-
-    threshold: Threshold
-    good_accuracy: float
-    defect_accuracy: float
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """Mean of good and defect accuracy."""
-        return (self.good_accuracy + self.defect_accuracy) / 2
 
 
 def rank(percent: int, n: int, rule: str = "ceil") -> int:
@@ -91,18 +76,6 @@ def from_good(
     good = _not_empty(distances)
     k = rank(percent, good.size, rule)
     return Threshold(float(np.sort(good)[k - 1]), rule, source, int(percent), good.size)
-
-
-def brute_force(good: ArrayLike, percent: int, rule: str = "ceil") -> float:
-    """Returns the value of `from_good`, found as the thesis does it: by trying every distance.
-
-    Every good distance [n] is tried as the threshold, the lowest `percent` % of the accuracies
-    are kept, and the threshold of the best of these wins. Raises what `from_good` raises.
-    """
-    good = _not_empty(good)
-    tried = sorted((metrics.good_accuracy(good, candidate), candidate) for candidate in good)
-    kept = tried[: rank(percent, good.size, rule)]
-    return float(max(kept)[1])
 
 
 def p_values(validation: ArrayLike, distances: ArrayLike) -> np.ndarray:
@@ -152,78 +125,6 @@ def oracle_f1(good: ArrayLike, defective: ArrayLike) -> Threshold:
     labels = np.repeat([0, 1], [good.size, defective.size])
     _, value = metrics.f1_max(labels, np.concatenate([good, defective]))
     return Threshold(value, "f1_best", TEST_LABELLED, None, labels.size)
-
-
-def from_verdicts(
-    threshold: Threshold, good_flagged: ArrayLike, defective_flagged: ArrayLike
-) -> OperatingPoint:
-    """Returns what a rule does that decides by more than the distance.
-
-    `good_flagged` [n] and `defective_flagged` [m] are bool, one per test image: True where it is
-    called defective. Raises ValueError for another type or rank.
-    """
-    good, defective = np.asarray(good_flagged), np.asarray(defective_flagged)
-    for name, flagged in (("good", good), ("defective", defective)):
-        if flagged.ndim != 1 or (flagged.size and flagged.dtype != bool):
-            raise ValueError(
-                f"{name}_flagged must be bool with one axis, got {flagged.dtype} {flagged.shape}"
-            )
-    return OperatingPoint(
-        threshold,
-        float(np.logical_not(good).mean()) if good.size else math.nan,
-        float(defective.mean()) if defective.size else math.nan,
-    )
-
-
-def operating_points(
-    good: ArrayLike, defective: ArrayLike, validation: ArrayLike
-) -> list[OperatingPoint]:
-    """Returns what the thresholds do on the test distances `good` [n] and `defective` [m].
-
-    In this order: at PERCENTS, rule "ceil" on `good` (the thesis), then "exclusive" on `good`,
-    then "ceil" on the `validation` distances, which leaks nothing; "conformal" at ALPHAS; and
-    "f1_best". A source without images gives no points. Raises ValueError for distances that are
-    not finite.
-    """
-    sources = [
-        (good, "ceil", TEST_GOOD),
-        (good, "exclusive", TEST_GOOD),
-        (validation, "ceil", VALIDATION_GOOD),
-    ]
-    found = [
-        from_good(distances, percent, rule, source)
-        for distances, rule, source in sources
-        for percent in (PERCENTS if np.size(distances) else ())
-    ]
-    found += [conformal(validation, alpha) for alpha in (ALPHAS if np.size(validation) else ())]
-    found += [oracle_f1(good, defective)] if np.size(good) and np.size(defective) else []
-    return [
-        OperatingPoint(
-            each,
-            metrics.good_accuracy(good, each.value),
-            metrics.defect_accuracy(defective, each.value),
-        )
-        for each in found
-    ]
-
-
-def leak_points(points: Iterable[OperatingPoint]) -> dict[int, float]:
-    """Returns what the thesis's look at the test images is worth, by percent.
-
-    The balanced accuracy of rule "ceil" on test good images less that on validation images, in
-    percentage points: -100..100, NaN without one of the classes. Percents that lack one of the two
-    are left out.
-    """
-    seen: dict[tuple[bool, int | None], float] = {
-        (point.threshold.leaks, point.threshold.percent): point.balanced_accuracy
-        for point in points
-        if point.threshold.rule == "ceil"
-    }
-    return {
-        percent: 100 * (balanced - seen[False, percent])
-        for (leaks, percent), balanced in seen.items()
-        if leaks and percent is not None and (False, percent) in seen
-    }
 
 
 def _is_integer(value: object) -> bool:

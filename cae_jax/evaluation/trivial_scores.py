@@ -33,30 +33,35 @@ def trivial_scores(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
-def flag(auroc: float, trivial: Mapping[str, float | None]) -> str:
+def flag(auroc: float | None, trivial: Mapping[str, float | None]) -> str:
     """Returns what is wrong with a model's AUROC beside those of the trivial scores, or ""."""
     if auroc is None or np.isnan(auroc):
         return "no AUROC: one class has no images"
     words = [_below_chance(trivial)] if auroc < 0.5 else []
-    name = best(trivial)
-    if name and auroc <= trivial[name]:
-        words.append(f"does not beat {name} ({trivial[name]:.3f})")
+    known = _known(trivial)
+    name = best(known)
+    if name and auroc <= known[name]:
+        words.append(f"does not beat {name} ({known[name]:.3f})")
     return ", ".join(words)
 
 
 def _below_chance(trivial: Mapping[str, float | None]) -> str:
     """Says so, and which trivial score shows why: the good images are the unusual ones by it."""
-    known = {k: v for k, v in trivial.items() if v is not None and v < 0.5}
+    known = {k: v for k, v in _known(trivial).items() if v < 0.5}
     if not known:
         return "below chance"
-    name = min(known, key=known.get)
+    name = min(known, key=known.__getitem__)
     return f"below chance, as {name} is ({known[name]:.3f}): good test images stand out by it"
 
 
 def best(trivial: Mapping[str, float | None]) -> str:
     """Returns the name of the trivial score with the highest AUROC, "" when none has one."""
-    known = {k: v for k, v in trivial.items() if v is not None and not np.isnan(v)}
-    return max(known, key=known.get) if known else ""
+    known = _known(trivial)
+    return max(known, key=known.__getitem__, default="")
+
+
+def _known(trivial: Mapping[str, float | None]) -> dict[str, float]:
+    return {k: v for k, v in trivial.items() if v is not None and not np.isnan(v)}
 
 
 def _brightness(image: np.ndarray) -> float:

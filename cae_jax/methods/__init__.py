@@ -1,1 +1,77 @@
-"""How a model learns and scores: one file per method, each a record of pure functions."""
+"""The methods: one file each, found by discovery; a fork's own by its dotted name.
+
+A method's file holds `Options`, a frozen dataclass whose fields are its flags (`options.flag`), and
+`make(options, side, channels) -> types.Method` for images [B, side, side, channels]. Options that
+learn by steps are of `training.schedule.Training`. A flag that the shared records have too, given
+again, has the method's own default. Two things more are looked for on `Options`: `label`, what its
+runs are called where that is not the method's name, and `resolved(side)`, the record with what
+depends on the images' side worked out.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cae_jax.types import Method, UsageError, unknown_name
+
+DEFAULT = "autoencoder"
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Returns the built-in methods: the files here that define `make`."""
+    found = []
+    for module in pkgutil.iter_modules(__path__):
+        tree = ast.parse((Path(__path__[0]) / f"{module.name}.py").read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "make" for node in tree.body):
+            found.append(module.name)
+    return tuple(sorted(found))
+
+
+def resolve(name: str) -> ModuleType:
+    """Returns the file of a built-in method, or of a fork's by its dotted name.
+
+    Raises UsageError for nothing of that name, or a file without `Options` and `make`.
+    """
+    path = f"{__name__}.{name}" if name in names() else name
+    try:
+        if path == name and "." not in name and importlib.util.find_spec(name) is None:
+            raise unknown_name("--method", name, names())
+        module = importlib.import_module(path)
+    except UsageError:
+        raise
+    except Exception as error:  # importing a fork's file can raise anything
+        raise UsageError(f"--method={name}: cannot import {path}: {error}") from error
+    for part in ("Options", "make"):
+        if not hasattr(module, part):
+            raise UsageError(f"--method={name}: {path} has no {part}, so it is no method")
+    return module
+
+
+@functools.lru_cache(maxsize=64)
+def build(name: str, options: Any, side: int, channels: int) -> Method:
+    """Returns the method; the same arguments give the same one, so that runs share what they
+    compile.
+
+    Args:
+      name: see `resolve`.
+      options: its Options.
+      side: of the images, in pixels.
+      channels: 1 or 3.
+
+    Raises:
+      UsageError: options that cannot work.
+    """
+    return resolve(name).make(options, side, channels)
+
+
+def label(name: str, options: Any) -> str:
+    """Returns what a run of these options is called, as part of a path."""
+    return getattr(options, "label", name)

@@ -2,38 +2,42 @@
 
 A model is a Flax module class with fields `channels` and `patch_size` (and options of its own, with
 defaults), whose `model(patches, train=False)` maps [N, p, p, C] to a `types.Reconstruction` of the
-same shape. A built-in model is the class `Model` of its file.
+same shape. A built-in model is the class `Model` of its file; a file without one holds networks of
+a method. A model may ask for random keys while it trains; otherwise it gets none.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeGuard
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cae_jax.options import from_text
 from cae_jax.types import UsageError, unknown_name
 
-_PARTS = (
-    "conv_transpose",
-    "convolution",
-    "pooling",
-    "layers",
-    "memory",
-)  # what models are built from
 _OURS = ("channels", "patch_size", "parent", "name")  # fields that are no options of the model
 
 
+@functools.cache
 def names() -> tuple[str, ...]:
-    """Returns the built-in models."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if name not in _PARTS))
+    """Returns the built-in models: the files here that define a class `Model`."""
+    found = []
+    for path in Path(__path__[0]).glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.ClassDef) and node.name == "Model" for node in tree.body):
+            found.append(path.stem)
+    return tuple(sorted(found))
 
 
 def resolve(name: str) -> type[nn.Module]:
@@ -81,8 +85,8 @@ def build(name: str, channels: int, patch_size: int, options: Mapping[str, str])
       options: the model's own fields by name, as text.
 
     Raises:
-      UsageError: unknown name or option, a value of another type, or a patch size that the
-        model's strides do not divide.
+      UsageError: unknown name or option, a value of another type, a patch size that the model's
+        strides do not divide, or a model that is random where it does not train.
     """
     cls = resolve(name)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in _OURS and f.init}
@@ -90,17 +94,22 @@ def build(name: str, channels: int, patch_size: int, options: Mapping[str, str])
     for key, text in options.items():
         if key not in fields:
             raise unknown_name(f"option of {name}", key, fields)
-        values[key] = _parse(f"{name}: {key}", text, fields[key].default)
+        values[key] = from_text(f"{name}: {key}", text, fields[key].default)
     try:
         model = cls(channels=channels, patch_size=patch_size, **values)
     except TypeError as error:
         raise UsageError(f"--model={name}: {error}") from error
     patch = jax.ShapeDtypeStruct((1, patch_size, patch_size, channels), jnp.float32)
     try:
-        made, _ = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x), patch)
-        shape = made.output.shape
+        variables = jax.eval_shape(model.init, jax.random.key(0), patch)
+        shape = jax.eval_shape(model.apply, variables, patch).output.shape  # as scoring: no key
     except UsageError:
         raise
+    except flax.errors.InvalidRngError as error:
+        raise UsageError(
+            f"--model={name} asks for a random key (make_rng) when it does not train; "
+            "give its mean there"
+        ) from error
     except Exception as error:  # whatever the module's own code raises at this size
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
@@ -121,20 +130,5 @@ def _importable(path: str) -> bool:
         return False
 
 
-def _is_model(found: object) -> bool:
+def _is_model(found: object) -> TypeGuard[type[nn.Module]]:
     return inspect.isclass(found) and issubclass(found, nn.Module)
-
-
-def _parse(what: str, text: str, default: object) -> object:
-    """Reads an option's text as the type of its default."""
-    kind = type(default)
-    if kind is bool:
-        words = {"true": True, "1": True, "false": False, "0": False}
-        if text.lower() in words:
-            return words[text.lower()]
-    elif kind in (int, float, str):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    raise UsageError(f"{what} takes a {kind.__name__}, got {text!r}")

@@ -92,7 +92,7 @@ class Model(nn.Module):
         side = self.patch_size // shrink
         first, *rest = DECODERS[self.decoder]
         kernel = side if self.decoder == "mirror" else first.kernel
-        encoder = (*ENCODER[:-1], ENCODER[-1]._replace(kernel=side))
+        encoder: tuple[Row, ...] = (*ENCODER[:-1], ENCODER[-1]._replace(kernel=side))
         decoder = (first._replace(kernel=kernel, stride=side), *rest)
         if self.whole_image:
             # the sizes and paddings of a print are another network's: nothing to hold against it

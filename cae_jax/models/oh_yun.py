@@ -14,7 +14,6 @@ from cae_jax.models.layers.table import Row, apply_tables
 from cae_jax.types import Reconstruction, UsageError
 
 _SAME = "padding 1 does not give the printed size; SAME does"
-_ONE_PIXEL = "; on {} pixels {} of the kernel's taps see data"
 
 # fmt: off
 ENCODER = (

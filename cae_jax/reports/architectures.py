@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from cae_jax import models
+from cae_jax.models.layers import table
+
+_OPS = {"scale": "norm", "embedding": "embedding"}  # parameter -> layer; a kernel tells more
 
 
-def describe(
+def architecture(
     name: str, channels: int, patch_size: int, options: Mapping[str, str]
 ) -> dict[str, Any]:
     """Returns a model's cost as plain data.
@@ -22,8 +25,9 @@ def describe(
 
     Returns:
       parameters: of the initialised module. macs_per_patch: of one forward pass. rows: per row
-      part, name, op, kernel, stride, printed size (None where there is none), computed size,
-      parameters, macs, agrees (False where print and arithmetic differ), note.
+      part, name, op, features, kernel, stride, printed size (None where there is none), computed
+      size, parameters, macs, agrees (False where print and arithmetic differ), note. Of a model
+      without tables a row tells name, op, features, kernel and parameters; the rest is None.
 
     Raises:
       UsageError: see `models.build`.
@@ -48,33 +52,26 @@ def describe(
     }
 
 
-def describe_all(channels: int, patch_size: int) -> dict[str, dict[str, Any]]:
-    """Returns `describe` of every built-in model and of the variants that its file names."""
+def architectures(channels: int, patch_size: int) -> dict[str, dict[str, Any]]:
+    """Returns `architecture` of every built-in model and of the variants that its file names."""
     found = {}
     for name in models.names():
         for options in ({}, *models.variants(name)):
-            one = describe(name, channels, patch_size, options)
+            one = architecture(name, channels, patch_size, options)
             found[one["model"]] = one
     return found
 
 
 def format_rows(found: Mapping[str, Any]) -> str:
-    """Returns what `describe` found as text: a line per row, "!" and a note where print errs."""
+    """Returns what `architecture` found as text, a line per row, "!" and a note if print errs."""
     lines = [f"{found['model']}: {found['parameters']:,} parameters, {_millions(found)} a patch"]
-    head = (
-        "part",
-        "row",
-        "kernel",
-        "stride",
-        "printed",
-        "computed",
-        "parameters",
-        "MACs",
-    )
+    if not any(row["computed"] for row in found["rows"]):
+        return "\n".join([*lines, "", *_layer_lines(found["rows"])])
+    head = ("part", "row", "kernel", "stride", "printed", "computed", "parameters", "MACs")
     lines += ["", "{:8} {:12} {:>6} {:>6} {:>13} {:>13} {:>11} {:>13}".format(*head)]
     for row in found["rows"]:
         lines.append(
-            f"{row['part']:8} {row['name']:12} {_size(row['kernel'])!s:>6} {row['stride']!s:>6} "
+            f"{row['part']:8} {row['name']:12} {_size(row['kernel']):>6} {row['stride']:>6} "
             f"{_size(row['printed']):>13} {_size(row['computed']):>13} {row['parameters']:>11,} "
             f"{row['macs']:>13,}{'' if row['agrees'] else ' !'}"
         )
@@ -98,6 +95,18 @@ def format_comparison(found: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _layer_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line per layer of a model without tables, of what its parameters tell."""
+    width = max([12, *(len(row["name"]) for row in rows)])
+    lines = [f"{'layer':{width}} {'op':10} {'kernel':>8} {'features':>8} {'parameters':>11}"]
+    for row in rows:
+        lines.append(
+            f"{row['name']:{width}} {row['op']:10} {_size(row['kernel']):>8} "
+            f"{_size(row['features']):>8} {row['parameters']:>11,}"
+        )
+    return lines
+
+
 def _millions(found: Mapping[str, Any]) -> str:
     return f"{found['macs_per_patch'] / 1e6:,.1f} M"
 
@@ -111,8 +120,8 @@ def _size(size: Any) -> str:
 def _table_rows(model: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
     rows = []
     printed = shape  # the table's own previous size, so that one bad row does not hide the next
-    for part, table in model.tables().items():
-        for cost in table.costs(table, shape, model.channels):
+    for part, layers in model.tables().items():
+        for cost in table.costs(layers, shape, model.channels):
             row = cost.row
             literal = table.literal_size(row, printed)
             rows.append(
@@ -120,6 +129,7 @@ def _table_rows(model: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
                     "part": part,
                     "name": row.name,
                     "op": row.op,
+                    "features": row.features or model.channels,
                     "kernel": row.kernel,
                     "stride": row.printed_stride or row.stride,
                     "padding": row.printed_padding,
@@ -138,20 +148,34 @@ def _table_rows(model: Any, shape: tuple[int, ...]) -> list[dict[str, Any]]:
 
 def _parameter_rows(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row per layer of a model without tables: what its parameters tell."""
-    groups: dict[str, list[tuple[int, ...]]] = {}
+    groups: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        names = [str(getattr(key, "key", key)) for key in path]
-        groups.setdefault("/".join(names[:-1]), []).append(leaf.shape)
+        *layer, name = (str(getattr(key, "key", key)) for key in path)
+        # a parameter outside any layer is one of its own
+        groups.setdefault("/".join(layer) or name, {})[name] = leaf.shape
     nothing = dict.fromkeys(("stride", "padding", "printed", "literal", "computed"))
     return [
         {
-            **{"part": "", "name": name, "op": "", **nothing},
-            "kernel": max(shapes, key=len)[:-2] or None,
-            "parameters": sum(map(math.prod, shapes)),
+            **{"part": "", "name": name, **nothing, **_layer(shapes)},
+            "parameters": sum(map(math.prod, shapes.values())),
             **{"macs": 0, "agrees": True, "note": ""},
         }
         for name, shapes in groups.items()
     ]
+
+
+def _layer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The op, the kernel's size and the features of a layer, from the shapes of its parameters."""
+    if "kernel" in shapes:
+        *size, _, features = shapes["kernel"]
+        return {
+            "op": "conv" if size else "dense",
+            "kernel": tuple(size) or None,
+            "features": features,
+        }
+    op = next((op for name, op in _OPS.items() if name in shapes), "parameter")
+    largest = max(shapes.values(), key=math.prod)
+    return {"op": op, "kernel": None, "features": largest[-1] if largest else None}
 
 
 def _macs(jaxpr: Any) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cae_jax.types import GOOD, Scores, Split
 
 _SHOWN = 24  # images of a report, each about 100 kB
-_WORST = 6  # of them the worst misses, and as many of the worst false alarms
+WORST = 6  # of them the worst misses, and as many of the worst false alarms
 _TOP = 0.999  # quantile of the good pixels that gets the color map's top
 
 
@@ -28,6 +30,18 @@ def choose(kinds: Sequence[str], distances: np.ndarray, n: int) -> list[int]:
     return chosen
 
 
+def worst(defective: ArrayLike, distances: ArrayLike) -> tuple[list[int], list[int]]:
+    """Returns the test images that a report shows first: (misses, false alarms), as positions.
+
+    `defective` [n] is bool or 0 and 1, `distances` [n] grow with the defect. The misses are the
+    WORST defective ones with the lowest distances, lowest first; the false alarms the WORST good
+    ones with the highest, highest first. Whether a threshold gets them wrong is not asked.
+    """
+    order = np.argsort(distances, kind="stable")
+    defective = np.asarray(defective, bool)[order]
+    return order[defective][:WORST].tolist(), order[~defective][::-1][:WORST].tolist()
+
+
 def scale(validation: np.ndarray, test: np.ndarray) -> float:
     """Returns the residual at the top of the one color scale: a quantile of the validation maps
     [n, H, W], or of the test maps [m, H, W] where none is held out."""
@@ -36,7 +50,7 @@ def scale(validation: np.ndarray, test: np.ndarray) -> float:
 
 def pack(
     split: Split,
-    test: Scores,
+    test: Scores[np.ndarray],
     distance: str,
     top: float,
     predicted: np.ndarray | None,
@@ -46,7 +60,7 @@ def pack(
 
     Args:
       split: its test images, of which `test` are the scores.
-      test: as `score.score_all` gives them.
+      test: as `scorer.score_all` gives them.
       distance: the one whose residual maps are shown.
       top: see `scale`.
       predicted: segmentations, bool [n_test, H, W], or None where there is no threshold.
@@ -55,22 +69,23 @@ def pack(
     Returns:
       The file's bytes. `row` [k] counts the rows of scores.csv, validation images first; image and
       reconstruction are uint8 [k, H, W, C], residual float32 [k, H, W], mask and predicted bool
-      [k, H, W], has_mask bool [k], scale and segmentation_threshold single numbers.
+      [k, H, W], has_mask bool [k], scale and segmentation_threshold single numbers. A method that
+      reconstructs nothing leaves no array reconstruction.
     """
     distances = np.asarray(test.distances[distance])
-    order = np.argsort(distances, kind="stable")
-    good = np.array([kind == GOOD for kind in split.kinds])
-    chosen = [*order[~good[order]][:_WORST], *order[good[order]][::-1][:_WORST]]
-    room = max(_SHOWN - len(chosen), len(set(split.kinds)))  # every kind has to be there
-    chosen = [*map(int, chosen), *choose(split.kinds, distances, room)]
+    misses, alarms = worst(split.labels, distances)
+    room = max(_SHOWN - len(misses + alarms), len(set(split.kinds)))  # every kind has to be there
+    chosen = [*misses, *alarms, *choose(split.kinds, distances, room)]
     shown = np.array(list(dict.fromkeys(chosen)))  # some of a kind may be among the worst
     masks = split.masks[shown]
+    made = test.reconstruction
+    optional: dict[str, Any] = {} if made is None else {"reconstruction": _bytes(made[shown])}
     file = io.BytesIO()
     np.savez_compressed(
         file,
+        **optional,
         row=shown + len(split.validation_paths),
         image=_bytes(split.test[shown]),
-        reconstruction=_bytes(test.reconstruction[shown]),
         residual=np.asarray(test.residuals[distance][shown], np.float32),
         mask=masks,
         has_mask=split.has_mask[shown],

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
 
-from cae_jax.evaluation.thresholds import Threshold
+from cae_jax.evaluation import verdict
 from cae_jax.files import write_whole
+from cae_jax.reports import charts
+from cae_jax.reports.rules import Mark
 
 # Okabe and Ito's colors, told apart by color-blind readers
 GOOD = "#0072B2"
@@ -29,74 +33,66 @@ DEFECTIVE = "#D55E00"
 VALIDATION = "#009E73"
 OUTLINE = "#00E5FF"
 INK = "#333333"
+COLORS = {"good": GOOD, "defective": DEFECTIVE, "validation": VALIDATION}  # of a group's style
+HUES = (INK, DEFECTIVE, GOOD, "#CC79A7", "#E69F00", "#56B4E9")  # of the curves of training
+_Rectangle = tuple[float, float, float, float]  # left, bottom, width, height
 LINES = ("-", "--", ":", "-.")
+_LEAKS = {"honest": "leak-free", "leaks": "leaks", "oracle": "leaks"}
 COLUMNS = 8  # images that a gallery shows at most
 _RESIDUALS = {  # of `residuals.residual_map`, by distance
     "l2": "squared difference,\n0..255 scale",
     "l1": "absolute difference,\n0..255 scale",
     "ssim": "1 - SSIM",
 }
+# the square root: as bright as the difference itself, or all but the worst would be black
+_POWER = 0.5
 DPI = 110
 
 
 def plot_training_curve(
-    path: str | os.PathLike[str],
-    history: Sequence[Mapping[str, Any]],
-    title: str = "",
-    loss: str = "l2",
+    path: str | os.PathLike[str], training: charts.Training, title: str = ""
 ) -> None:
-    """Draws loss and validation loss over the epochs, the losses on a logarithmic axis.
+    """Draws the curves of training over the epochs, those of validation images dashed.
 
-    A record of `history` has epoch, loss and validation_loss (None or NaN where there is none).
-    Raises ValueError for an empty history, DataError where the file cannot be written.
+    Raises DataError where the file cannot be written.
     """
-    if not history:
-        raise ValueError("a training curve needs at least one epoch, got none")
     figure, axes = _figure(title, (6.4, 3.8))
-    epochs = [record["epoch"] for record in history]
-    for name, label, color in (
-        ("loss", "training", INK),
-        ("validation_loss", "validation", VALIDATION),
-    ):
-        values = np.array([record.get(name) for record in history], dtype=np.float64)
-        if np.isfinite(values).any():
-            axes.plot(epochs, values, ".-", color=color, label=label, linewidth=1.3, markersize=4)
-            if (values > 0).any():
-                axes.set_yscale("log")
-    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    for curve in training.curves:
+        color = VALIDATION if curve.dashed and not curve.hue else HUES[curve.hue]
+        style: dict[str, Any] = {"color": color, "linestyle": "--" if curve.dashed else "-"}
+        style["label"] = _printable(curve.name, 32)
+        axes.plot(curve.epochs, curve.values, marker=".", linewidth=1.3, markersize=4, **style)
+    axes.set_yscale("log" if training.y.log else "linear")
+    axes.set_ylim(training.y.low, training.y.high)
+    epochs = np.concatenate([curve.epochs for curve in training.curves])
+    axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(f"loss {loss}: mean over patches, images in 0..1")
+    axes.set_xlabel(training.x.label)
+    axes.set_ylabel(_printable(training.y.label, 48), parse_math=False)
     axes.grid(which="major", color="#E5E5E5", linewidth=0.8)
-    axes.legend(frameon=False, fontsize=8)
+    _plain(axes.legend(frameon=False, fontsize=8))
     _save(figure, path)
 
 
-def plot_whiskers(
-    path: str | os.PathLike[str],
-    good: ArrayLike,
-    defective: ArrayLike,
-    thresholds: Sequence[Threshold],
-    title: str = "",
-    distance: str = "l2",
-) -> None:
-    """Draws the distances of good [n] and defective [m] test images as box and whiskers.
+def plot_whiskers(path: str | os.PathLike[str], whiskers: charts.Whiskers, title: str = "") -> None:
+    """Draws a box with whiskers for each group of images, every image as a point.
 
-    The thesis's Figures 15 and 16, with every image as a point and `thresholds` as lines. A box
-    spans the quartiles, its whiskers reach 1.5 times as far; `distance` names the axis. Either
-    class may be empty. Raises
-    DataError where the file cannot be written.
+    The thesis's Figures 15 and 16, by kind of defect, with thresholds as lines. Raises DataError
+    where the file cannot be written.
     """
-    good, defective = np.asarray(good, np.float64), np.asarray(defective, np.float64)
-    figure, axes = _figure(title, (6.4, 4.6))
-    if _spread(np.concatenate([good, defective, [at.value for at in thresholds]])):
-        axes.set_yscale("log")
-    for position, (values, color) in enumerate(((good, GOOD), (defective, DEFECTIVE))):
+    n = len(whiskers.boxes)
+    figure, axes = _figure(title, (min(max(6.4, 1.2 * n), 40), 4.6))
+    axes.set_yscale("log" if whiskers.x.log else "linear")
+    names = []
+    for position, box in enumerate(whiskers.boxes):
+        values, color = box.group.distances, COLORS[box.group.style]
+        names.append(f"{_printable(box.group.name, 16)}\n(n = {values.size})")
         if values.size == 0:
             continue
         line = {"color": color, "linewidth": 1.3}
-        axes.boxplot(
-            [values],
+        numbers = {"whislo": box.low, "q1": box.first, "med": box.median, "q3": box.third}
+        axes.bxp(
+            [numbers | {"whishi": box.high}],
             positions=[position],
             widths=0.5,
             showfliers=False,
@@ -110,57 +106,34 @@ def plot_whiskers(
         # the golden ratio spreads any number of points evenly, and the same way every time
         jitter = np.arange(values.size) * 0.618034 % 1 * 0.36 - 0.18
         axes.scatter(position + jitter, values, s=9, color=color, alpha=0.6, linewidths=0, zorder=3)
-    _threshold_lines(axes.axhline, thresholds)
-    axes.set_xlim(-0.5, 1.5)
-    axes.set_xticks([0, 1], [f"good (n = {good.size})", f"defective (n = {defective.size})"])
-    axes.set_ylabel(f"distance: {distance}")
+    _threshold_lines(axes.axhline, whiskers.marks)
+    axes.set_xlim(-0.5, n - 0.5)
+    axes.set_xticks(range(n), names, parse_math=False, fontsize=8)
+    axes.set_ylabel(_printable(whiskers.x.label, 48), parse_math=False)
     _legend_below(figure)
     _save(figure, path)
 
 
 def plot_histogram(
-    path: str | os.PathLike[str],
-    good: ArrayLike,
-    defective: ArrayLike,
-    validation: ArrayLike,
-    thresholds: Sequence[Threshold],
-    title: str = "",
-    distance: str = "l2",
+    path: str | os.PathLike[str], histogram: charts.Histogram, title: str = ""
 ) -> None:
-    """Draws how often which distance came: good and defective test images, validation images.
+    """Draws what share of each group's images has which distance, and thresholds as lines.
 
-    All three are distances [n], any may be empty; `thresholds` are lines; `distance`
-    names the axis. Raises DataError where the file cannot be written.
+    Raises DataError where the file cannot be written.
     """
-    series = [
-        ("test good", np.asarray(good, np.float64), GOOD),
-        ("test defective", np.asarray(defective, np.float64), DEFECTIVE),
-        ("validation good", np.asarray(validation, np.float64), VALIDATION),
-    ]
     figure, axes = _figure(title, (6.4, 4.2))
-    shown = np.concatenate([*(values for _, values, _ in series), [at.value for at in thresholds]])
-    if _spread(shown):
-        axes.set_xscale("log")
-        edges = np.geomspace(shown.min(), shown.max(), 31)
-        edges[[0, -1]] = shown.min(), shown.max()  # rounding must drop no image
-    else:
-        low, high = (shown.min(), shown.max()) if shown.size else (0.0, 1.0)
-        margin = 0.0 if high > low else 0.05 * abs(low) + 0.5
-        edges = np.linspace(low - margin, high + margin, 31)
-    for name, values, color in series:
-        if values.size == 0:
-            continue
-        counts = np.histogram(values, edges)[0]
-        label = f"{name} (n = {values.size})"
-        if color == VALIDATION:
-            heights = np.where(counts > 0, counts, np.nan)  # no line along the axis
-            axes.stairs(heights, edges, color=color, label=label, linewidth=1.6, zorder=3)
+    axes.set_xscale("log" if histogram.x.log else "linear")
+    for group, shares in zip(histogram.groups, histogram.shares, strict=True):
+        name = f"{_printable(group.name, 24)} (n = {group.distances.size})"
+        style: dict[str, Any] = {"color": COLORS[group.style], "label": name}
+        if group.style == "validation":
+            heights = np.where(shares > 0, shares, np.nan)  # no line along the axis
+            axes.stairs(heights, histogram.edges, linewidth=1.6, zorder=3, **style)
         else:
-            axes.stairs(counts, edges, color=color, label=label, fill=True, alpha=0.5)
-    _threshold_lines(axes.axvline, thresholds)
-    axes.set_xlabel(f"distance: {distance}")
-    axes.set_ylabel("images")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.stairs(shares, histogram.edges, fill=True, alpha=0.5, **style)
+    _threshold_lines(axes.axvline, histogram.marks)
+    axes.set_xlabel(_printable(histogram.x.label, 48), parse_math=False)
+    axes.set_ylabel("share of images")
     _legend_below(figure)
     _save(figure, path)
 
@@ -168,7 +141,7 @@ def plot_histogram(
 def plot_gallery(
     path: str | os.PathLike[str],
     images: np.ndarray,
-    reconstructions: np.ndarray,
+    reconstructions: np.ndarray | None,
     residuals: np.ndarray,
     masks: np.ndarray | None,
     titles: Sequence[str],
@@ -177,33 +150,37 @@ def plot_gallery(
 ) -> None:
     """Draws images, reconstructions and residuals below each other (the thesis's Figure 12).
 
-    The first COLUMNS of n images are shown: images and reconstructions [n, H, W, C] in [0, 1],
-    residuals [n, H, W], maps of the distance named, all on one color scale from 0 to
-    `residual_max`, as bright as their square root. Where bool masks [n, H, W] are set, their
-    outline is drawn. A title may have several lines. Raises ValueError for no image or lengths
-    that differ, DataError where the file cannot be written.
+    The first COLUMNS of n images are shown: images and reconstructions [n, H, W, C] in [0, 1], no
+    row of these where they are None; residuals [n, H, W], maps of the distance named, all on one
+    color scale from 0 to `residual_max`, as bright as their square root. Where bool masks
+    [n, H, W] are set, their outline is drawn. A title may have several lines. Raises ValueError
+    for no image or lengths that differ, DataError where the file cannot be written.
     """
     n = len(images)
-    if n == 0 or not n == len(reconstructions) == len(residuals) == len(titles):
+    made = {} if reconstructions is None else {"reconstruction": reconstructions}
+    rows = {"image": images, **made, "residual": residuals}
+    if n == 0 or any(len(shown) != n for shown in rows.values()) or len(titles) != n:
+        lengths = [f"{len(shown)} {name}s" for name, shown in rows.items()]
         raise ValueError(
-            f"a gallery needs equally many images, reconstructions, residuals and titles, got {n}, "
-            f"{len(reconstructions)}, {len(residuals)} and {len(titles)}"
+            f"a gallery needs equally many of all, at least one, got {', '.join(lengths)} and "
+            f"{len(titles)} titles"
         )
     n = min(n, COLUMNS)
-    figure, axes, bar_axes = _gallery_axes(n, images.shape[1] / images.shape[2])
-    # the square root: as bright as the difference itself, or all but the worst would be black
-    norm = PowerNorm(0.5, vmin=0, vmax=max(float(residual_max), 1e-12))
+    figure, axes, bar_axes = _gallery_axes(n, images.shape[1] / images.shape[2], list(rows))
     for column in range(n):
         axes[0, column].set_title(_title_lines(titles[column]), fontsize=7, parse_math=False)
-        _show(axes[0, column], images[column])
-        _show(axes[1, column], reconstructions[column])
-        shown = axes[2, column].imshow(residuals[column], cmap="inferno", norm=norm)
-        if masks is not None:
-            _outline(axes[0, column], masks[column])
-            _outline(axes[2, column], masks[column])
+        for ax, name in zip(axes[:, column], rows, strict=True):
+            if name == "residual":
+                ax.imshow(charts.heat(residuals[column], residual_max, _POWER))
+            else:
+                _show(ax, rows[name][column])
+            if masks is not None and name != "reconstruction":
+                _outline(ax, masks[column])
+    norm = PowerNorm(_POWER, vmin=0, vmax=max(float(residual_max), 1e-12))
+    shown = ScalarMappable(norm, ListedColormap(charts.RAMP / 255))
     bar = figure.colorbar(shown, cax=bar_axes, extend="max")
     bar.locator = MaxNLocator(4)
-    bar.set_label(_RESIDUALS[distance], fontsize=7)
+    bar.set_label(_RESIDUALS.get(distance, distance), fontsize=7)
     bar_axes.tick_params(labelsize=7)
     _save(figure, path)
 
@@ -251,10 +228,13 @@ def short(distance: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def gallery_title(kind: str, distance: float, threshold: Threshold) -> str:
-    """Returns the title of an image in a gallery: its kind, its distance and the verdict."""
-    verdict = "good" if distance <= threshold.value else "defective"
-    return f"{kind}\n{short(distance)}\ncalled {verdict}"
+def gallery_title(kind: str, distance: float, threshold: float | None) -> str:
+    """Returns the title of an image in a gallery: its kind, its distance, and the verdict where
+    there is a threshold."""
+    if threshold is None:
+        return f"{kind}\n{short(distance)}"
+    called = "defective" if verdict.exceeds(distance, threshold) else "good"
+    return f"{kind}\n{short(distance)}\ncalled {called}"
 
 
 def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
@@ -267,15 +247,15 @@ def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _gallery_axes(n: int, ratio: float) -> tuple[Figure, np.ndarray, Axes]:
-    """Three rows of `n` panels as high as `ratio` times their width, and axes of a color bar."""
+def _gallery_axes(n: int, ratio: float, rows: Sequence[str]) -> tuple[Figure, np.ndarray, Axes]:
+    """Rows of `n` panels as high as `ratio` times their width, and axes of a color bar."""
     side, gap, left, right, top = 1.35, 0.04, 0.3, 1.1, 0.5  # inches
     high = side * min(max(ratio, 0.4), 2.5)
-    width, height = left + n * (side + gap) + right, top + 3 * (high + gap)
+    width, height = left + n * (side + gap) + right, top + len(rows) * (high + gap)
     figure = Figure(figsize=(width, height))
-    axes = np.empty((3, n), dtype=object)
-    for row, name in enumerate(("image", "reconstruction", "residual")):
-        bottom = (2 - row) * (high + gap) + gap
+    axes = np.empty((len(rows), n), dtype=object)
+    for row, name in enumerate(rows):
+        bottom = (len(rows) - 1 - row) * (high + gap) + gap
         for column in range(n):
             box = (left + column * (side + gap), bottom, side, high)
             ax = axes[row, column] = figure.add_axes(_relative(box, width, height))
@@ -286,7 +266,7 @@ def _gallery_axes(n: int, ratio: float) -> tuple[Figure, np.ndarray, Axes]:
     return figure, axes, figure.add_axes(_relative(bar, width, height))
 
 
-def _relative(box: tuple[float, ...], width: float, height: float) -> tuple[float, ...]:
+def _relative(box: _Rectangle, width: float, height: float) -> _Rectangle:
     return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
@@ -297,26 +277,21 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _spread(distances: np.ndarray) -> bool:
-    """Whether the distances need a logarithmic axis."""
-    return bool(distances.size) and 0 < distances.min() * 30 < distances.max()
-
-
-def _threshold_lines(draw: Any, thresholds: Sequence[Threshold]) -> None:
-    for style, at in zip(LINES, thresholds, strict=False):
-        draw(
-            at.value,
-            color=INK,
-            linestyle=style,
-            linewidth=1.2,
-            label=f"threshold at {at.percent} % of {at.source}"
-            f" ({'leaks' if at.leaks else 'leak-free'}): {short(at.value)}",
-        )
+def _threshold_lines(draw: Any, marks: Sequence[Mark]) -> None:
+    for style, mark in zip(itertools.cycle(LINES), marks, strict=False):
+        label = f"{_printable(mark.name, 48)} ({_LEAKS[mark.style]}): {short(mark.value)}"
+        draw(mark.value, color=INK, linestyle=style, linewidth=1.2, label=label)
 
 
 def _legend_below(figure: Figure) -> None:
     if figure.axes[0].get_legend_handles_labels()[0]:
-        figure.legend(frameon=False, fontsize=8, loc="outside lower left")
+        _plain(figure.legend(frameon=False, fontsize=8, loc="outside lower left"))
+
+
+def _plain(legend: Legend) -> None:
+    """Lets a legend show names as they are: a dollar sign starts no formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:

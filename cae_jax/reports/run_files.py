@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cae_jax.reports import results
+from cae_jax.evaluation.scores import read_scores
 from cae_jax.types import DataError
 
 _EXAMPLES = {  # dtype kind and number of axes of the arrays in examples.npz
@@ -25,6 +26,7 @@ _EXAMPLES = {  # dtype kind and number of axes of the arrays in examples.npz
     "scale": ("f", 0),
     "segmentation_threshold": ("f", 0),
 }
+_OPTIONAL = "reconstruction"  # the one array that a method may not have
 
 
 class Examples(NamedTuple):
@@ -32,7 +34,7 @@ class Examples(NamedTuple):
 
     row: np.ndarray  # int [k]: which row of scores.csv
     image: np.ndarray  # uint8 [k, H, W, C], C is 1 or 3
-    reconstruction: np.ndarray  # uint8 [k, H, W, C]
+    reconstruction: np.ndarray | None  # uint8 [k, H, W, C]; None where the method makes none
     residual: np.ndarray  # float32 [k, H, W]
     mask: np.ndarray  # bool [k, H, W]: the ground truth
     has_mask: np.ndarray  # bool [k]
@@ -46,10 +48,10 @@ class Run(NamedTuple):
 
     folder: Path  # WORKDIR/CATEGORY/MODEL/seed_N
     metrics: dict[str, Any]  # any key may be missing or None
-    frame: pd.DataFrame  # of `report.read_scores`
+    frame: pd.DataFrame  # of `evaluation.scores.read_scores`
     flags: tuple[str, ...]  # the lines of flags.txt
     versions: dict[str, Any]
-    history: pd.DataFrame | None  # numbers, a row for each epoch
+    history: pd.DataFrame | None  # a row for each epoch; columns of numbers, epoch among them
     left_out: pd.DataFrame | None  # text: path, cause
     curves: dict[str, Any]
     examples: Examples | None
@@ -74,7 +76,7 @@ def read_run(folder: Path, metrics: str = "metrics.json") -> Run:
             return otherwise
         return _read(folder / name, reader)
 
-    frame = results.read_scores(folder / "scores.csv")
+    frame = read_scores(folder / "scores.csv")
     run = Run(
         folder=folder,
         metrics=_read(folder / metrics, _json),
@@ -88,6 +90,19 @@ def read_run(folder: Path, metrics: str = "metrics.json") -> Run:
         absent=(),
     )
     return run._replace(absent=tuple(absent))
+
+
+def label(metrics: Mapping[str, Any]) -> str | None:
+    """Returns what a run is called: its own name, else its model's, else its method's; None where
+    metrics.json tells none of them."""
+    named = (metrics.get(key) for key in ("run", "model", "method"))
+    return next((str(name) for name in named if name), None)
+
+
+def real(value: Any) -> float:
+    """Returns a value of metrics.json as float; NaN where it is missing or no number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number else math.nan
 
 
 def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
@@ -112,7 +127,10 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 def _numbers(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path).astype(np.float64)
+    """The columns that hold numbers, and epoch, which has to."""
+    frame = pd.read_csv(path)
+    of_text = [name for name in frame.select_dtypes(["object", "string"]) if name != "epoch"]
+    return frame.drop(columns=of_text).astype(np.float64)
 
 
 def _texts(path: Path) -> pd.DataFrame:
@@ -121,14 +139,17 @@ def _texts(path: Path) -> pd.DataFrame:
 
 def _examples(path: Path, n_rows: int) -> Examples:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in _EXAMPLES}
-    for name, (kind, n_axes) in _EXAMPLES.items():
-        if arrays[name].dtype.kind not in kind or arrays[name].ndim != n_axes:
-            found = f"{arrays[name].dtype} {list(arrays[name].shape)}"
+        names = [name for name in _EXAMPLES if name != _OPTIONAL or name in archive]
+        arrays = {name: archive[name] for name in names}
+    for name, array in arrays.items():
+        kind, n_axes = _EXAMPLES[name]
+        if array.dtype.kind not in kind or array.ndim != n_axes:
+            found = f"{array.dtype} {list(array.shape)}"
             raise ValueError(f"{name} has the wrong type or number of axes: {found}")
     k, height, width, channels = arrays["image"].shape
     row = arrays["row"]
-    if channels not in (1, 3) or arrays["reconstruction"].shape != arrays["image"].shape:
+    made = arrays.setdefault(_OPTIONAL, None)
+    if channels not in (1, 3) or (made is not None and made.shape != arrays["image"].shape):
         raise ValueError("image and reconstruction must have the same shape, and 1 or 3 channels")
     if any(arrays[name].shape != (k, height, width) for name in ("residual", "mask", "predicted")):
         raise ValueError(f"residual, mask and predicted must be {[k, height, width]} as image is")
@@ -136,5 +157,5 @@ def _examples(path: Path, n_rows: int) -> Examples:
         raise ValueError(f"row and has_mask must have {k} values as image has")
     if k and not (row.min() >= 0 and row.max() < n_rows):
         raise ValueError(f"row must be in 0..{n_rows - 1}, the rows of scores.csv")
-    numbers = {name: float(arrays.pop(name)) for name in ("scale", "segmentation_threshold")}
-    return Examples(**arrays, **numbers)
+    top, cut = (float(arrays.pop(name)) for name in ("scale", "segmentation_threshold"))
+    return Examples(**arrays, scale=top, segmentation_threshold=cut)

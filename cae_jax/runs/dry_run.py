@@ -7,19 +7,22 @@ import math
 import resource
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from cae_jax.data import listing
-from cae_jax.runs import job
+from cae_jax.runs import cell as cells_of
+from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine import lock
-from cae_jax.scoring import patches, residuals
+from cae_jax.scoring import patches
+from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import checkpoints
-from cae_jax.types import Method
+from cae_jax.training.schedule import Training
+from cae_jax.types import State, Steps
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
 _COMPILER = 500e6  # bytes that XLA and the plots take beside what they work on
@@ -37,62 +40,77 @@ class Sizes(NamedTuple):
     scoring: int  # likewise
 
 
-def describe(cells: Sequence[job.Cell], methods: Mapping[tuple[str, str], Method]) -> str:
+def forecast(cells: Sequence[Cell]) -> str:
     """Returns what running the cells would do and need, as text; writes nothing.
 
     Args:
-      cells: as `runs.plan` or `reproduction.plan` gives them; at least one.
-      methods: of every (model, loss) among them.
+      cells: as `job.plan` gives them; at least one.
 
     Raises what running them would raise before it reads an image: UsageError for a folder of
     another run or in another process's hands, DataError for a category without images.
     """
     lines, whole = ["Dry run, nothing is written."], []
     for cell in cells:
-        job.check_same(cell)
-        left = job.left_to_do(cell)
-        if left:
+        cells_of.check_same(cell)
+        if cell.left_to_do:
             lock.check(cell.folder)
         counts = listing.count(cell.config.dataset, cell.config.data_dir, cell.config.category)
         lines.append(
             f"{cell.folder}: {_standing(cell)}; {counts.n_train} images to train on, "
             f"{counts.n_test} to judge" + _left_out(counts.n_left_out)
         )
-        whole.append((cell, sizes(cell.config, methods[_key(cell)], counts)))
-    for key, (cell, size) in {_key(cell): (cell, size) for cell, size in whole}.items():
-        lines.append(_model(key, cell.config, size))
+        whole.append((cell, sizes(cell.config, counts)))
+    for cell, size in {cell.config.label: (cell, size) for cell, size in whole}.values():
+        lines.append(_method(cell.config, size))
     lines += _needs(whole)
     return "\n".join(lines)
 
 
-def sizes(config: Config, method: Method, counts: listing.Counts) -> Sizes:
+def sizes(config: Config, counts: listing.Counts) -> Sizes:
     """Returns what a cell takes; memory is estimated for a CPU."""
-    c = config
-    state = jax.eval_shape(method.init, jax.random.key(0))
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.variables["params"]))
-    saved = sum(math.prod(x.shape) * _width(x) for x in jax.tree.leaves(state))
-    pixels = c.image_size**2
-    n = counts.n_train + counts.n_test
-    patch = jax.ShapeDtypeStruct((1, c.patch_size, c.patch_size, c.channels), np.float32)
-    made = jax.make_jaxpr(method.reconstruct)(state.variables, patch)
-    activations = 4 * _elements(made.jaxpr)
-    training = (
-        4 * pixels * c.channels * counts.n_train  # once more, on the device
-        + 4 * c.batch_size * c.patch_size**2 * c.channels
-        + _ACTIVATIONS * activations * c.batch_size
-        + _STATES * saved
-    )
+    c, method = config, config.build()
+    pixels, n = c.image_size**2, counts.n_train + counts.n_test
+    learn, key = method.learn, jax.random.key(0)
+    if isinstance(learn, Steps):
+        state = jax.eval_shape(learn.init, key)
+        variables, saved = state.variables, state
+        training = _steps(c, learn, state)
+    else:
+        shape = (counts.n_train, c.image_size, c.image_size, c.channels)
+        variables = jax.eval_shape(learn.fit, key, jax.ShapeDtypeStruct(shape, np.float32))
+        training, saved = _STATES * _bytes(variables), variables
+    training += 4 * pixels * c.channels * counts.n_train  # once more, on the device
     judged = counts.n_test + math.ceil(c.validation_fraction * counts.n_train)
-    maps = 4 * pixels * (len(residuals.DISTANCES) + c.channels) * judged
-    windows = len(patches.starts(c.image_size, c.stride)) ** 2
-    scoring = 2 * maps + 4 * windows * 4 * c.patch_size**2 * c.channels
+    maps = 4 * pixels * (len(method.distances) + c.channels) * judged
+    image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
+    if isinstance(w := c.options, Windows):
+        windows = patches.number(c.image_size, w.stride)
+        one = 4 * windows * 4 * w.patch_size**2 * c.channels
+    else:
+        one = 4 * _elements(jax.make_jaxpr(method.inspect)(variables, image).jaxpr)
     images = 4 * pixels * c.channels * n + pixels * counts.n_test
-    return Sizes(parameters, saved, images, round(training), scoring)
+    parameters = variables.get("params", variables)
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
+    return Sizes(count, _bytes(saved), images, round(training), 2 * maps + one)
 
 
-def _standing(cell: job.Cell) -> str:
+def _steps(c: Config, learn: Steps, state: State) -> float:
+    """Bytes of a training step, at its peak."""
+    t, p = c.options, learn.patch_size
+    patch = jax.ShapeDtypeStruct((1, p, p, c.channels), np.float32)
+    made = jax.make_jaxpr(learn.validate)(state.variables, patch)
+    activations = 4 * _elements(made.jaxpr)
+    batch = 4 * t.batch_size * p**2 * c.channels
+    return batch + _ACTIVATIONS * activations * t.batch_size + _STATES * _bytes(state)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(x.shape) * _width(x) for x in jax.tree.leaves(tree))
+
+
+def _standing(cell: Cell) -> str:
     """Where a cell stands."""
-    if not job.left_to_do(cell):
+    if not cell.left_to_do:
         return "finished"
     if cell.config.overwrite and cell.folder.exists():
         return "new, in place of what is there"
@@ -107,22 +125,20 @@ def _left_out(n: int) -> str:
     return f", {n} files not used or without a mask" if n else ""
 
 
-def _key(cell: job.Cell) -> tuple[str, str]:
-    return cell.config.model, cell.config.loss
+def _method(c: Config, size: Sizes) -> str:
+    line = f"{c.label}: {size.parameters:,} parameters"
+    if isinstance(t := c.options, Training):
+        steps = t.num_patches // t.batch_size
+        line += f", {t.epochs} epochs of {steps} steps of {t.batch_size} patches"
+    if isinstance(c.options, Windows):
+        line += f"; an image is judged by {patches.number(c.image_size, c.options.stride)} patches"
+    return line
 
 
-def _model(key: tuple[str, str], c: Config, size: Sizes) -> str:
-    steps, windows = c.num_patches // c.batch_size, len(patches.starts(c.image_size, c.stride)) ** 2
-    return (
-        f"{key[0]}, trained on {key[1]}: {size.parameters:,} parameters, {c.epochs} epochs of "
-        f"{steps} steps of {c.batch_size} patches; an image is judged by {windows} patches"
-    )
-
-
-def _needs(whole: Sequence[tuple[job.Cell, Sizes]]) -> list[str]:
+def _needs(whole: Sequence[tuple[Cell, Sizes]]) -> list[str]:
     """The last lines: how many cells, how much disk, how much memory."""
     count = collections.Counter(_standing(cell).split()[0].strip(",") for cell, _ in whole)
-    todo = [(cell, size) for cell, size in whole if job.left_to_do(cell)]
+    todo = [(cell, size) for cell, size in whole if cell.left_to_do]
     lines = [
         f"cells: {count['new']} new, {count['goes']} go on, {count['finished']} finished",
     ]
@@ -133,8 +149,8 @@ def _needs(whole: Sequence[tuple[job.Cell, Sizes]]) -> list[str]:
         p for p in (todo[0][0].folder, *todo[0][0].folder.absolute().parents) if p.exists()
     )
     free = shutil.disk_usage(folder).free
-    memory = max(size.images + max(size.training, size.scoring) for _, size in todo)
-    memory += peak_bytes() + _COMPILER
+    memory = peak_bytes() + _COMPILER
+    memory += max(size.images + max(size.training, size.scoring) for _, size in todo)
     lines += [
         f"disk: at most {_amount(disk)} of checkpoints, and a few MB a cell of tables and plots; "
         f"{_amount(free)} free",
@@ -147,7 +163,9 @@ def _needs(whole: Sequence[tuple[job.Cell, Sizes]]) -> list[str]:
 
 def _disk(c: Config, size: Sizes) -> int:
     """Bytes of a cell's checkpoints: the last ones, the best, and the one being written."""
-    return size.state * min(c.keep + 2, -(-c.epochs // c.checkpoint_every) + 1)
+    if not isinstance(t := c.options, Training):
+        return size.state
+    return size.state * min(t.keep + 2, -(-t.epochs // t.checkpoint_every) + 1)
 
 
 def _elements(jaxpr: Any) -> int:
@@ -165,7 +183,7 @@ def _elements(jaxpr: Any) -> int:
 
 def _width(leaf: jax.ShapeDtypeStruct) -> int:
     """Bytes of an element; a key is two or four words."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return 16
     return leaf.dtype.itemsize
 

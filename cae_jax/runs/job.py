@@ -1,139 +1,162 @@
-"""The main job: for every category, read, train, score, write; each part goes on where it stopped.
+"""The main job: a grid of cells planned, read, trained, judged and written; a run is a grid of one.
 
-A workdir holds one cell per category, model and seed, WORKDIR/CATEGORY/MODEL[-LOSS]/seed_N, and
-results.csv over all of them. A cell is finished when its metrics.json is there: it comes last.
+Each part goes on where it stopped, and a cell that fails does not stop the others.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import pandas as pd
 
 from cae_jax import data, files
-from cae_jax.methods import losses
-from cae_jax.methods.autoencoder import autoencoder, optimizer
-from cae_jax.reports import results
+from cae_jax.runs import cell as cells_of
+from cae_jax.runs.build import read_split, use_compilation_cache
+from cae_jax.runs.cell import FINISHED, FLAGS, Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.evaluate import write_evaluation
-from cae_jax.runs.machine import lock
-from cae_jax.runs.machine.progress import Progress, say
-from cae_jax.runs.train import NOT_IDENTITY, Cell, load_trained, train_cells
-from cae_jax.scoring import scorer
-from cae_jax.training import crops, loop
+from cae_jax.runs.machine import lock, multihost
+from cae_jax.runs.machine.progress import say
+from cae_jax.runs.train import load_trained, train_cells
 from cae_jax.training.members import default_plan
-from cae_jax.types import CaeError, DataError, Duplicate, LeftOut, Method, Split, UsageError
+from cae_jax.training.schedule import Training
+from cae_jax.types import CaeError, Steps, UsageError
 
-_PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+_TOGETHER = 16  # members of one training, at most: their images lie on the device together
+
+
+class Outcome(NamedTuple):
+    """What came of a grid."""
+
+    cells: list[Cell]  # the finished ones
+    failed: dict[str, Exception]  # why the others are not, by `Cell.name`
+    table: pd.DataFrame  # results.csv: every finished cell of the workdir
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns flags and metrics.json of every finished cell, for the thesis's tables."""
+        return [
+            {**cell.config.flags(), **json.loads((cell.folder / FINISHED).read_text())}
+            for cell in self.cells
+        ]
 
 
 def run(config: Config) -> pd.DataFrame:
-    """Runs the main job; finished cells are not done again. Returns the workdir's results.
+    """Runs the main job of one config; finished cells are not done again.
+
+    Returns the workdir's results.
 
     Raises:
       UsageError: flags that cannot work, or a workdir with another run's results, or one that
-        another process writes to.
+        another process writes to; before anything is computed.
       DataError: images that cannot be used.
-      CaeError: training diverged. What was finished before is written.
+      CaeError: training diverged. Of several failures the first; what could be had is written.
     """
-    cells, method = plan(config)
+    outcome = run_grid([config])
+    for error in outcome.failed.values():
+        raise error
+    return outcome.table
+
+
+def run_grid(configs: Sequence[Config]) -> Outcome:
+    """Runs every cell of a grid that is not finished yet; one that fails does not stop the rest.
+
+    Where several processes run (`multihost`), each takes its share of the cells, in one workdir
+    that all of them can write to.
+
+    Raises UsageError as `run` does.
+    """
+    cells = plan(configs)
+    failed: dict[str, Exception] = {}
+    with multihost.together("cells"):
+        mine = multihost.share(cells)
+        with cells_of.claimed(mine):
+            use_compilation_cache()
+            for cell in mine:
+                if not cell.left_to_do:
+                    say(f"{cell.folder}: finished before")
+            left, done = [cell for cell in mine if cell.left_to_do], 0
+            for group in _groups(left):
+                if len(left) > 1:
+                    numbers = "-".join(dict.fromkeys((f"{done + 1}", f"{done + len(group)}")))
+                    say(f"cell {numbers} of {len(left)}: {group[0].name}")
+                failed |= _run_group(group)
+                done += len(group)
+    for cell in cells:
+        if not cell.finished and cell.name not in failed:  # of another process, which says why
+            failed[cell.name] = CaeError("not finished, see the process that it was on")
+    finished = [cell for cell in cells if cell.name not in failed]
     folder = cells[0].config.folder
-    with claimed(cells):
-        use_compilation_cache()
-        for cell in cells:
-            if not left_to_do(cell):
-                say(f"{cell.folder}: finished before")
-                continue
-            run_cell(cell, method, summary=True)
-            write_results(folder)
-    return write_results(folder)
+    table = cells_of.write_results(folder) if multihost.is_first() else pd.DataFrame()
+    return Outcome(finished, failed, table)
 
 
-def plan(config: Config) -> tuple[list[Cell], Method]:
-    """Returns the cells of a config and their method; raises UsageError, DataError as `run`."""
-    config = config.resolved()
-    config.check()
-    names = data.resolve(config.dataset, config.data_dir, config.categories)
-    method = build_method(config)
-    default_plan(config.members, 1, config.batch_size)  # raises for a batch that cannot be split
-    return [make_cell(config, name) for name in names], method
+def plan(configs: Sequence[Config]) -> list[Cell]:
+    """Returns the cells of a grid: every category with every config; raises as `run`."""
+    configs = [config.resolved() for config in configs]
+    first = configs[0]
+    names = data.resolve(first.dataset, first.data_dir, first.categories)
+    cells = [cells_of.make(config, name) for name in names for config in configs]
+    for group in _groups(multihost.share(cells)):
+        if isinstance(t := group[0].config.options, Training):
+            default_plan(t.members, len(group), t.batch_size)  # raises what cannot be split
+    return cells
 
 
-def run_cell(
-    cell: Cell, method: Method, bars: Callable[..., Progress] = Progress, summary: bool = False
-) -> None:
-    """Reads, trains and judges one cell, from its last checkpoint on.
-
-    Args:
-      cell: what and where; its folder is held, see `claimed`.
-      method: of the cell's config.
-      bars: makes what shows the progress of each part, as `Progress` does.
-      summary: print what was found in the category's folder.
-
-    Raises what `run` raises.
-    """
-    split = read_split(cell.config, bars)
-    if summary:
-        print(data.summary(split), flush=True)
-    _prepare(cell, split)
-    c = cell.config
-    (trained,) = train_cells([(cell, split)], method, bars)
-    if isinstance(trained, CaeError):
-        raise trained
-    write_evaluation(cell.folder, c, method, split, trained, bars)
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells in the order in which they run, those together that train as one."""
+    groups: list[list[Cell]] = []
+    at: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        learn, t = cell.config.build().learn, cell.config.options
+        key = None  # of those that train together
+        if isinstance(learn, Steps) and default_plan(t.members, 2, t.batch_size).stacked:
+            key = (learn, t.schedule(learn.patch_size, 0))
+        group = at.get(key, [])
+        if not group or len(group) == _TOGETHER:
+            group = []
+            groups.append(group)
+            if key:
+                at[key] = group
+        group.append(cell)
+    return groups
 
 
-def run_together(
-    cells: Sequence[Cell], method: Method, bars: Callable[..., Progress] = Progress
-) -> dict[Path, Exception]:
-    """Runs cells that differ in category and seed alone as members of one training.
-
-    Takes what `run_cell` takes. One that fails does not stop the others.
-
-    Returns:
-      What went wrong, by the cell's folder.
-
-    Raises:
-      UsageError: flags that cannot work.
-    """
-    failed: dict[Path, Exception] = {}
+def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
+    """Runs cells that train as one; returns what went wrong, by the cell's name."""
+    failed: dict[str, Exception] = {}
     ready = []
     for cell in cells:
         with _keeping(failed, cell):
-            split = read_split(cell.config, bars)
-            _prepare(cell, split)
+            split = read_split(cell.config)
+            print(data.summary(split), flush=True)
+            cells_of.prepare(cell, split)
             ready.append((cell, split))
-    for (cell, split), trained in zip(ready, train_cells(ready, method, bars), strict=True):
+    for (cell, split), trained in zip(ready, train_cells(ready), strict=True):
         with _keeping(failed, cell):
             if isinstance(trained, CaeError):
                 raise trained
-            write_evaluation(cell.folder, cell.config, method, split, trained, bars)
+            write_evaluation(cell, split, trained)
+            cells_of.write_results(cell.config.folder)
     return failed
 
 
 @contextlib.contextmanager
-def _keeping(failed: dict[Path, Exception], cell: Cell) -> Iterator[None]:
+def _keeping(failed: dict[str, Exception], cell: Cell) -> Iterator[None]:
     """Notes an exception as the cell's, whatever it is: the other cells can still be had."""
     try:
         yield
     except UsageError:
         raise
     except Exception as error:
-        failed[cell.folder] = error
+        failed[cell.name] = error
 
 
-def evaluate(
+def evaluate_again(
     workdir: Path, data_dir: str = "", changes: Mapping[str, Any] = MappingProxyType({})
 ) -> pd.DataFrame:
     """Makes scores and all that follows again from the checkpoints in a workdir.
@@ -141,186 +164,29 @@ def evaluate(
     Args:
       workdir: what `run` wrote.
       data_dir: where the images are now; empty for where they were.
-      changes: flags of `config.SCORING` by name, where they shall differ from the run's; they
-        become the run's.
+      changes: flags of scoring by name, where they shall differ from the run's; they become the
+        run's.
 
     Raises:
       UsageError: no run there, or a change that cannot work.
       DataError: a checkpoint or an image that cannot be read.
     """
-    cells = [
-        cell._replace(config=dataclasses.replace(cell.config, **changes))
-        for cell in find_cells(workdir)
-    ]
-    for cell in cells:
-        cell.config.check()
+    found = cells_of.find(workdir)
+    cells = [cell._replace(config=cell.config.changed(**changes).resolved()) for cell in found]
     with contextlib.ExitStack() as stack:
         for cell in cells:
             stack.enter_context(lock.hold(cell.folder))
         use_compilation_cache()
         for cell in cells:
-            _evaluate(cell, data_dir)
-    return write_results(workdir)
+            _evaluate_again(cell, data_dir)
+    return cells_of.write_results(workdir)
 
 
-def _evaluate(cell: Cell, data_dir: str) -> None:
-    """`evaluate` for one cell."""
-    method = build_method(cell.config)
-    trained = load_trained(cell, method)
-    config = dataclasses.replace(cell.config, data_dir=data_dir or cell.config.data_dir)
-    split = read_split(config)
+def _evaluate_again(cell: Cell, data_dir: str) -> None:
+    trained = load_trained(cell)
+    split = read_split(cell.config.changed(data_dir=data_dir) if data_dir else cell.config)
     if data.fingerprint(split) != cell.fingerprint:
         say(f"{cell.folder}: warning: these are not the images of the training run")
-    (cell.folder / "metrics.json").unlink(missing_ok=True)  # not finished with these flags
-    files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
-    write_evaluation(cell.folder, config, method, split, trained)
-
-
-def build_method(config: Config) -> Method:
-    """Returns the config's model as a method; raises UsageError for what cannot work."""
-    tx = optimizer(config.learning_rate, config.weight_decay, config.decoupled_weight_decay)
-    loss = losses.loss(config.loss, config.residual().ssim)
-    chunk_size = loop.default_chunk_size(config.patch_size)
-    return autoencoder(config.build_model(), tx, chunk_size, loss, config.precision)
-
-
-def read_split(config: Config, bars: Callable[..., Progress] = Progress) -> Split:
-    """Reads the config's one category and holds its validation images out."""
-    c = config
-    with bars(f"read {c.category}", 0, "images") as bar:
-        split = data.read(
-            *(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed),
-            on_bad_image=c.on_bad_image,
-            progress=bar.update,
-        )
-    return data.hold_out(split, c.validation_fraction, c.seed)
-
-
-def find_cells(workdir: Path) -> list[Cell]:
-    """Returns the cells of a workdir, sorted; raises UsageError when there is none."""
-    cells = []
-    for path in sorted(workdir.glob("*/*/seed_*/flags.txt")):
-        config = _read_flags(path)
-        cells.append(Cell(path.parent, dataclasses.replace(config, workdir=str(workdir))))
-    if not cells:
-        raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/MODEL/seed_N/flags.txt)")
-    return cells
-
-
-def _read_flags(path: Path) -> Config:
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # as write_whole writes
-    return Config.from_flagfile(text, str(path))
-
-
-def write_results(workdir: Path) -> pd.DataFrame:
-    """Writes results.csv over the finished cells of a workdir and returns it."""
-    rows = [json.loads(p.read_text()) for p in sorted(workdir.glob("*/*/seed_*/metrics.json"))]
-    table = results.results_table(rows)
-    results.write_csv(workdir / "results.csv", table)
-    return table
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder: a second start compiles nothing."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(base) / "cae_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small ones are many
-
-
-def make_cell(config: Config, category: str) -> Cell:
-    """Returns the cell of a category in the config's workdir.
-
-    Raises UsageError where --augment=auto does not know the category.
-    """
-    kind = crops.kind_for(config.augment, category)
-    model = config.model.replace(":", ".")
-    if config.loss != "l2":
-        model += f"-{config.loss}"
-    folder = config.folder / category / model / f"seed_{config.seed}"
-    return Cell(folder, dataclasses.replace(config, category=category, augment=kind))
-
-
-@contextlib.contextmanager
-def claimed(cells: Sequence[Cell]) -> Iterator[None]:
-    """Holds the folders of the cells that are not finished against every other process.
-
-    Raises:
-      UsageError: another process holds one, or one holds another run's results and the config has
-        no --overwrite.
-      DataError: a folder cannot be written to.
-    """
-    with contextlib.ExitStack() as stack:
-        for cell in cells:
-            if left_to_do(cell):
-                stack.enter_context(lock.hold(cell.folder))
-            check_same(cell)
-        yield
-
-
-def left_to_do(cell: Cell) -> bool:
-    """Returns whether `run` has something to do for a cell."""
-    return cell.config.overwrite or not cell.finished
-
-
-def check_same(cell: Cell) -> None:
-    """Raises UsageError where the cell's folder holds another run and may not be overwritten."""
-    path = cell.folder / "flags.txt"
-    if cell.config.overwrite or not path.exists():
-        return
-    before = _read_flags(path)
-    for field in dataclasses.fields(Config):
-        was, now = getattr(before, field.name), getattr(cell.config, field.name)
-        if was != now and field.name not in NOT_IDENTITY:
-            raise UsageError(
-                f"{cell.folder} holds a run with --{field.name}={was}, now {now}: "
-                "take another --workdir, or --overwrite"
-            )
-
-
-def _clear(folder: Path) -> None:
-    """Removes a run; until the last moment it is nothing but that run, not finished."""
-    first, last = folder / "metrics.json", folder / "flags.txt"
-    first.unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path != last and not path.name.startswith(lock.NAME):
-            path.unlink()
-    last.unlink(missing_ok=True)
-
-
-def _prepare(cell: Cell, split: Split) -> None:
-    """Writes what the run is before it starts; on a later start checks the images against it."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
-        _clear(cell.folder)
-    fingerprint = data.fingerprint(split)
-    if cell.begun and cell.fingerprint != fingerprint:
-        raise DataError(
-            f"{cell.folder}: the images changed since this run began "
-            f"(fingerprint {cell.fingerprint[:12]}, now {fingerprint[:12]}); use --overwrite"
-        )
-    # First of all files: whatever else lies in a cell belongs to these flags.
-    files.write_whole(cell.folder / "flags.txt", cell.config.to_flagfile())
-    for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
-        # object: pandas' own strings refuse a file name that is no UTF-8
-        rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
-        results.write_csv(cell.folder / f"{name}.csv", rows)
-    results.write_json(
-        cell.folder / "versions.json",
-        {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
-            "device": scorer.device(),
-            "seed": cell.config.seed,
-            "data_fingerprint": fingerprint,
-        },
-    )
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    (cell.folder / FINISHED).unlink(missing_ok=True)  # not finished with these flags
+    files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())
+    write_evaluation(cell, split, trained)

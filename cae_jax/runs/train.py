@@ -1,190 +1,230 @@
-"""Training that goes on: cells are trained from their last checkpoints to their last epoch."""
+"""Training that goes on: cells are trained from their last checkpoints to their end."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import json
+import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from cae_jax.runs.config import SCORING, Config
-from cae_jax.runs.evaluate import Trained
+from cae_jax.runs.cell import FINISHED, Cell
+from cae_jax.runs.config import identity
 from cae_jax.runs.machine import interrupt
-from cae_jax.runs.machine.progress import Progress, say
+from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.training import loop
-from cae_jax.training.checkpoints import Checkpoints
+from cae_jax.training.checkpoints import FROZEN, KEEP, Checkpoints
+from cae_jax.training.fit import fit
 from cae_jax.training.members import default_plan
-from cae_jax.types import CaeError, DataError, Method, Split, State
-
-# What may differ between two starts of the same run.
-NOT_IDENTITY = (
-    *("workdir", "overwrite", "category", "save_maps", "members", "checkpoint_every", "keep"),
-)
-# What may differ from a checkpoint: also what scoring alone looks at, and where the images lie.
-_NOT_OF_TRAINING = {*NOT_IDENTITY, *SCORING, "data_dir"} - {"category"}
+from cae_jax.training.schedule import Training
+from cae_jax.types import CaeError, DataError, Fit, Method, Split, State, Steps, Variables
 
 _BESIDE = 2**18  # bytes of a checkpoint beside its arrays
+_SHOWN = 3  # metrics beside the bar
 
 
-class Cell(NamedTuple):
-    """One category, model and seed of a workdir."""
+class Trained(NamedTuple):
+    """What training leaves: what `inspect` is given, and how it went."""
 
-    folder: Path
-    config: Config  # its category is the cell's one
-
-    @property
-    def finished(self) -> bool:
-        """Whether all its files are written."""
-        return (self.folder / "metrics.json").exists()
-
-    @property
-    def begun(self) -> bool:
-        """Whether it is known what images it is of."""
-        return (self.folder / "versions.json").exists()
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the images that it was begun with; raises FileNotFoundError before that."""
-        return json.loads((self.folder / "versions.json").read_text())["data_fingerprint"]
+    variables: Variables
+    history: list[dict[str, float]]  # see `loop.Progress`; empty after a fit
+    seconds: float
 
 
-def load_trained(cell: Cell, method: Method, best: bool = False) -> Trained:
-    """Returns what a cell's last checkpoint holds, or the one of the lowest loss.
+def load_trained(cell: Cell, best: bool = False) -> Trained:
+    """Returns what a cell's last checkpoint holds, or the best one.
 
     Raises DataError for a run not trained out, and for a checkpoint of another run.
     """
-    with _open(cell) as checkpoints:
-        found = checkpoints.restore(loop.fresh_state(method, cell.config.seed), best)
-    if not found or (found[0] < cell.config.epochs and not best):
-        at = f"its last whole checkpoint is of epoch {found[0]}" if found else "no checkpoint"
+    method = cell.config.build()
+    learn, epochs, expected = method.learn, 1, None
+    if isinstance(learn, Steps):
+        epochs = cell.config.options.epochs
+        expected = jax.eval_shape(learn.init, jax.random.key(0)).variables
+    with _open(cell, method) as checkpoints:
+        found = checkpoints.restore_variables(expected, best)
+    if not found or (found.epoch < epochs and not best):
+        at = f"its last whole checkpoint is of epoch {found.epoch}" if found else "no checkpoint"
         at += "".join(f" ({fault})" for fault in checkpoints.faults)
         again = "run experiments.run again"
         if cell.finished:
-            again = f"remove {cell.folder / 'metrics.json'} and {again}"
+            again = f"remove {cell.folder / FINISHED} and {again}"
         raise DataError(f"{cell.folder}: not trained to the end, {at}; {again}")
-    _, state, notes = found
-    return Trained(state.variables, notes["history"], notes["seconds"])
+    return _trained(method, found.held, found.notes["history"], found.notes["seconds"])
 
 
-def train_cells(
-    pairs: Sequence[tuple[Cell, Split]], method: Method, bars: Callable[..., Progress]
-) -> list[Trained | CaeError]:
-    """Trains cells begun from their last checkpoints on; those at the same step train together.
+def train_cells(pairs: Sequence[tuple[Cell, Split]]) -> list[Trained | CaeError]:
+    """Trains cells begun, of one method, from their last checkpoints on; those that learn by steps
+    and are at the same one train together.
 
     Returns what each of them ended with, or why it did not. Ctrl-C and SIGTERM take effect after
-    the current step (epoch, where the plan scans) and a checkpoint of every cell begun.
+    the current step (epoch, where the plan scans; after a fit) and a checkpoint of every cell
+    begun.
     """
-    ends: list[Trained | CaeError] = [CaeError("not trained")] * len(pairs)
+    if not pairs:
+        return []
+    method = pairs[0][0].config.build()
     with interrupt.held_back() as stop, contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(_open(cell)) for cell, _ in pairs]
-        members: dict[int, loop.Member] = {}
-        for i, (cell, split) in enumerate(pairs):
-            try:
-                start = _start(cell, method, opened[i])
-            except DataError as error:
-                ends[i] = error
-                continue
-            schedule = _schedule(cell.config)
-            members[i] = loop.Member(split.train, split.validation, schedule, start)
-        at = {i: (member.start.epoch, member.start.steps) for i, member in members.items()}
-        for start in sorted(set(at.values())):
-            which = [i for i in at if at[i] == start]
-            cells, chosen = [pairs[i][0] for i in which], [members[i] for i in which]
-            found = _fit(cells, chosen, [opened[i] for i in which], method, bars, stop)
-            for i, end in zip(which, found, strict=True):
-                ends[i] = _named(end, pairs[i][0].config)
+        opened = [stack.enter_context(_open(cell, method)) for cell, _ in pairs]
+        ends: list[Trained | CaeError] = []
+        if isinstance(method.learn, Steps):
+            ends = _train(method, pairs, opened, stop)
+        else:
+            for (cell, split), checkpoints in zip(pairs, opened, strict=True):
+                ends.append(CaeError("not trained") if stop() else _fit(cell, split, checkpoints))
+    return [
+        CaeError(f"{cell.title}: {end}") if type(end) is CaeError else end
+        for (cell, _), end in zip(pairs, ends, strict=True)
+    ]
+
+
+def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeError:
+    """A cell whose method learns in one pass: from its checkpoint, or fitted and saved."""
+    method = cell.config.build()
+    assert isinstance(method.learn, Fit)
+    try:
+        if found := checkpoints.restore_variables():
+            return _trained(method, found.held, [], found.notes["seconds"])
+        began = time.perf_counter()
+        variables = jax.block_until_ready(fit(method.learn, split.train, cell.config.seed))
+        seconds = time.perf_counter() - began
+        _check_space(cell, variables)
+        checkpoints.save(1, variables, {"history": [], "seconds": seconds})
+    except CaeError as error:
+        return error
+    return _trained(method, variables, [], seconds)
+
+
+def _train(
+    method: Method,
+    pairs: Sequence[tuple[Cell, Split]],
+    opened: Sequence[Checkpoints],
+    stop: Callable[[], bool],
+) -> list[Trained | CaeError]:
+    """Cells whose method learns by steps."""
+    assert isinstance(method.learn, Steps)
+    ends: list[Trained | CaeError] = [CaeError("not trained")] * len(pairs)
+    members: dict[int, loop.Member] = {}
+    for i, (cell, split) in enumerate(pairs):
+        try:
+            start = _start(cell, method.learn, opened[i])
+        except DataError as error:
+            ends[i] = error
+            continue
+        schedule = cell.config.options.schedule(method.learn.patch_size, cell.config.seed)
+        members[i] = loop.Member(split.train, split.validation, schedule, start)
+    at = {i: (member.start.epoch, member.start.steps) for i, member in members.items()}
+    for place in sorted(set(at.values())):
+        which = [i for i in at if at[i] == place]
+        cells, chosen = [pairs[i][0] for i in which], [members[i] for i in which]
+        found = _train_saving(cells, chosen, [opened[i] for i in which], method.learn, stop)
+        for i, end in zip(which, found, strict=True):
+            if isinstance(end, loop.Progress):
+                ends[i] = _trained(method, end.state.variables, end.history, end.seconds)
+            else:
+                ends[i] = end
     return ends
 
 
-def _named(end: loop.Progress | CaeError, c: Config) -> Trained | CaeError:
-    if isinstance(end, CaeError):
-        return CaeError(f"{c.category}, {c.model}, seed {c.seed}: {end}")
-    return Trained(end.state.variables, end.history, end.seconds)
-
-
-def _open(cell: Cell) -> Checkpoints:
-    """The checkpoints of a cell."""
-    flags = dataclasses.asdict(cell.config)
-    identity = {f"--{name}": flags[name] for name in flags if name not in _NOT_OF_TRAINING}
-    if cell.begun:
-        identity["data_fingerprint"] = cell.fingerprint
-    return Checkpoints(cell.folder / "checkpoints", cell.config.keep, identity)
-
-
-def _fit(
+def _train_saving(
     cells: Sequence[Cell],
     members: Sequence[loop.Member],
     checkpoints: Sequence[Checkpoints],
-    method: Method,
-    bars: Callable[..., Progress],
+    learn: Steps,
     stop: Callable[[], bool],
 ) -> list[loop.Progress | CaeError]:
-    """`train.fit_members` under a bar, with checkpoints of every member."""
+    """`loop.train_members` under a bar, with checkpoints of every member."""
     c, n = cells[0].config, len(members)
+    t: Training = c.options
     steps, start = members[0].schedule.steps_per_epoch, members[0].start
     done = steps * start.epoch + start.steps
 
     def save(i: int, at: loop.Progress) -> None:
-        _check_space(cells[i].folder, at.state)
+        _check_space(cells[i], at.state)
         notes = {"history": at.history, "seconds": at.seconds, "partial": at.partial}
-        checkpoints[i].save(at.epoch, at.state, notes, at.steps, _loss(at.history))
+        checkpoints[i].save(at.epoch, at.state, notes, at.steps, _loss(at.history, learn.best_by))
 
     def on_epoch(i: int, at: loop.Progress) -> None:
-        if at.epoch % c.checkpoint_every == 0 or at.epoch == c.epochs:
+        if at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
             save(i, at)
 
     name = f"train {c.category if n == 1 else f'{n} members'}"
-    each = c.batch_size * n
-    with bars(name, steps * c.epochs * each, "patches", done * each) as bar:
+    each = t.batch_size * n
+    with Bar(name, steps * t.epochs * each, "patches", done * each) as bar:
 
-        def on_step(step: int, loss: float) -> None:
+        def on_step(step: int, metrics: Mapping[str, float]) -> None:
             nonlocal done
-            epoch = -(-step // steps)
-            bar.update((step - done) * each, f"epoch {epoch}/{c.epochs}, loss {loss:.5f}")
+            shown = [f"{k.replace('_', ' ')} {v:.5f}" for k, v in [*metrics.items()][:_SHOWN]]
+            epoch = f"epoch {-(-step // steps)}/{t.epochs}"
+            bar.update((step - done) * each, ", ".join([epoch, *shown]))
             done = step
 
-        plan = default_plan(c.members, n, c.batch_size)
-        return loop.fit_members(method, members, plan, on_step, on_epoch, stop, save)
+        plan = default_plan(t.members, n, t.batch_size)
+        return loop.train_members(learn, members, plan, on_step, on_epoch, stop, save)
 
 
-def _loss(history: list[dict[str, float]]) -> float:
-    """The last validation loss; the training loss where no image is held out."""
-    if not history:
-        return math.nan
-    loss = history[-1]["validation_loss"]
-    return history[-1]["loss"] if math.isnan(loss) else loss
-
-
-def _schedule(c: Config) -> loop.Schedule:
-    return loop.Schedule(
-        *(c.epochs, c.batch_size, c.num_patches, c.patch_size, c.seed, c.redraw_patches),
-        c.augment,
-    )
-
-
-def _start(cell: Cell, method: Method, checkpoints: Checkpoints) -> loop.Progress:
+def _start(cell: Cell, learn: Steps, checkpoints: Checkpoints) -> loop.Progress:
     """Where a cell's training goes on, or a fresh start."""
-    state = loop.fresh_state(method, cell.config.seed)
+    state = loop.fresh_state(learn, cell.config.seed)
     found = checkpoints.restore(state)
     if not found:
         return loop.Progress(0, state, [], 0.0)
-    epoch, state, notes = found
-    start = loop.Progress(epoch, state, notes["history"], notes["seconds"], notes["partial"])
+    notes = found.notes
+    start = loop.Progress(
+        *(found.epoch, found.held, notes["history"], notes["seconds"], notes["partial"])
+    )
     beyond = f" and {start.steps} steps" if start.steps else ""
-    say(f"{cell.folder}: goes on after epoch {epoch}{beyond} of {cell.config.epochs}")
+    say(f"{cell.folder}: goes on after epoch {start.epoch}{beyond} of {cell.config.options.epochs}")
     return start
 
 
-def _check_space(folder: Path, state: State) -> None:
+def _trained(
+    method: Method, variables: Variables, history: list[dict[str, float]], seconds: float
+) -> Trained:
+    if method.frozen:
+        variables = {**variables, FROZEN: dict(method.frozen)}
+    return Trained(variables, history, seconds)
+
+
+def _open(cell: Cell, method: Method) -> Checkpoints:
+    """The checkpoints of a cell."""
+    c = cell.config
+    of_training = {f"--{k}": v for k, v in identity(c).items() if k != "data_dir"}
+    if method.frozen:
+        of_training["frozen"] = _sha256(method.frozen)
+    if cell.begun:
+        of_training["data_fingerprint"] = cell.fingerprint
+    keep = getattr(c.options, "keep", KEEP)
+    return Checkpoints(cell.folder / "checkpoints", keep, of_training)
+
+
+def _sha256(tree: Any) -> str:
+    """Of the arrays in a tree and where they stand."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(dict(tree))[0]:
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _loss(history: list[dict[str, float]], best_by: str) -> float:
+    """The last epoch's value of the metric that marks the best, lowest one: of the images held out
+    where there are any."""
+    if not history or not best_by:
+        return math.nan
+    loss = history[-1].get(f"validation_{best_by}", math.nan)
+    return history[-1].get(best_by, math.nan) if math.isnan(loss) else loss
+
+
+def _check_space(cell: Cell, tree: State | Variables) -> None:
     """Raises OSError where no checkpoint fits: orbax would fail in its threads, at length."""
-    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _BESIDE
-    if shutil.disk_usage(folder).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _BESIDE
+    if shutil.disk_usage(cell.folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cell.folder))

@@ -33,6 +33,11 @@ def starts(size: int, stride: int) -> tuple[int, ...]:
     return tuple(range(0, size, stride))
 
 
+def number(side: int, stride: int) -> int:
+    """Returns how many windows a square image has."""
+    return len(starts(side, stride)) ** 2
+
+
 def counts(height: int, width: int, patch_size: int, stride: int) -> np.ndarray:
     """Returns how many windows cover each pixel, float32 [H, W]: Figure 11's second matrix."""
 
@@ -64,8 +69,8 @@ def extract(images: jax.Array, patch_size: int, stride: int) -> jax.Array:
     below = max(0, rows[-1] + patch_size - height)
     right = max(0, columns[-1] + patch_size - width)
     images = jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0)), "edge")
-    bands = [lax.slice_in_dim(images, r, r + patch_size, axis=1) for r in rows]
-    bands = jnp.stack(bands, axis=1)
+    cut = [lax.slice_in_dim(images, r, r + patch_size, axis=1) for r in rows]
+    bands = jnp.stack(cut, axis=1)
     cut = [lax.slice_in_dim(bands, c, c + patch_size, axis=3) for c in columns]
     return jnp.stack(cut, axis=2)
 

@@ -13,51 +13,42 @@ from cae_jax.scoring.ssim import Ssim
 from cae_jax.types import UsageError, unknown_name
 
 DISTANCES = ("l2", "l1", "ssim")
-AVERAGES = ("pixels", "maps")
 REDUCTIONS = ("sum", "max", "top")
 _FULL_SCALE = 255.0  # l2 and l1 are on the 0..255 intensity scale (specification, section 0)
 _TRUNCATE = 4  # the Gaussian of `smooth` ends at this many sigma, as SciPy's does
 
 
-class Residual(NamedTuple):
-    """Which distances, and how maps and numbers are made of them."""
+class Reduction(NamedTuple):
+    """Which distances are wanted, and how their maps become numbers."""
 
-    distances: tuple[str, ...] = ("l2",)  # of DISTANCES
-    # "pixels": overlapping patches are averaged before they are compared with the image (thesis);
-    # "maps": every patch has its own map, and these are averaged (Bergmann et al., CVPR 2019)
-    average: str = "pixels"
+    distances: tuple[str, ...]  # of the method's
     smooth: float = 0.0  # sigma of a Gaussian over the maps, in pixels; 0: none
-    border: str = "reflect"  # how SSIM and the Gaussian go on at a border, see `ssim.dissimilarity`
+    border: str = "reflect"  # how the Gaussian goes on at a border, see `smooth`
     reduce: str = "sum"  # a map as one number: its sum, maximum or the mean of its top share
     top: float = 0.01  # the share of the pixels that "top" averages, in (0, 1]
-    ssim: Ssim = Ssim()
 
 
-def check(r: Residual) -> None:
+def check(r: Reduction) -> None:
     """Raises UsageError, naming the flag, for what cannot work."""
-    for distance in r.distances:
-        if distance not in DISTANCES:
-            raise unknown_name("--distance", distance, DISTANCES)
     for flag, name, known in (
-        ("--residual_average", r.average, AVERAGES),
         ("--residual_border", r.border, tuple(ssim.BORDERS)),
         ("--image_score", r.reduce, REDUCTIONS),
     ):
         if name not in known:
             raise unknown_name(flag, name, known)
-    if r.average == "maps" and r.border == "crop":
-        raise UsageError(
-            "--residual_border=crop: not with --residual_average=maps, where every patch would "
-            "leave its border out of the average; take reflect or edge"
-        )
     if not 0 <= r.smooth < math.inf:
         raise UsageError(f"--residual_smooth={r.smooth}: must be a number of pixels, 0 or more")
     if not 0 < r.top <= 1:
         raise UsageError(f"--top_share={r.top}: must be above 0 and at most 1")
-    ssim.check(r.ssim)
 
 
-def residual_map(name: str, x: jax.Array, y: jax.Array, r: Residual) -> jax.Array:
+def residual_map(
+    name: str,
+    x: jax.Array,
+    y: jax.Array,
+    settings: Ssim = Ssim(),  # noqa: B008 - immutable
+    border: str = "reflect",
+) -> jax.Array:
     """How far `y` is from `x` at every pixel.
 
     Args:
@@ -66,7 +57,8 @@ def residual_map(name: str, x: jax.Array, y: jax.Array, r: Residual) -> jax.Arra
         the window around the pixel, averaged over the channels.
       x: images or patches [N, H, W, C] in [0, 1].
       y: their reconstructions, of the same shape.
-      r: the border and the kind of SSIM.
+      settings: which SSIM.
+      border: of SSIM's windows, see `ssim.dissimilarity`.
 
     Returns:
       float32 [N, H, W], not smoothed.
@@ -80,7 +72,7 @@ def residual_map(name: str, x: jax.Array, y: jax.Array, r: Residual) -> jax.Arra
     if x.shape != y.shape:
         raise ValueError(f"a residual compares equal shapes, got {x.shape} and {y.shape}")
     if name == "ssim":
-        return ssim.dissimilarity(x, y, r.ssim, r.border)
+        return ssim.dissimilarity(x, y, settings, border)
     difference = (x - y) * _FULL_SCALE
     errors = jnp.square(difference) if name == "l2" else jnp.abs(difference)
     return jnp.sum(errors, axis=-1)
@@ -98,7 +90,7 @@ def smooth(maps: jax.Array, sigma: float, border: str) -> jax.Array:
     return ssim.blur(maps, ssim.gaussian(sigma, radius), border)
 
 
-def image_score(maps: jax.Array, r: Residual) -> jax.Array:
+def image_score(maps: jax.Array, r: Reduction) -> jax.Array:
     """One number for each of maps [N, H, W], by `r.reduce`, in the maps' unit; larger is worse.
 
     "sum" over all pixels (thesis), "max", or "top": the mean of the largest ceil(top * H * W).

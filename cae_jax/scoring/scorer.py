@@ -1,4 +1,4 @@
-"""From images to distances in one compiled call: extract, reconstruct, merge, score."""
+"""From images to scores in one compiled call: inspect, resize, smooth, reduce."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cae_jax.scoring import patches as windows
 from cae_jax.scoring import residuals
-from cae_jax.scoring.residuals import Residual
-from cae_jax.types import CaeError, Reconstruction, Scores, Variables
+from cae_jax.scoring.reconstruction import Inspect
+from cae_jax.scoring.residuals import Reduction
+from cae_jax.types import Array, CaeError, Scores, Variables
 
-Reconstruct = Callable[[Variables, jax.Array], Reconstruction]
-Scorer = Callable[[Variables, jax.Array], Scores]
-
-
-def default_chunk_size() -> int | None:
-    """Patches reconstructed at a time: a chunk stays in a CPU's cache; an accelerator takes all."""
-    return 9 if jax.default_backend() == "cpu" else None
+Scorer: TypeAlias = Callable[[Variables, Array], Scores[jax.Array]]
 
 
 def device() -> str:
@@ -37,56 +31,41 @@ def default_batch_size() -> int:
 
 
 @functools.lru_cache
-def scorer(
-    reconstruct: Reconstruct,
-    patch_size: int,
-    stride: int,
-    chunk_size: int | None = None,
-    residual: Residual = Residual(),  # noqa: B008 - immutable
-) -> Scorer:
+def scorer(inspect: Inspect, reduction: Reduction) -> Scorer:
     """Returns the jitted function (variables, images) -> Scores, compiled once per shape.
 
     The same arguments give the same function, so that runs share what they compile.
 
     Args:
-      reconstruct: a method's; patches [N, p, p, C] -> Reconstruction.
-      patch_size: p, in pixels.
-      stride: pixels between windows.
-      chunk_size: patches per pass, all passes side by side in one program, so that one's layers
-        fill the gaps of another's; None takes all at once.
-      residual: which distances, and how a map and a number are made of a reconstruction's error.
+      inspect: a method's.
+      reduction: which of its distances, and how a map becomes a number.
 
     Returns:
       A function of images float32 [B, H, W, C] in [0, 1]. An image's score depends on that image
       and the variables alone.
     """
 
-    def score(variables: Variables, images: jax.Array) -> Scores:
-        _, height, width, _ = images.shape
-        with jax.named_scope("extract"):
-            cut = windows.extract(images, patch_size, stride)
-        flat = cut.reshape(-1, *cut.shape[3:])
-        size = chunk_size or flat.shape[0]
-        made = [
-            reconstruct(variables, flat[i : i + size]).output for i in range(0, flat.shape[0], size)
-        ]
-        made = jnp.concatenate(made)
-        with jax.named_scope("merge"):
-            output = windows.merge(made.reshape(cut.shape), height, width, stride)
+    def score(variables: Variables, images: jax.Array) -> Scores[jax.Array]:
+        evidence = inspect(variables, images)
         with jax.named_scope("score"):
-            maps = {}
-            for name in residual.distances:
-                if residual.average == "maps":  # CVPR 2019 averages the patches' own maps
-                    each = residuals.residual_map(name, flat, made, residual)
-                    each = each.reshape(*cut.shape[:-1], 1)
-                    each = windows.merge(each, height, width, stride)[..., 0]
-                else:
-                    each = residuals.residual_map(name, images, output, residual)
-                maps[name] = residuals.smooth(each, residual.smooth, residual.border)
-            distances = {name: residuals.image_score(each, residual) for name, each in maps.items()}
-        return Scores(distances, maps, output)
+            maps, distances = {}, {}
+            for name in reduction.distances:
+                whole = _resized(evidence.maps[name], images.shape[1:3])
+                maps[name] = residuals.smooth(whole, reduction.smooth, reduction.border)
+                number = evidence.numbers.get(name)
+                if number is None:
+                    number = residuals.image_score(maps[name], reduction)
+                distances[name] = number
+        return Scores(distances, maps, evidence.reconstruction)
 
     return jax.jit(score)
+
+
+def _resized(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Maps [B, h, w] at the images' size, bilinear between the centers of their pixels."""
+    if maps.shape[1:] == size:
+        return maps
+    return jax.image.resize(maps, (len(maps), *size), "linear")
 
 
 def score_all(
@@ -95,7 +74,7 @@ def score_all(
     images: np.ndarray,
     batch_size: int,
     on_images: Callable[[int], None] = lambda n: None,
-) -> Scores:
+) -> Scores[np.ndarray]:
     """Scores any number of images [n, H, W, C] in batches of one shape; NumPy arrays come back.
 
     The last batch is filled up with its last image. `on_images` is told how many were scored.
@@ -115,7 +94,7 @@ def score_all(
     return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
 
 
-def check_finite(scores: Scores, names: Sequence[str]) -> None:
+def check_finite(scores: Scores[np.ndarray], names: Sequence[str]) -> None:
     """Raises CaeError for the first of the images so named with a distance or a residual map that
     is not finite."""
     for what, fields in (("distance", scores.distances), ("residual map", scores.residuals)):

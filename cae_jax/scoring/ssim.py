@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,12 @@ from cae_jax.types import UsageError, unknown_name
 WEIGHTS = ("gaussian", "flat")
 # (c1, c2) for intensities in [0, 1]: Wang's, and as the SSIM-AE paper (VISAPP 2019) prints them
 CONSTANTS = {"wang": (0.01**2, 0.03**2), "printed": (0.01, 0.03)}
-BORDERS = {"reflect": "symmetric", "edge": "edge", "crop": "symmetric"}  # name -> NumPy's padding
+# name -> NumPy's padding
+BORDERS: dict[str, Literal["symmetric", "edge"]] = {
+    "reflect": "symmetric",
+    "edge": "edge",
+    "crop": "symmetric",
+}
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents, finest scale first
 
 
@@ -179,10 +184,11 @@ def _spread(
     radius, axis = len(weights) // 2, axis % fields.ndim
     widths = [(radius, radius) if i == axis else (0, 0) for i in range(fields.ndim)]
     padded, size = jnp.pad(fields, widths, BORDERS[border]), fields.shape[axis]
-    return sum(
+    parts = (
         weight * jnp.square(jax.lax.slice_in_dim(padded, i, i + size, axis=axis) - mean)
         for i, weight in enumerate(weights)
     )
+    return functools.reduce(jnp.add, parts)
 
 
 @functools.lru_cache
@@ -192,7 +198,8 @@ def _matrix(size: int, weights: tuple[float, ...], border: str) -> np.ndarray:
         raise unknown_name("border", border, BORDERS)
     radius = len(weights) // 2
     padded = np.pad(np.eye(size), ((radius, radius), (0, 0)), BORDERS[border])
-    return sum(w * padded[i : i + size] for i, w in enumerate(weights)).astype(np.float32)
+    rows = (w * padded[i : i + size] for i, w in enumerate(weights))
+    return functools.reduce(np.add, rows).astype(np.float32)
 
 
 def _window(settings: Ssim) -> tuple[float, ...]:

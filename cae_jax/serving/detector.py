@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cae_jax.data import images
-from cae_jax.evaluation import segmentation, thresholds
+from cae_jax.evaluation import scores, verdict
 from cae_jax.evaluation.thresholds import Threshold
-from cae_jax.reports import results
-from cae_jax.runs import job
-from cae_jax.runs.evaluate import build_scorer
+from cae_jax.evaluation.verdict import Judge
+from cae_jax.runs import cell as cells
+from cae_jax.runs.build import scoring_call
+from cae_jax.runs.cell import Cell
+from cae_jax.runs.train import load_trained
 from cae_jax.scoring import scorer
 from cae_jax.types import DataError, UsageError, Variables
 
@@ -25,24 +26,27 @@ class Verdict(NamedTuple):
     """What a detector says of one image."""
 
     defective: bool  # distance > threshold.value
-    distance: float  # by the run's --distance, see `residuals`
+    distance: float  # by the run's --distance
     threshold: Threshold
     residual: np.ndarray  # float32 [H, W]: the map that the distance comes from
-    reconstruction: np.ndarray  # float32 [H, W, C] in [0, 1]
+    reconstruction: np.ndarray | None  # float32 [H, W, C] in [0, 1]; of a method that makes one
     p_value: float  # among the held-out good images, see `thresholds.p_values`; NaN without any
     mask: np.ndarray  # bool [H, W]: where the defect is, by the minimum-area threshold
 
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """A trained model with its threshold; `load` makes one."""
+    """A trained model with what judges its scores; `load` makes one."""
 
-    cell: job.Cell
+    cell: Cell
     variables: Variables
-    threshold: Threshold
-    held_out: np.ndarray  # float64 [n]: distances of the held-out good images
-    map_threshold: float  # of the segmentation; infinite where no image was held out
+    judge: Judge
     _call: scorer.Scorer
+
+    @property
+    def threshold(self) -> Threshold:
+        """Above which a distance is called defective."""
+        return self.judge.threshold
 
     def score(self, image: str | os.PathLike[str] | np.ndarray) -> Verdict:
         """Judges one image.
@@ -55,69 +59,58 @@ class Detector:
           CaeError: its distance or map is not finite.
         """
         c = self.cell.config
-        read = images.from_array if isinstance(image, np.ndarray) else images.decode
-        pixels = read(image, c.image_size, c.channels)
-        scores = scorer.score_all(self._call, self.variables, pixels[None], 1)
-        name = "the image" if isinstance(image, np.ndarray) else repr(os.fspath(image))
-        scorer.check_finite(scores, [name])
-        distance = float(scores.distances[c.distance][0])
-        residual = scores.residuals[c.distance][0]
+        if isinstance(image, np.ndarray):
+            name, pixels = "the image", images.from_array(image, c.image_size, c.channels)
+        else:
+            pixels = images.decode(image, c.image_size, c.channels)
+            name = repr(os.fspath(image))
+        found = scorer.score_all(self._call, self.variables, pixels[None], 1)
+        scorer.check_finite(found, [name])
+        distances = found.distances[c.distance]
+        residual = found.residuals[c.distance][0]
         return Verdict(
-            distance > self.threshold.value,
-            distance,
-            self.threshold,
+            bool(self.judge.defective(distances)[0]),
+            float(distances[0]),
+            self.judge.threshold,
             residual,
-            scores.reconstruction[0],
-            float(thresholds.p_values(self.held_out, [distance])[0]),
-            segmentation.segment(residual, self.map_threshold, c.opening),
+            None if found.reconstruction is None else found.reconstruction[0],
+            float(self.judge.p_values(distances)[0]),
+            self.judge.mask(residual, c.opening),
         )
 
 
-def load(
-    workdir: str | os.PathLike[str],
-    category: str | None = None,
-    model: str | None = None,
-    seed: int | None = None,
-    loss: str | None = None,
-    percent: int = 90,
-) -> Detector:
+def load(workdir: str | os.PathLike[str], percent: int | None = None, **which: Any) -> Detector:
     """Loads a run that `experiments.run` trained.
 
     Args:
       workdir: of the run.
-      category: which one, where the workdir holds several; likewise `model`, `seed`, `loss`.
-      model: as in --model.
-      seed: as in --seed.
-      loss: as in --loss.
-      percent: 1..100, the share of held-out good images that the threshold calls good; without
-        validation images it is the thesis's threshold, from the good test images.
+      percent: 1..100, the share of held-out good images that the threshold calls good; of the good
+        test images where none is held out, which is the thesis's threshold. None takes the one
+        that the run's own report goes by: 90 % of those held out, or 70 % of the test images.
+      which: flags by name, as in `category="screw"`, `model="gong"`, `method="variation_model"`,
+        `seed=1`: which run, where the workdir holds several.
 
     Raises:
       UsageError: no run, or more than one, fits.
       DataError: the run was not finished, or its files cannot be read.
     """
-    asked = {"category": category, "model": model, "seed": seed, "loss": loss}
-    cells = job.find_cells(Path(workdir))
-    fit = [c for c in cells if all(v in (None, getattr(c.config, k)) for k, v in asked.items())]
+    found = cells.find(Path(workdir))
+    fit = [c for c in found if which.items() <= c.config.flags().items()]
     if len(fit) != 1:
-        listed = ", ".join(str(c.folder.relative_to(workdir)) for c in fit or cells)
+        listed = ", ".join(c.name for c in fit or found)
+        asked = ", ".join(f"{name}={value!r}" for name, value in which.items()) or "no flag"
         raise UsageError(
-            f"{workdir}: {len(fit)} runs fit {asked}; name category, model, seed, loss of one: "
-            f"{listed}"
+            f"{workdir}: {len(fit)} runs fit {asked}; name category, method, model, seed ... of "
+            f"one: {listed}"
         )
     cell = fit[0]
     if not cell.finished:
         raise DataError(f"{cell.folder}: not finished; run experiments.run again")
-    config = cell.config
-    method = job.build_method(config)
-    trained = job.load_trained(cell, method)
-    good, _, held_out = results.distances_of(results.read_scores(cell.folder / "scores.csv"))
+    trained = load_trained(cell)
+    table = scores.read_scores(cell.folder / "scores.csv")
+    good, _, held_out = scores.distances_of(table)
     if not len(held_out) and not len(good):
         raise DataError(f"{cell.folder}: no good image but the training ones, so no threshold")
-    source = thresholds.VALIDATION_GOOD if len(held_out) else thresholds.TEST_GOOD
-    threshold = thresholds.from_good(held_out if len(held_out) else good, percent, source=source)
-    points = json.loads((cell.folder / "metrics.json").read_text())["operating_points"]
-    of_maps = [point["threshold"] for point in points if point["rule"] == "min_area"]
-    map_threshold = of_maps[0] if of_maps else math.inf
-    call = build_scorer(config, method)
-    return Detector(cell, trained.variables, threshold, held_out, map_threshold, call)
+    points = json.loads((cell.folder / cells.FINISHED).read_text())["operating_points"]
+    judge = verdict.judge(good, held_out, points, percent)
+    return Detector(cell, trained.variables, judge, scoring_call(cell.config))

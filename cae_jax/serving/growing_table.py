@@ -57,8 +57,8 @@ def claim(output: Path, identity: Mapping[str, Any], overwrite: bool = False) ->
 def check(output: Path, identity: Mapping[str, Any]) -> None:
     """Raises UsageError where `output` is not this job's."""
     before = _read_identity(output)
-    for name in {**identity, **before}:
-        was, now = before.get(name), identity.get(name)
+    for name, was in before.items():  # a later version may ask for more
+        now = identity.get(name)
         if was != now:
             raise UsageError(
                 f"--output={output}: holds scores with {name}={was}, now {now}: "
@@ -69,7 +69,7 @@ def check(output: Path, identity: Mapping[str, Any]) -> None:
 def merge(output: Path, name: str) -> None:
     """Makes one table, sorted by path, of what was there and the parts; a torn row goes."""
     parts = sorted(output.glob(f"{name}.part-*.csv"))
-    found = {}
+    found: dict[str, str] = {}
     for file in (output / f"{name}.csv", *parts):
         found |= rows(file, name)
     head = ",".join(COLUMNS[name]) + "\n"
@@ -99,10 +99,8 @@ def rows(file: Path, name: str) -> dict[str, str]:
 
 def append_to(output: Path, name: str, part: str = "") -> TextIO:
     """Opens a table to append rows of `row` to; `part` is "" or ".part-I-of-N"."""
-    file = open(  # noqa: SIM115 - the caller closes it
-        *(output / f"{name}{part}.csv", "a"),
-        **{"encoding": "utf-8", "errors": "surrogateescape", "newline": "\n"},
-    )
+    path = output / f"{name}{part}.csv"
+    file = path.open("a", encoding="utf-8", errors="surrogateescape", newline="\n")
     if file.tell() == 0:
         file.write(",".join(COLUMNS[name]) + "\n")
     return file

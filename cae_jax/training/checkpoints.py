@@ -3,11 +3,13 @@
 A folder of checkpoints holds one folder for each, `3` after three epochs, `3+17` after seventeen
 steps more:
 
-    state/         the arrays, by orbax (no pickle: nothing in it is run)
+    variables/     what scoring needs, by orbax (no pickle: nothing in it is run)
+    rest/          step, key, optimiser: what training needs besides; not there after a fit
     notes.json     how training went, what it was of, the arrays' shapes
     manifest.json  size and SHA-256 of every other file
 
-It is written beside and renamed when it is whole; what lies there is checked before it is read.
+The variables describe themselves. Earlier versions wrote one folder, state/, for all; it is still
+read. A checkpoint is written beside and renamed when it is whole, and checked before it is read.
 """
 
 from __future__ import annotations
@@ -21,24 +23,36 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from cae_jax import files
-from cae_jax.types import DataError, State
+from cae_jax.types import DataError, State, Variables
+
+T = TypeVar("T")
 
 KEEP = 2  # the last is resumed from; the one before it stands in when that is damaged
-_NAME = re.compile(r"(\d+)(?:\+(\d+))?")
+_NAME = re.compile(r"\d+(\+\d+)?")
 _LEFT_OVER = re.compile(r"\.\d+(\+\d+)?\.(new|old)")  # of a process that was killed
 _FULL = os.strerror(errno.ENOSPC)
-_STATE, _NOTES, _MANIFEST = "state", "notes.json", "manifest.json"
+_VARIABLES, _REST, _STATE = "variables", "rest", "state"
+_NOTES, _MANIFEST = "notes.json", "manifest.json"
+FROZEN = "frozen"  # the collection of pretrained weights, which are not saved
+
+
+class Restored(NamedTuple, Generic[T]):
+    """What a checkpoint holds."""
+
+    epoch: int  # epochs done
+    held: T
+    notes: dict[str, Any]
 
 
 class Checkpoints:
@@ -74,7 +88,7 @@ class Checkpoints:
     def save(
         self,
         epoch: int,
-        state: State,
+        state: State | Variables,
         notes: Mapping[str, Any],
         steps: int = 0,
         loss: float = math.nan,
@@ -83,7 +97,8 @@ class Checkpoints:
 
         Args:
           epoch: epochs done.
-          state: may be used up when this returns.
+          state: may be used up when this returns; the variables alone where learning is over in
+            one pass.
           notes: JSON, comes back as it is.
           steps: steps done of the next epoch.
           loss: by which the best is kept; NaN is no candidate.
@@ -95,18 +110,18 @@ class Checkpoints:
         step = self._folder / (f"{epoch}+{steps}" if steps else f"{epoch}")
         if step.exists() and step not in self._damaged:
             raise DataError(f"{self._folder}: epoch {step.name} is there already, nothing saved")
-        found = {"notes": dict(notes), "identity": self._identity, "shapes": _shapes(state)}
+        parts = _parts(state)
+        found: dict[str, Any] = {"notes": dict(notes), "identity": self._identity}
+        found["shapes"] = {name: _shapes(part) for name, part in parts.items()}
         found["loss"] = None if math.isnan(loss) or steps else loss
-        host = _on_host(state)
+        host = {name: _on_host(part) for name, part in parts.items()}
         if jax.process_count() == 1:
             self._writing = self._pool.submit(self._write, step, host, found)
         else:  # in a thread, orbax's processes would wait for one another
             self._write(step, host, found)
 
-    def restore(
-        self, template: State, best: bool = False
-    ) -> tuple[int, State, dict[str, Any]] | None:
-        """Returns (epoch, state, notes) of the last whole checkpoint; None when there is none.
+    def restore(self, template: State, best: bool = False) -> Restored[State] | None:
+        """Returns what the last whole checkpoint holds, to train on; None when there is none.
 
         One whose files are not as they were written is passed over with a warning.
 
@@ -117,9 +132,22 @@ class Checkpoints:
         Raises:
           DataError: all are damaged, or it is of another model or run; what differs is named.
         """
+        return self._read(best, lambda step, found: self._state(step, found, template))
+
+    def restore_variables(
+        self, expected: Variables | None = None, best: bool = False
+    ) -> Restored[Variables] | None:
+        """Returns the variables alone, as the checkpoint describes them; else as `restore`.
+
+        `expected`, of shapes or arrays, is what they are compared with.
+        """
+        return self._read(best, lambda step, found: self._variables(step, found, expected))
+
+    def _choose(self, best: bool) -> Path | None:
+        """The last whole checkpoint, or the best one; None when there is none."""
         self._wait()
         steps = _steps(self._folder)
-        if best:
+        if best and any(_loss(step) < math.inf for step in steps):
             steps = sorted(steps[::-1], key=_loss, reverse=True)
         self.faults.clear()
         for step in reversed(steps):
@@ -129,8 +157,7 @@ class Checkpoints:
                 continue
             for each in self.faults:
                 print(f"warning: {each}: checkpoint {step.name} is used", file=sys.stderr)
-            epoch = _at(step)[0]
-            return epoch, *self._read(step, template)
+            return step
         if self.faults:
             raise DataError(
                 f"{self.faults[0]}; no other checkpoint is whole (--overwrite starts anew)"
@@ -158,14 +185,15 @@ class Checkpoints:
         if writing is not None:
             writing.result()
 
-    def _write(self, step: Path, state: State, found: Mapping[str, Any]) -> None:
+    def _write(self, step: Path, parts: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         new = step.with_name(f".{step.name}.new")
         with _one_line(f"{step}: checkpoint cannot be saved"):
             if not self._cleared:
                 _clear(self._folder)
             self._cleared = True
             new.mkdir(parents=True)
-            self._orbax.save((new / _STATE).absolute(), args=ocp.args.StandardSave(state))
+            for name, part in parts.items():
+                self._orbax.save((new / name).absolute(), args=ocp.args.StandardSave(part))
             files.write_whole(new / _NOTES, json.dumps(found))
             files.write_whole(new / _MANIFEST, _manifest(new))
             _remove(step)  # a damaged one
@@ -176,32 +204,71 @@ class Checkpoints:
 
     def _not_kept(self) -> list[Path]:
         steps = [step for step in _steps(self._folder) if step not in self._damaged]
-        epochs = [step for step in steps if _NAME.fullmatch(step.name)[2] is None]
+        epochs = [step for step in steps if "+" not in step.name]
         best = min(epochs, key=_loss, default=steps[-1])
         kept = {*epochs[-self._keep :], steps[-1], *([best] if _loss(best) < math.inf else ())}
         return [*(step for step in steps if step not in kept), *self._damaged]
 
-    def _read(self, step: Path, template: State) -> tuple[State, dict[str, Any]]:
+    def _read(self, best: bool, read: Callable[[Path, dict[str, Any]], T]) -> Restored[T] | None:
+        step = self._choose(best)
+        if step is None:
+            return None
         with _one_line(f"{step}: checkpoint unreadable"):
             found = json.loads((step / _NOTES).read_text("utf-8"))
-            notes, saved = found["notes"], found["shapes"]
-            before = found["identity"]
+            notes, before = found["notes"], found["identity"]
         for name in sorted(before.keys() & self._identity.keys()):
             if before[name] != self._identity[name]:
                 raise DataError(
                     f"{step}: checkpoint of another run: {name} is {before[name]!r}, not "
                     f"{self._identity[name]!r}"
                 )
-        # Before the arrays: orbax's own threads leave a trail of exceptions over a wrong shape.
-        wanted = _shapes(template)
-        for name in sorted(saved.keys() | wanted.keys()):
-            was, now = saved.get(name, "absent"), wanted.get(name, "absent")
-            if was != now:
-                raise DataError(f"{step}: checkpoint of another model: {name} is {was}, not {now}")
-        with _one_line(f"{step}: checkpoint unreadable"):
-            args = ocp.args.StandardRestore(_on_host(template))
-            read = self._orbax.restore((step / _STATE).absolute(), args=args)
-        return jax.tree.map(_as_before, template, State(*read)), notes
+        return Restored(_at(step)[0], read(step, found), notes)
+
+    def _state(self, step: Path, found: dict[str, Any], template: State) -> State:
+        if (step / _STATE).exists():  # as earlier versions wrote it
+            _same_shapes(step, found["shapes"], template)
+            return jax.tree.map(_as_before, template, State(*self._load(step / _STATE, template)))
+        parts = _parts(template)
+        for name, part in parts.items():
+            _same_shapes(step, found["shapes"].get(name, {}), part)
+        read = {name: self._load(step / name, part) for name, part in parts.items()}
+        state = State(*read[_REST])._replace(variables=read[_VARIABLES])
+        state = jax.tree.map(_as_before, template._replace(variables=parts[_VARIABLES]), state)
+        return state._replace(variables=template.variables | state.variables)  # what is frozen
+
+    def _variables(self, step: Path, found: dict[str, Any], expected: Variables | None) -> Any:
+        shapes, old = found["shapes"], (step / _STATE).exists()
+        if old:
+            mine = [name for name in shapes if name.startswith(".variables")]
+            shapes = {_VARIABLES: {name.removeprefix(".variables"): shapes[name] for name in mine}}
+        if expected is not None:
+            _same_shapes(step, shapes[_VARIABLES], _parts(expected)[_VARIABLES])
+        read = self._load(step / (_STATE if old else _VARIABLES))
+        return jax.device_put(read["variables"] if old else read, jax.local_devices()[0])
+
+    def _load(self, folder: Path, template: Any = None) -> Any:
+        """Arrays on the host: in the template's shape, or nested dicts as they were saved."""
+        with _one_line(f"{folder.parent}: checkpoint unreadable"):
+            args = ocp.args.StandardRestore(None if template is None else _on_host(template))
+            return self._orbax.restore(folder.absolute(), args=args)
+
+
+def _parts(state: State | Variables) -> dict[str, Any]:
+    """What is saved, by the name of its folder."""
+    variables = state.variables if isinstance(state, State) else state
+    saved = {name: tree for name, tree in variables.items() if name != FROZEN}
+    rest = {_REST: state._replace(variables={})} if isinstance(state, State) else {}
+    return {_VARIABLES: saved, **rest}
+
+
+def _same_shapes(step: Path, saved: Mapping[str, str], template: Any) -> None:
+    """Raises DataError for the first array that differs: before they are read, for orbax's own
+    threads leave a trail of exceptions over a wrong shape."""
+    wanted = _shapes(template)
+    for name in sorted(saved.keys() | wanted.keys()):
+        was, now = saved.get(name, "absent"), wanted.get(name, "absent")
+        if was != now:
+            raise DataError(f"{step}: checkpoint of another model: {name} is {was}, not {now}")
 
 
 def last(folder: Path) -> tuple[int, int] | None:
@@ -212,7 +279,7 @@ def last(folder: Path) -> tuple[int, int] | None:
 
 def _at(step: Path) -> tuple[int, int]:
     """Returns the epochs done at a checkpoint, by its folder's name, and the steps beyond them."""
-    epoch, steps = _NAME.fullmatch(step.name).groups()
+    epoch, _, steps = step.name.partition("+")
     return int(epoch), int(steps or 0)
 
 
@@ -306,11 +373,11 @@ def _one_line(what: str) -> Iterator[None]:
         raise DataError(f"{what}: {cause}") from error
 
 
-def _on_host(state: State) -> State:
-    """The state as NumPy arrays: where they lay is not part of a checkpoint, and several processes
-    may save one each, which orbax does not do with arrays on devices. Copies, for the next step
-    takes the buffers while the save goes on."""
-    return jax.tree.map(lambda x: np.array(jax.random.key_data(x) if _is_key(x) else x), state)
+def _on_host(tree: T) -> T:
+    """A state or a part of it as NumPy arrays: where they lay is not part of a checkpoint, and
+    several processes may save one each, which orbax does not do with arrays on devices. Copies, for
+    the next step takes the buffers while the save goes on."""
+    return jax.tree.map(lambda x: np.array(jax.random.key_data(x) if _is_key(x) else x), tree)
 
 
 def _as_before(template: jax.Array, read: np.ndarray) -> jax.Array:
@@ -322,10 +389,10 @@ def _as_before(template: jax.Array, read: np.ndarray) -> jax.Array:
 
 
 def _is_key(x: jax.Array) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _shapes(state: State) -> dict[str, str]:
-    """What a state is made of, e.g. {".variables['params']['kernel']": "float32[3, 3, 1, 8]"}."""
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+def _shapes(tree: Any) -> dict[str, str]:
+    """What a tree is made of, e.g. {"['params']['kernel']": "float32[3, 3, 1, 8]"}."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}

@@ -1,49 +1,35 @@
-"""Training: crops cut on the device inside the compiled step, an exact course from a seed."""
+"""Training by steps: crops cut on the device inside the compiled step, an exact course from a seed.
+
+Read it from `train_members` down: `_advance` takes an epoch's steps, `_judged` and `_ended` say
+what they came to.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cae_jax.training.crops import cut as crop
-from cae_jax.training.crops import draw
 from cae_jax.training.members import (
     Plan,
     compile_step,
+    compile_validation,
     place_crops,
     place_images,
     place_state,
     stack,
     unstack,
 )
-from cae_jax.types import CaeError, Method, Metrics, State, Variables
+from cae_jax.training.schedule import Schedule, epoch_crops, validation_crops
+from cae_jax.types import CaeError, State, Steps
 
-# Each draws from a stream of its own: more validation crops do not move the training crops.
-_TRAIN_STREAM, _VALIDATION_STREAM, _ORDER_STREAM, _REDRAW_STREAM = range(4)
-
-
-class Schedule(NamedTuple):
-    """How long and on what a model trains."""
-
-    epochs: int
-    batch_size: int
-    num_patches: int  # per epoch; the same crops every epoch, as in the thesis
-    patch_size: int
-    seed: int
-    redraw: bool = False  # new crops every epoch instead
-    augment: str = "none"  # of augment.KINDS; validation crops are always plain
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; what is left over differs from epoch to epoch."""
-        return self.num_patches // self.batch_size
+Rows: TypeAlias = Mapping[str, np.ndarray]  # metrics by name: of steps [K], or of members too
 
 
 class Progress(NamedTuple):
@@ -51,37 +37,22 @@ class Progress(NamedTuple):
 
     epoch: int  # epochs done
     state: State
-    history: list[dict[str, float]]  # per epoch: epoch, loss, validation_loss (NaN without any)
+    # per epoch: epoch, each metric, and validation_... of those of `Steps.validate` (NaN without
+    # images held out)
+    history: list[dict[str, float]]
     seconds: float  # spent training, earlier starts counted in
     partial: dict[str, list[float]] | None = None  # of steps done of the next epoch, their metrics
 
     @property
     def steps(self) -> int:
         """Steps done of the next epoch, where training was stopped in its midst."""
-        return len(self.partial["loss"]) if self.partial else 0
+        return len(next(iter(self.partial.values()))) if self.partial else 0
 
 
-def fresh_state(method: Method, seed: int) -> State:
+def fresh_state(learn: Steps, seed: int) -> State:
     """Returns the state that training with `seed` starts from."""
     # rbg: with threefry, compiling the initialisation takes several times longer on a CPU
-    return jax.jit(method.init)(jax.random.key(seed, impl="rbg"))
-
-
-def default_chunk_size(patch_size: int) -> int | None:
-    """Patches whose gradient is taken at a time: see `methods.autoencoder`.
-
-    On a CPU their activations should stay in its cache, so there are fewer of larger ones.
-    """
-    if jax.default_backend() != "cpu":
-        return None
-    return max(1, 16 * 128**2 // max(128, patch_size) ** 2)
-
-
-def draw_crops(
-    images: np.ndarray, patch_size: int, n: int, key: tuple[int, ...], kind: str = "none"
-) -> np.ndarray:
-    """Draws where to crop images [m, H, W, C], of which the shape alone counts: `augment.draw`."""
-    return draw(images.shape, patch_size, n, key, kind)
+    return jax.jit(learn.init)(jax.random.key(seed, impl="rbg"))
 
 
 class Member(NamedTuple):
@@ -93,29 +64,11 @@ class Member(NamedTuple):
     start: Progress  # a fresh state at epoch 0, or what `on_epoch` was given on an earlier start
 
 
-def fit(
-    method: Method,
-    train: np.ndarray,
-    validation: np.ndarray,
-    schedule: Schedule,
-    start: Progress,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-    on_epoch: Callable[[Progress], None] = lambda progress: None,
-    plan: Plan = Plan(),  # noqa: B008 - immutable
-) -> Progress:
-    """Trains one model, see `fit_members`; raises CaeError where its loss is not finite."""
-    member = Member(train, validation, schedule, start)
-    (end,) = fit_members(method, [member], plan, on_step, lambda _, at: on_epoch(at))
-    if isinstance(end, CaeError):
-        raise end
-    return end
-
-
-def fit_members(
-    method: Method,
+def train_members(
+    learn: Steps,
     members: Sequence[Member],
     plan: Plan,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
     on_epoch: Callable[[int, Progress], None] = lambda member, progress: None,
     stop: Callable[[], bool] = lambda: False,
     on_stop: Callable[[int, Progress], None] = lambda member, progress: None,
@@ -123,12 +76,12 @@ def fit_members(
     """Trains members to their schedule's end; the same start gives the same end, to the bit.
 
     Args:
-      method: what is trained.
+      learn: how.
       members: what on; the arrays of their starts are used up.
       plan: all at once or one after the other, and on which devices. All plans give the same
         numbers, to float32's rounding.
-      on_step: called with the steps that each member has done in all and the mean of their last
-        losses; once an epoch where the plan scans.
+      on_step: called with the steps that each member has done in all and the means of their last
+        metrics; once an epoch where the plan scans.
       on_epoch: called for every member after each of its epochs, for checkpoints; must not keep
         the state's arrays, whose buffers the next step takes.
       stop: asked after every step (epoch, where the plan scans); True ends training there, and
@@ -137,42 +90,42 @@ def fit_members(
         what it is given ends as if there had been no stop, to the bit.
 
     Returns:
-      The last progress of each member, or why it ended: a loss or parameter that is not finite,
+      The last progress of each member, or why it ended: a metric or parameter that is not finite,
       naming epoch and step. What `on_epoch` saved of it stays, and the other members go on.
 
     Raises:
       ValueError: members that train together but differ in more than images and seed.
     """
     if plan.stacked:
-        return _fit(method, members, plan, on_step, on_epoch, stop, on_stop)
+        return _train_together(learn, members, plan, on_step, on_epoch, stop, on_stop)
     ends: list[Progress | CaeError] = []
     for i, member in enumerate(members):
         if stop():
             ends.append(member.start)
             continue
         saves = [lambda _, at, i=i, save=save: save(i, at) for save in (on_epoch, on_stop)]
-        ends += _fit(method, [member], plan, on_step, saves[0], stop, saves[1])
+        ends += _train_together(learn, [member], plan, on_step, saves[0], stop, saves[1])
     return ends
 
 
-def _fit(
-    method: Method,
+def _train_together(
+    learn: Steps,
     members: Sequence[Member],
     plan: Plan,
-    on_step: Callable[[int, float], None],
+    on_step: Callable[[int, Mapping[str, float]], None],
     on_epoch: Callable[[int, Progress], None],
     stop: Callable[[], bool],
     on_stop: Callable[[int, Progress], None],
 ) -> list[Progress | CaeError]:
-    """`fit_members` for members whose steps are one call."""
+    """`train_members` for members whose steps are one call."""
     schedule, start = members[0].schedule, members[0].start
     for member in members:
         same = member.schedule._replace(seed=schedule.seed) == schedule
         if not same or (member.start.epoch, member.start.steps) != (start.epoch, start.steps):
             raise ValueError("members that train together share their schedule and where they are")
-    step, evaluate = compile_steps(method, schedule.patch_size, plan)
+    step = compile_step(learn, plan)
     images = place_images(np.concatenate([member.train for member in members]), plan)
-    held_out = [_validation_batches(member, plan) for member in members]
+    held_out = [_HeldOut.of(learn, member, plan) for member in members]
     states = [member.start.state for member in members]
     state = place_state(stack(states) if plan.stacked else states[0], plan)
     ends: list[Progress | CaeError] = [member.start for member in members]
@@ -190,19 +143,48 @@ def _fit(
             of_member = _joined(before.partial, {k: values[:, i] for k, values in metrics.items()})
             end = _judged(before, states[i], finite[i], of_member, epoch)
             if not isinstance(end, CaeError) and end.steps == schedule.steps_per_epoch:
-                variables = end.state.variables
-                losses = [evaluate(variables, *each)["loss"] for each in held_out[i]]
-                end = _ended(end, of_member, jax.device_get(losses))
+                end = _ended(end, of_member, held_out[i])
             ends[i] = end
             if isinstance(end, CaeError):
                 continue
             seconds = before.seconds + (time.perf_counter() - began) / len(members)
-            ends[i] = end._replace(seconds=seconds)
-            (on_stop if stopped else on_epoch)(i, ends[i])
+            ends[i] = end = end._replace(seconds=seconds)
+            (on_stop if stopped else on_epoch)(i, end)
         if stopped or all(isinstance(end, CaeError) for end in ends):
             break
         done = 0
     return ends
+
+
+class _HeldOut(NamedTuple):
+    """A member's validation images and crops on the device, and the call that judges them."""
+
+    call: Callable[..., Any]
+    names: tuple[str, ...]
+    images: jax.Array | None
+    crops: list[jax.Array]
+
+    @classmethod
+    def of(cls, learn: Steps, member: Member, plan: Plan) -> _HeldOut:
+        crops = validation_crops(member.train, member.validation, member.schedule)
+        p, variables = learn.patch_size, member.start.state.variables
+        patch = jax.ShapeDtypeStruct((1, p, p, member.train.shape[-1]), np.float32)
+        names = tuple(jax.eval_shape(learn.validate, variables, patch))
+        images = place_images(member.validation, plan) if crops else None
+        on_device = [place_images(part, plan) for part in crops]
+        return cls(compile_validation(learn), names, images, on_device)
+
+    def metrics(self, state: State) -> dict[str, float]:
+        """The means over all crops; NaN without any."""
+        variables = state.variables
+        found = [self.call(variables, self.images, part) for part in self.crops if self.names]
+        found = jax.device_get(found)
+        return {
+            f"validation_{name}": float(np.mean([each[name] for each in found], dtype=np.float64))
+            if found
+            else math.nan
+            for name in self.names
+        }
 
 
 def _advance(
@@ -211,31 +193,30 @@ def _advance(
     images: jax.Array,
     crops: np.ndarray,
     plan: Plan,
-    hear: Callable[[int, np.ndarray], None],
+    hear: Callable[[int, Rows], None],
     stop: Callable[[], bool],
-) -> tuple[State, dict[str, np.ndarray], bool]:
+) -> tuple[State, Rows, bool]:
     """An epoch on crops [K, M, B, ...]: the state, metrics [K, M] on the host, and whether it was
-    stopped; of fewer steps then, and where no member's loss was finite any more."""
+    stopped; of fewer steps then, and where no member's metrics were finite any more."""
     if not plan.stacked:
         crops = crops[:, 0]
     if plan.scan:
         state, metrics = step(state, images, place_crops(crops, plan))
         metrics = jax.device_get(metrics)
-        hear(len(crops), metrics["loss"][-1])
+        hear(len(crops), {name: values[-1] for name, values in metrics.items()})
         stopped = stop()
     else:
         rows, stopped = [], False
         for k in range(len(crops)):
             state, metrics = step(state, images, place_crops(crops[k], plan))
             rows.append(jax.device_get(metrics))
-            if not np.isfinite(rows[-1]["loss"]).any():
+            if not np.all([np.isfinite(values) for values in rows[-1].values()], axis=0).any():
                 break
-            hear(k + 1, rows[-1]["loss"])
+            hear(k + 1, rows[-1])
             if stopped := stop():
                 break
         metrics = jax.tree.map(lambda *values: np.stack(values), *rows)
-    metrics = {name: values.reshape(len(values), -1) for name, values in metrics.items()}
-    return state, metrics, stopped
+    return state, {k: values.reshape(len(values), -1) for k, values in metrics.items()}, stopped
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -246,9 +227,7 @@ def _finite(state: State, stacked: bool) -> jax.Array:
     return functools.reduce(jnp.logical_and, each)
 
 
-def _joined(
-    partial: dict[str, list[float]] | None, metrics: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def _joined(partial: dict[str, list[float]] | None, metrics: Rows) -> Rows:
     """Metrics [K] of an epoch's steps, those done before a stop first."""
     if not partial:
         return metrics
@@ -259,15 +238,16 @@ def _joined(
 
 
 def _judged(
-    before: Progress, state: State, finite: bool, metrics: dict[str, np.ndarray], epoch: int
+    before: Progress, state: State, finite: bool, metrics: Rows, epoch: int
 ) -> Progress | CaeError:
     """A member after steps of an epoch, whose metrics are given; an error where it diverged."""
-    losses = metrics["loss"]
-    if not np.isfinite(losses).all():
-        k = int(np.argmin(np.isfinite(losses)))
-        what, at = f"the loss is {losses[k]}", k + 1
+    bad = {k: np.flatnonzero(~np.isfinite(values)) for k, values in metrics.items()}
+    first = min(bad, key=lambda name: bad[name][0] if len(bad[name]) else math.inf)
+    if len(bad[first]):
+        at = int(bad[first][0]) + 1
+        what = f"the {_words(first)} is {metrics[first][at - 1]}"
     elif not finite:
-        what, at = f"{_first_not_finite(state)} is not finite", len(losses)
+        what, at = f"{_first_not_finite(state)} is not finite", len(metrics[first])
     else:
         partial = {name: values.tolist() for name, values in metrics.items()}
         return before._replace(state=state, partial=partial)
@@ -284,44 +264,33 @@ def _first_not_finite(state: State) -> str:
     raise ValueError("all is finite")
 
 
-def _ended(
-    now: Progress, metrics: dict[str, np.ndarray], validation: list[np.ndarray]
-) -> Progress | CaeError:
+def _ended(now: Progress, metrics: Rows, held_out: _HeldOut) -> Progress | CaeError:
     """A member at the end of an epoch, all of whose steps it has done."""
-    row = _row(now.epoch + 1, metrics, validation)
-    if validation and not math.isfinite(row["validation_loss"]):
-        what = f"the validation loss is {row['validation_loss']}"
-        return CaeError(f"training stopped: {what} after epoch {row['epoch']}")
-    return now._replace(epoch=row["epoch"], history=[*now.history, row], partial=None)
+    epoch, validation = now.epoch + 1, held_out.metrics(now.state)
+    for name, value in validation.items():
+        if held_out.crops and not math.isfinite(value):
+            what = f"the {_words(name)} is {value}"
+            return CaeError(f"training stopped: {what} after epoch {epoch}")
+    means = {k: float(np.mean(v, dtype=np.float64)) for k, v in metrics.items() if _is_mean(v)}
+    counts = {k: float(v[-1]) for k, v in metrics.items() if not _is_mean(v)}
+    row = {"epoch": epoch, **means, **validation, **counts}
+    return now._replace(epoch=epoch, history=[*now.history, row], partial=None)
 
 
-def _hear(on_step: Callable[[int, float], None], done: int, k: int, losses: np.ndarray) -> None:
-    on_step(done + k, float(np.mean(losses)))
+def _is_mean(values: np.ndarray) -> bool:
+    """Whether an epoch's value of a metric is its mean; of a count the last stands."""
+    return np.issubdtype(values.dtype, np.floating)
 
 
-def _row(epoch: int, metrics: dict[str, np.ndarray], validation: list[np.ndarray]) -> dict:
-    """What the history keeps of an epoch: metrics [K] of its steps, losses of validation."""
-    return {
-        "epoch": epoch,
-        "loss": float(np.mean(metrics["loss"], dtype=np.float64)),
-        "validation_loss": float(np.mean(validation, dtype=np.float64)) if validation else math.nan,
-        **{name: float(values[-1]) for name, values in metrics.items() if name != "loss"},
-    }
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
-@functools.lru_cache
-def compile_steps(
-    method: Method,
-    patch_size: int,
-    plan: Plan = Plan(),  # noqa: B008 - immutable
-) -> tuple[Callable, Callable]:
-    """Returns the jitted (state, images, crops) -> (state, metrics) of `members.compile_step`, and
-    the jitted (variables, images, crops) -> metrics; kept, so that runs share what they compile."""
-
-    def evaluate(variables: Variables, images: jax.Array, crops: jax.Array) -> Metrics:
-        return method.evaluate(variables, crop(images, crops, patch_size))
-
-    return compile_step(method, patch_size, plan), jax.jit(evaluate)
+def _hear(
+    on_step: Callable[[int, Mapping[str, float]], None], done: int, k: int, metrics: Rows
+) -> None:
+    means = {name: float(np.mean(values)) for name, values in metrics.items() if _is_mean(values)}
+    on_step(done + k, means)
 
 
 def _together(members: Sequence[Member], epoch: int) -> np.ndarray:
@@ -333,27 +302,3 @@ def _together(members: Sequence[Member], epoch: int) -> np.ndarray:
         offset += len(member.train)
         each.append(crops)
     return np.stack(each, axis=1)
-
-
-def epoch_crops(images: np.ndarray, schedule: Schedule, epoch: int) -> Iterator[np.ndarray]:
-    """Yields an epoch's batches of crops, as `augment.draw` gives them, in the epoch's order."""
-    s = schedule
-    key = (s.seed, _REDRAW_STREAM, epoch) if s.redraw else (s.seed, _TRAIN_STREAM)
-    crops = draw_crops(images, s.patch_size, s.num_patches, key, s.augment)
-    order = np.random.default_rng((s.seed, _ORDER_STREAM, epoch)).permutation(s.num_patches)
-    for i in range(s.steps_per_epoch):
-        yield crops[order[i * s.batch_size : (i + 1) * s.batch_size]]
-
-
-def _validation_batches(member: Member, plan: Plan) -> list[Any]:
-    """Fixed crops of the images held out, in whole batches, as many as is their share."""
-    images, schedule = member.validation, member.schedule
-    if not len(images):
-        return []
-    share = schedule.num_patches * len(images) / (len(images) + len(member.train))
-    n = math.ceil(share / schedule.batch_size) * schedule.batch_size
-    crops = draw_crops(images, schedule.patch_size, n, (schedule.seed, _VALIDATION_STREAM))
-    on_device = place_images(images, plan)
-    return [
-        (on_device, place_images(part, plan)) for part in np.split(crops, n // schedule.batch_size)
-    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,11 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cae_jax.training.crops import cut
-from cae_jax.types import Method, Metrics, State, UsageError, unknown_name
+from cae_jax.types import Metrics, State, Steps, UsageError, Variables, unknown_name
 
 STRATEGIES = ("vmap", "unroll", "loop")
 _MEMBERS, _BATCH = "members", "batch"
+Tree = TypeVar("Tree")
 
 
 class Plan(NamedTuple):
@@ -87,8 +88,8 @@ def mesh(n_members: int, batch_size: int, devices: Sequence[Any]) -> Mesh | None
     return Mesh(grid, (_MEMBERS, _BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def stack(states: Sequence[State]) -> State:
-    """Returns the states as one, every array with a leading axis of members."""
+def stack(states: Sequence[Tree]) -> Tree:
+    """Returns the states, or other trees, as one, every array with a leading axis of members."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
@@ -98,18 +99,20 @@ def unstack(state: State, n: int) -> list[State]:
     return [_at(state, i) for i in range(n)]
 
 
+@functools.lru_cache
 def compile_step(
-    method: Method, patch_size: int, plan: Plan
+    learn: Steps,
+    plan: Plan = Plan(),  # noqa: B008 - immutable
 ) -> Callable[[State, jax.Array, jax.Array], tuple[State, Metrics]]:
     """Returns the jitted training step (state, images, crops) -> (state, metrics).
 
-    The state is donated. Arrays: images [m, H, W, C]; crops [B, 3 or 5] of `augment.draw`, for a
-    stacked plan [M, B, ...], with a scan [K, B, ...] or [K, M, B, ...]; metrics lead with the same
-    axes as the crops, B left out.
+    Kept, so that runs share what they compile. The state is donated. Arrays: images [m, H, W, C];
+    crops [B, 3 or 5] of `crops.draw`, for a stacked plan [M, B, ...], with a scan [K, B, ...] or
+    [K, M, B, ...]; metrics lead with the same axes as the crops, B left out.
     """
 
     def one(state: State, images: jax.Array, crops: jax.Array) -> tuple[State, Metrics]:
-        return method.step(state, cut(images, crops, patch_size))
+        return learn.step(state, cut(images, crops, learn.patch_size))
 
     def unroll(state: State, images: jax.Array, crops: jax.Array) -> tuple[State, Metrics]:
         return stack([one(_at(state, i), images, crops[i]) for i in range(crops.shape[0])])
@@ -132,6 +135,16 @@ def compile_step(
         return lax.scan(lambda state, crops: many(state, images, crops), state, crops)
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+@functools.lru_cache
+def compile_validation(learn: Steps) -> Callable[[Variables, jax.Array, jax.Array], Metrics]:
+    """Returns the jitted (variables, images [m, H, W, C], crops [B, 3 or 5]) -> metrics; kept."""
+
+    def validate(variables: Variables, images: jax.Array, crops: jax.Array) -> Metrics:
+        return learn.validate(variables, cut(images, crops, learn.patch_size))
+
+    return jax.jit(validate)
 
 
 def place_state(state: State, plan: Plan) -> State:

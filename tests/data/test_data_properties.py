@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cae_jax import data, files
-from cae_jax.reports import results
-from cae_jax.runs.config import Config
+from cae_jax.evaluation import scores
+from cae_jax.runs.config import Config, configure, flags_of
 from cae_jax.serving import growing_table
 from cae_jax.training import crops
 from cae_jax.training.loop import Schedule, epoch_crops
@@ -28,14 +28,15 @@ ANY = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 # What a file may be called: anything but NUL.
 NAMES = ODD | st.text(ODD, min_size=1, max_size=4) | st.text(ODD | ANY, min_size=1, max_size=8)
 LINES = NAMES.filter(lambda text: not set(text) & set("\r\n"))
-TEXTS = [f.name for f in dataclasses.fields(Config) if isinstance(f.default, str)]
+FIELDS = {n: f for n, f in flags_of("autoencoder").items() if n != "method"}
+TEXTS = [name for name, field in FIELDS.items() if isinstance(field.default, str)]
 
 
 @st.composite
 def configs(draw):
     """A record of flags that go together, with any text where any text may stand."""
     values = {}
-    for field in dataclasses.fields(Config):
+    for field in FIELDS.values():
         low, high = field.metadata["low"], field.metadata["high"]
         if field.metadata["among"]:
             drawn = st.sampled_from(field.metadata["among"])
@@ -60,7 +61,7 @@ def configs(draw):
     values["ssim_window"] |= 1
     if values["residual_border"] == "crop":
         values |= {"residual_average": "pixels", "ssim_window": 3}
-    return Config(**values)
+    return configure(**values)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_what_check_passes_goes_to_a_flagfile_and_back(found):
 @given(st.sampled_from(TEXTS), NAMES, st.sampled_from("\r\n\0"), NAMES)
 def test_a_flag_of_two_lines_is_refused(name, before, line_break, after):
     with pytest.raises(UsageError, match=f"^--{name}=.*must be one line"):
-        Config(**{name: before + line_break + after}).check()
+        configure(**{name: before + line_break + after}).check()
 
 
 @given(st.lists(NAMES, max_size=6, unique=True), st.data())
@@ -112,9 +113,9 @@ def test_scores_read_back_every_name_and_bit(folder, names, seed):
     distances = np.where(np.isfinite(bits), bits, 1.5)
     extra = {"p_value": np.where(rng.random(len(names)) < 0.5, rng.random(len(names)), np.nan)}
     labels, splits = rng.integers(0, 2, len(names)), ["test"] * len(names)
-    frame = results.scores_frame(paths, labels, kinds, splits, distances, extra)
-    results.write_csv(folder / "frame.csv", frame)
-    found = results.read_scores(folder / "frame.csv")
+    frame = scores.scores_frame(paths, labels, kinds, splits, distances, extra)
+    files.write_csv(folder / "frame.csv", frame)
+    found = scores.read_scores(folder / "frame.csv")
     assert (list(found["path"]), list(found["defect_kind"])) == (paths, kinds)
     assert found["distance"].to_numpy().tobytes() == distances.tobytes()
     np.testing.assert_array_equal(found["p_value"], extra["p_value"])

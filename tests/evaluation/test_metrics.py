@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
-from cae_jax.evaluation import metrics
+from cae_jax.evaluation import metrics, verdict
 
 
 @pytest.mark.parametrize("values", [3, 10, 100_000])
@@ -47,12 +47,12 @@ def test_accuracies_count_the_threshold_itself_as_good():
     distances = rng.integers(12, size=53).astype(np.float32)
     for threshold in range(-1, 13):
         called_good = sum(1 for d in distances if d <= threshold)
-        assert metrics.good_accuracy(distances, threshold) == called_good / 53
-        assert metrics.defect_accuracy(distances, threshold) == (53 - called_good) / 53
-    assert math.isnan(metrics.good_accuracy([], 1.0))
-    assert math.isnan(metrics.defect_accuracy([], 1.0))
+        assert verdict.good_accuracy(distances, threshold) == called_good / 53
+        assert verdict.defect_accuracy(distances, threshold) == (53 - called_good) / 53
+    assert math.isnan(verdict.good_accuracy([], 1.0))
+    assert math.isnan(verdict.defect_accuracy([], 1.0))
     with pytest.raises(ValueError, match="defective distances must be finite"):
-        metrics.defect_accuracy([np.nan], 1.0)
+        verdict.defect_accuracy([np.nan], 1.0)
 
 
 def images(n, values, seed=0):

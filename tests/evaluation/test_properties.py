@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cae_jax.evaluation import metrics, pixel_metrics, segmentation, thresholds
+from cae_jax.evaluation import metrics, pixel_metrics, segmentation, thresholds, verdict
 from cae_jax.scoring import patches, residuals, ssim
 from cae_jax.scoring.ssim import Ssim
 
@@ -150,13 +150,13 @@ def test_p_values_are_in_0_to_1_and_monotone(validation, scores, more):
 @given(SCORES, SCORES, FLOATS, FLOATS)
 def test_accuracies_are_monotone_in_the_threshold(good, defective, a, b):
     low, high = min(a, b), max(a, b)
-    assert metrics.good_accuracy(good, low) <= metrics.good_accuracy(good, high)
-    assert metrics.defect_accuracy(defective, low) >= metrics.defect_accuracy(defective, high)
+    assert verdict.good_accuracy(good, low) <= verdict.good_accuracy(good, high)
+    assert verdict.defect_accuracy(defective, low) >= verdict.defect_accuracy(defective, high)
 
 
 @given(SCORES, SCORES, SCORES)
 def test_accuracies_of_all_rules_lie_on_one_monotone_curve(good, defective, validation):
-    points = thresholds.operating_points(good, defective, validation)
+    points = verdict.operating_points(good, defective, validation)
     points.sort(key=lambda point: point.threshold.value)
     assert (np.diff([point.good_accuracy for point in points]) >= 0).all()
     assert (np.diff([point.defect_accuracy for point in points]) <= 0).all()
@@ -209,7 +209,7 @@ def test_classes_that_scores_part_have_perfect_metrics(good, defective):
     found = _image_metrics(labels, np.concatenate([good, defective]))[:5]
     assert found == (1, 1, 1, 1, 1)
     at = thresholds.oracle_f1(good, defective).value
-    assert (metrics.good_accuracy(good, at), metrics.defect_accuracy(defective, at)) == (1, 1)
+    assert (verdict.good_accuracy(good, at), verdict.defect_accuracy(defective, at)) == (1, 1)
 
 
 @given(mapped(), SEEDS)
@@ -259,10 +259,9 @@ def test_the_minimum_area_threshold_leaves_no_region_of_the_area(case, area, oth
 @functools.cache
 def _measure(distance, border):
     """Images and reconstructions -> the map, and the map smoothed."""
-    how = residuals.Residual(border=border, ssim=Ssim(7))
 
     def measure(x, y):
-        maps = residuals.residual_map(distance, x, y, how)
+        maps = residuals.residual_map(distance, x, y, Ssim(7), border)
         return maps, residuals.smooth(maps, 0.7, border)
 
     return jax.jit(measure)

@@ -1,6 +1,7 @@
-"""The method that every autoencoder shares: gradient, optimiser, members, statistics, penalty."""
+"""What every autoencoder shares: gradient, optimiser, members, statistics, penalty, random keys."""
 
 import re
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -9,8 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from cae_jax.methods.autoencoder import autoencoder, optimizer
-from cae_jax.types import Reconstruction, State
+from cae_jax import methods
+from cae_jax.methods.autoencoder import Options, reconstructor, steps
+from cae_jax.methods.gradients import optimizer
+from cae_jax.types import Reconstruction, State, UsageError
+
+FITS = {"patch_size": 16, "stride": 8}  # an image of 24 pixels
 
 
 def close(found, expected, rtol=1e-5):
@@ -51,12 +56,29 @@ class Penalized(nn.Module):
         return Reconstruction(0 * x, {"penalty": weight**2 * x.max(axis=(1, 2, 3))})
 
 
+class Random(nn.Module):
+    """A model that drops pixels and adds noise while it trains; `seen` is told each call's key."""
+
+    channels: int = 1
+    patch_size: int = 8
+    seen: Callable = lambda key: None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        y = nn.Dropout(0.5, deterministic=not train)(x)
+        if train:
+            key = self.make_rng("noise")
+            jax.debug.callback(self.seen, jax.random.key_data(key))
+            y = y + 0.1 * jax.random.normal(key, y.shape)
+        return Reconstruction(nn.Conv(1, (3, 3), name="conv")(y), {})
+
+
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_a_step_is_adam_on_the_gradient_of_the_mean(rng, tiny_model, tiny_state, chunk_size):
     """By any chunks, also of 3 that do not divide 7, the step is that of the whole batch."""
     patches = rng.random((7, 8, 8, 1), np.float32)
-    method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), chunk_size)
-    state = tiny_state(method, 1)
+    learn = steps(tiny_model, optimizer(1e-2, 1e-3), chunk_size)
+    state = tiny_state(learn, 1)
     params = state.variables["params"]
 
     @jax.jit
@@ -69,7 +91,7 @@ def test_a_step_is_adam_on_the_gradient_of_the_mean(rng, tiny_model, tiny_state,
     decayed = jax.tree.map(lambda g, p: g + 1e-3 * p, gradient, params)
     adam = optax.adam(1e-2)
     updates, moments = adam.update(decayed, adam.init(params), params)
-    after, metrics = jax.jit(method.step)(state, patches)
+    after, metrics = jax.jit(learn.step)(state, patches)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     # Adam's first step is the gradient's sign: only the moments hold its size
     close(after.opt_state[1], moments)
@@ -109,9 +131,9 @@ def test_weight_decay(rng, decoupled):
 
 
 def test_init_starts_at_step_0_with_its_key(tiny_model):
-    method = autoencoder(tiny_model, optimizer(1e-2, 0))
+    learn = steps(tiny_model, optimizer(1e-2, 0))
     key = jax.random.key(5, impl="rbg")
-    state = jax.jit(method.init)(key)
+    state = jax.jit(learn.init)(key)
     assert state.step == 0
     assert state.key == key
     kernels = [state.variables["params"][name]["kernel"] for name in ("encoder", "decoder")]
@@ -122,8 +144,8 @@ def test_init_starts_at_step_0_with_its_key(tiny_model):
 
 def test_the_loss_falls(rng, tiny_model, tiny_state):
     patches = np.ones((1, 8, 8, 1), np.float32) * rng.random((16, 1, 1, 1), np.float32)
-    method = autoencoder(tiny_model, optimizer(1e-2, 1e-5))
-    state, step = tiny_state(method, 0), jax.jit(method.step)
+    learn = steps(tiny_model, optimizer(1e-2, 1e-5))
+    state, step = tiny_state(learn, 0), jax.jit(learn.step)
     losses = []
     for _ in range(60):
         state, metrics = step(state, patches)
@@ -133,13 +155,13 @@ def test_the_loss_falls(rng, tiny_model, tiny_state):
 
 
 def test_members_under_vmap_are_members_alone(rng, tiny_model, tiny_state):
-    method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), 100)
-    states = [tiny_state(method, seed) for seed in (3, 4)]
+    learn = steps(tiny_model, optimizer(1e-2, 1e-3), 100)
+    states = [tiny_state(learn, seed) for seed in (3, 4)]
     patches = rng.random((2, 5, 8, 8, 1), np.float32)
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    step, steps = jax.jit(method.step), jax.jit(jax.vmap(method.step))
+    step, both = jax.jit(learn.step), jax.jit(jax.vmap(learn.step))
     for _ in range(2):
-        together, losses = steps(together, patches)
+        together, losses = both(together, patches)
         alone = [step(state, part) for state, part in zip(states, patches, strict=True)]
         states = [state for state, _ in alone]
     for member in range(2):
@@ -151,10 +173,9 @@ def test_members_under_vmap_are_members_alone(rng, tiny_model, tiny_state):
 
 
 def test_a_reconstruction_is_of_its_patch_alone(rng, tiny_model, tiny_state):
-    method = autoencoder(tiny_model, optimizer(1e-3, 0))
-    variables = tiny_state(method, 0).variables
+    variables = tiny_state(steps(tiny_model, optimizer(1e-3, 0)), 0).variables
     patches = rng.random((5, 8, 8, 1), np.float32)
-    reconstruct = jax.jit(method.reconstruct)
+    reconstruct = jax.jit(reconstructor(tiny_model))
     together = np.asarray(reconstruct(variables, patches).output)
     for i, patch in enumerate(patches):
         alone = reconstruct(variables, patch[None]).output[0]
@@ -166,44 +187,44 @@ def test_a_reconstruction_is_of_its_patch_alone(rng, tiny_model, tiny_state):
 
 def test_batch_statistics_move_in_training_alone(rng):
     """The running mean takes a quarter of the whole batch's mean, whatever the chunk size."""
-    method = autoencoder(Normed(), optimizer(1e-2, 0), chunk_size=2)
-    state = jax.jit(method.init)(jax.random.key(0, impl="rbg"))
+    learn = steps(Normed(), optimizer(1e-2, 0), chunk_size=2)
+    state = jax.jit(learn.init)(jax.random.key(0, impl="rbg"))
     patches = 3 + 2 * rng.random((6, 8, 8, 1), np.float32)
     kernel = np.asarray(state.variables["params"]["conv"]["kernel"])
-    after, _ = jax.jit(method.step)(state, patches)
+    after, _ = jax.jit(learn.step)(state, patches)
     moved = after.variables["batch_stats"]["norm"]
     np.testing.assert_allclose(moved["mean"], [0.25 * patches.mean()], rtol=1e-5)
     np.testing.assert_allclose(moved["var"], [0.75 + 0.25 * patches.var()], rtol=1e-4)
     assert np.abs(np.asarray(after.variables["params"]["conv"]["kernel"]) - kernel).min() > 1e-3
     # judging uses the statistics, and a patch's neighbors do not matter
-    reconstruct = jax.jit(method.reconstruct)
+    reconstruct = jax.jit(reconstructor(Normed()))
     alone = reconstruct(after.variables, patches[:1]).output
     close(alone, reconstruct(after.variables, patches).output[:1])
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_a_penalty_is_added_to_the_loss_of_its_patch(rng, chunk_size):
-    method = autoencoder(Penalized(), optax.sgd(0.1), chunk_size)
-    state = method.init(jax.random.key(0))
+    learn = steps(Penalized(), optax.sgd(0.1), chunk_size)
+    state = learn.init(jax.random.key(0))
     patches = rng.random((5, 8, 8, 1), np.float32)
     highest = patches.max(axis=(1, 2, 3)).mean()
     expected = np.square(patches).mean() + 0.25 * highest
-    after, metrics = jax.jit(method.step)(state, patches)
+    after, metrics = jax.jit(learn.step)(state, patches)
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(
-        method.evaluate(state.variables, patches)["loss"], expected, rtol=1e-5
+        learn.validate(state.variables, patches)["loss"], expected, rtol=1e-5
     )
     # d/dw of w^2 m is 2 w m = m at w = 0.5
     np.testing.assert_allclose(after.variables["params"]["weight"], 0.5 - 0.1 * highest, rtol=1e-5)
 
 
-def test_evaluate_is_the_mean_squared_error(rng, tiny_model, tiny_state):
-    method = autoencoder(tiny_model, optimizer(1e-3, 0), 2)
-    variables = tiny_state(method, 0).variables
+def test_validate_is_the_mean_squared_error(rng, tiny_model, tiny_state):
+    learn = steps(tiny_model, optimizer(1e-3, 0), 2)
+    variables = tiny_state(learn, 0).variables
     patches = rng.random((3, 8, 8, 1), np.float32)
     output = np.asarray(jax.jit(tiny_model.apply)(variables, patches).output)
     expected = np.mean(np.square(output.astype(np.float64) - patches))
-    found = jax.jit(method.evaluate)(variables, patches)["loss"]
+    found = jax.jit(learn.validate)(variables, patches)["loss"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -212,9 +233,9 @@ def test_evaluate_is_the_mean_squared_error(rng, tiny_model, tiny_state):
 )
 def test_products_are_asked_for_in_that_precision(rng, tiny_model, tiny_state, precision, wanted):
     """Of the forward pass and of both gradients, as XLA is told; a CPU knows float32 alone."""
-    method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), precision=precision)
+    learn = steps(tiny_model, optimizer(1e-2, 1e-3), precision=precision)
     patches = rng.random((2, 8, 8, 1), np.float32)
-    lowered = jax.jit(method.step).lower(tiny_state(method, 1), patches).as_text()
+    lowered = jax.jit(learn.step).lower(tiny_state(learn, 1), patches).as_text()
     products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", lowered)
     assert len(products) >= 4
     for product in products:
@@ -226,10 +247,10 @@ def test_bfloat16_rounds_the_model_and_nothing_else(rng, tiny_model, tiny_state)
     patches = rng.random((6, 8, 8, 1), np.float32)
     ends = {}
     for precision in ("float32", "bfloat16"):
-        method = autoencoder(tiny_model, optimizer(1e-2, 1e-3), precision=precision)
-        state = tiny_state(method, 1)
-        output = method.reconstruct(state.variables, patches).output
-        state, metrics = jax.jit(method.step)(state, patches)
+        learn = steps(tiny_model, optimizer(1e-2, 1e-3), precision=precision)
+        state = tiny_state(learn, 1)
+        output = reconstructor(tiny_model, precision)(state.variables, patches).output
+        state, metrics = jax.jit(learn.step)(state, patches)
         assert {leaf.dtype for leaf in jax.tree.leaves(state.variables)} == {np.dtype("f")}
         assert output.dtype == metrics["loss"].dtype == np.float32
         ends[precision] = output, float(metrics["loss"])
@@ -241,9 +262,89 @@ def test_bfloat16_rounds_the_model_and_nothing_else(rng, tiny_model, tiny_state)
 
 
 def test_bfloat16_leaves_running_statistics_in_float32(rng):
-    method = autoencoder(Normed(), optimizer(1e-2, 0.0), precision="bfloat16")
-    state, patches = method.init(jax.random.key(0)), rng.random((6, 8, 8, 1), np.float32)
-    after, _ = jax.jit(method.step)(state, patches)
+    learn = steps(Normed(), optimizer(1e-2, 0.0), precision="bfloat16")
+    state, patches = learn.init(jax.random.key(0)), rng.random((6, 8, 8, 1), np.float32)
+    after, _ = jax.jit(learn.step)(state, patches)
     mean = after.variables["batch_stats"]["norm"]["mean"]
     assert mean.dtype == np.float32
     np.testing.assert_allclose(mean, 0.25 * patches.mean((0, 1, 2)), rtol=1e-2)
+
+
+def test_random_keys_are_of_the_step_and_of_the_chunk(rng):
+    keys = []
+    model = Random(seen=lambda key: keys.append(tuple(np.asarray(key).tolist())))
+    learn = steps(model, optimizer(1e-2, 0), chunk_size=2)
+    state = learn.init(jax.random.key(0, impl="rbg"))
+    assert not keys  # nothing random is asked for before training
+    patches, step = rng.random((5, 8, 8, 1), np.float32), jax.jit(learn.step)
+    for _ in range(2):
+        state, _ = step(state, patches)
+    jax.effects_barrier()
+    assert len(keys) == len(set(keys)) == 2 * 3  # chunks of 2, 2 and 1
+
+
+def test_the_same_state_takes_the_same_step(rng):
+    learn = steps(Random(), optimizer(1e-2, 0), chunk_size=2)
+    state, patches = learn.init(jax.random.key(0, impl="rbg")), rng.random((4, 8, 8, 1), "f")
+    step = jax.jit(learn.step)
+    one, same = step(state, patches), step(state, patches)
+    jax.tree.map(np.testing.assert_array_equal, numbers(one[0]), numbers(same[0]))
+    assert one[1]["loss"] == same[1]["loss"]
+    later = state._replace(step=state.step + 1)
+    other = state._replace(key=jax.random.key(1, impl="rbg"))
+    losses = {float(step(start, patches)[1]["loss"]) for start in (state, later, other)}
+    assert len(losses) == 3
+
+
+def test_scoring_is_not_random(rng):
+    """A model with dropout and noise is judged without either, and needs no key for it."""
+    learn = steps(Random(), optimizer(1e-2, 0))
+    state, patches = learn.init(jax.random.key(0)), rng.random((3, 8, 8, 1), np.float32)
+    state, _ = jax.jit(learn.step)(state, patches)
+    conv = nn.Conv(1, (3, 3)).apply({"params": state.variables["params"]["conv"]}, patches)
+    found = jax.jit(reconstructor(Random()))(state.variables, patches).output
+    np.testing.assert_allclose(found, conv, rtol=1e-5, atol=1e-6)
+    loss = jax.jit(learn.validate)(state.variables, patches)["loss"]
+    np.testing.assert_allclose(loss, np.mean(np.square(conv - patches)), rtol=1e-5)
+
+
+def test_random_members_under_vmap_are_members_alone(rng):
+    """Also with keys of rbg, whose numbers under vmap are not those of a member alone."""
+    learn = steps(Random(), optimizer(1e-2, 0), chunk_size=2)
+    states = [learn.init(jax.random.key(seed, impl="rbg")) for seed in (3, 4)]
+    patches = rng.random((2, 3, 8, 8, 1), np.float32)
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    _, found = jax.jit(jax.vmap(learn.step))(together, patches)
+    step = jax.jit(learn.step)
+    alone = [step(s, x)[1]["loss"] for s, x in zip(states, patches, strict=True)]
+    np.testing.assert_allclose(found["loss"], alone, rtol=1e-5)
+
+
+def test_the_options_make_the_method(rng):
+    small = Options(**FITS, model_options="decoder=mirror", loss="l1")
+    method = methods.build("autoencoder", small, 24, 1)
+    assert method is methods.build("autoencoder", small, 24, 1)
+    assert method.distances == ("l2", "l1", "ssim")
+    assert (method.learn.patch_size, method.learn.best_by) == (16, "loss")
+    images = jax.ShapeDtypeStruct((2, 24, 24, 1), np.float32)
+    variables = jax.eval_shape(method.learn.init, jax.random.key(0)).variables
+    evidence = jax.eval_shape(method.inspect, variables, images)
+    assert {maps.shape for maps in evidence.maps.values()} == {(2, 24, 24)}
+    assert evidence.reconstruction.shape == images.shape
+    assert methods.label("autoencoder", small) == "bergmann-l1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"model": "bergman", **FITS}, "unknown model 'bergman': did you mean bergmann"),
+        ({"patch_size": 32, "stride": 8}, "--patch_size=32 is outside 1..24"),
+        ({"patch_size": 16}, "--stride=30 is outside 1..16"),
+        ({"batch_size": 8, "num_patches": 7}, "--batch_size=8 is larger than --num_patches=7"),
+        ({"whole_image": True, "stride": 5}, "--stride=5: --whole_image takes one patch"),
+        ({"model_options": "decoder", **FITS}, "--model_options=decoder: expected name=value"),
+    ],
+)
+def test_options_that_cannot_work(flags, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        methods.build("autoencoder", Options(**flags), 24, 1)

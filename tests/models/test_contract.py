@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from cae_jax import models
-from cae_jax.methods.autoencoder import autoencoder, optimizer
-from cae_jax.scoring import scorer
-from cae_jax.training import loop
+from cae_jax.methods.autoencoder import reconstructor, steps
+from cae_jax.methods.gradients import optimizer
+from cae_jax.scoring import reconstruction, scorer
+from cae_jax.scoring.reconstruction import Windows
+from cae_jax.scoring.residuals import Reduction
+from cae_jax.training import loop, members
 from cae_jax.training.checkpoints import Checkpoints
 
 SIDE = 32
@@ -25,7 +28,8 @@ class Subject:
     """A model with its compiled step, made once for all tests of it."""
 
     model: object
-    method: object
+    learn: object
+    reconstruct: object
     step: object
     state: object
     patches: np.ndarray
@@ -40,12 +44,13 @@ def subject(request):
     name, options = request.param
     model = models.build(name, 1, SIDE, options)
     # no weight decay: a parameter without a gradient then stays where it is
-    method = autoencoder(model, optimizer(1e-3, 0.0), chunk_size=4)
+    learn = steps(model, optimizer(1e-3, 0.0), chunk_size=4)
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 1, SIDE, dtype=np.float32)
     tilt = rng.random((6, 1, 1, 1)).astype(np.float32)
     patches = tilt * ramp[:, None, None] + (1 - tilt) * ramp[None, :, None]
-    return Subject(model, method, jax.jit(method.step), loop.fresh_state(method, 3), patches)
+    step, state = jax.jit(learn.step), loop.fresh_state(learn, 3)
+    return Subject(model, learn, reconstructor(model), step, state, patches)
 
 
 def test_loss_falls(subject):
@@ -63,7 +68,7 @@ def test_loss_falls(subject):
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_shape_and_batch_independence(subject, n):
-    reconstruct = jax.jit(subject.method.reconstruct)
+    reconstruct = jax.jit(subject.reconstruct)
     whole = reconstruct(subject.state.variables, subject.patches).output
     part = reconstruct(subject.state.variables, subject.patches[:n]).output
     assert part.shape == (n, SIDE, SIDE, 1)
@@ -75,18 +80,20 @@ def test_a_memory_says_how_many_items_are_in_use(subject):
     if "memory" not in subject.model.tables():
         assert metrics.keys() == {"loss"}
         return
-    made = subject.method.reconstruct(subject.state.variables, subject.patches)
+    made = subject.reconstruct(subject.state.variables, subject.patches)
     assert made.aux["items_used"].shape == (6, 60)
-    alone = subject.method.evaluate(subject.state.variables, subject.patches)
-    used = int(np.asarray(made.aux["items_used"]).any(axis=0).sum())
-    assert int(alone["items_used"]) == used
+    how = {"train": True, "mutable": ["batch_stats"]}
+    in_training, _ = subject.model.apply(subject.state.variables, subject.patches, **how)
+    used = int(np.asarray(in_training.aux["items_used"]).any(axis=0).sum())
+    assert int(metrics["items_used"]) == used
+    assert subject.learn.validate(subject.state.variables, subject.patches).keys() == {"loss"}
     assert 1 <= int(metrics["items_used"]) <= 60
     assert np.all(np.asarray(made.aux["penalty"]) >= 0)
 
 
 def test_jit_equals_eager(subject):
-    eager = subject.method.evaluate(subject.state.variables, subject.patches)
-    jitted = jax.jit(subject.method.evaluate)(subject.state.variables, subject.patches)
+    eager = subject.learn.validate(subject.state.variables, subject.patches)
+    jitted = jax.jit(subject.learn.validate)(subject.state.variables, subject.patches)
     for name, value in eager.items():
         np.testing.assert_allclose(jitted[name], value, rtol=1e-4)
 
@@ -146,10 +153,10 @@ def expected_dead(model):
 
 
 def test_members_by_vmap_equal_members_by_loop(subject):
-    states = [loop.fresh_state(subject.method, seed) for seed in (3, 4)]
+    states = [loop.fresh_state(subject.learn, seed) for seed in (3, 4)]
     batches = jnp.stack([subject.patches, subject.patches[::-1] * 0.8])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    together, metrics = jax.jit(jax.vmap(subject.method.step))(stacked, batches)
+    together, metrics = jax.jit(jax.vmap(subject.learn.step))(stacked, batches)
     for i, (state, batch) in enumerate(zip(states, batches, strict=True)):
         alone, alone_metrics = subject.step(state, batch)
         np.testing.assert_allclose(metrics["loss"][i], alone_metrics["loss"], rtol=1e-4)
@@ -166,7 +173,8 @@ def test_members_by_vmap_equal_members_by_loop(subject):
 
 
 def test_score_is_compiled_once_and_knows_no_batch(subject):
-    call = scorer.scorer(subject.method.reconstruct, SIDE, 16, 5)
+    inspect = reconstruction.by_patches(subject.reconstruct, Windows(SIDE, 16), 5)
+    call = scorer.scorer(inspect, Reduction(("l2",)))
     images = np.random.default_rng(5).random((3, 40, 48, 1), dtype=np.float32)
     variables = subject.state.variables
     alone = [call(variables, image[None]).distances["l2"][0] for image in images]
@@ -178,7 +186,7 @@ def test_checkpoint_is_bit_equal(subject, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, subject.state, {})
     with Checkpoints(tmp_path) as checkpoints:
-        _, state, _ = checkpoints.restore(loop.fresh_state(subject.method, 9))
+        _, state, _ = checkpoints.restore(loop.fresh_state(subject.learn, 9))
     for one, other in zip(
         jax.tree.leaves(state.variables), jax.tree.leaves(subject.state.variables), strict=True
     ):
@@ -188,7 +196,7 @@ def test_checkpoint_is_bit_equal(subject, tmp_path):
 def test_oh_yun_at_full_size_has_the_thesiss_dead_weights():
     model = models.build("oh_yun", 1, 128, {})
     patches = np.random.default_rng(1).random((1, 128, 128, 1), dtype=np.float32)
-    variables = loop.fresh_state(autoencoder(model, optimizer(1e-3, 0)), 0).variables
+    variables = loop.fresh_state(steps(model, optimizer(1e-3, 0)), 0).variables
 
     def loss(params):
         # both signs of every unit: a leaky ReLU's slope is never 0, so what is 0 is dead
@@ -210,5 +218,7 @@ def test_oh_yun_at_full_size_has_the_thesiss_dead_weights():
     assert sum(zeros.values()) == 1_059_840
 
 
-def test_train_compiles_one_step_for_equal_methods(subject):
-    assert loop.compile_steps(subject.method, SIDE) is loop.compile_steps(subject.method, SIDE)
+def test_train_compiles_one_step_for_equal_steps(subject):
+    again = subject.learn._replace()
+    assert members.compile_step(again) is members.compile_step(subject.learn)
+    assert members.compile_validation(again) is members.compile_validation(subject.learn)

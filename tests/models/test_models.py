@@ -222,6 +222,23 @@ class Half(nn.Module):
     def __call__(self, x, train=False):
         return Reconstruction(x[:, ::2], {})
 """
+NOISY = """
+import flax.linen as nn
+import jax
+from cae_jax.types import Reconstruction
+
+class Model(nn.Module):
+    channels: int = 1
+    patch_size: int = 128
+    always: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        if train or self.always:
+            x = x + jax.random.normal(self.make_rng("noise"), x.shape)
+        return Reconstruction(nn.Conv(self.channels, (1, 1))(x), {})
+"""
 
 
 @pytest.fixture
@@ -234,6 +251,7 @@ def fork(tmp_path, monkeypatch) -> str:
     (folder / "one.py").write_text(FORK)
     (folder / "named.py").write_text(FORK.replace("Net", "Model") + HALF)
     (folder / "two.py").write_text(FORK + HALF)
+    (folder / "noisy.py").write_text(NOISY)
     (folder / "broken.py").write_text("import no_such_thing")
     (folder / "empty.py").write_text("from flax.linen import Dense\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -248,6 +266,26 @@ def test_a_forks_own_model(fork, name, cls):
     found = models.resolve(f"{fork}.{name}")
     assert issubclass(found, nn.Module)
     assert (found.__module__, found.__name__) == (f"{fork}.{name.split(':')[0]}", cls)
+
+
+def test_a_file_without_a_model_is_none(tmp_path, monkeypatch):
+    """Networks of a method stand in models/ too."""
+    for name, text in [("net", FORK), ("mine", HALF.replace("Half", "Model")), ("__init__", "")]:
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(models, "__path__", [str(tmp_path)])
+    assert models.names.__wrapped__() == ("mine",)
+
+
+def test_a_model_may_be_random_while_it_trains(fork, rng):
+    model = models.build(f"{fork}.noisy", 1, 8, {})
+    x = rng.random((1, 8, 8, 1), np.float32)
+    variables = model.init(jax.random.key(0), x)
+    one, same, other = (
+        model.apply(variables, x, train=True, rngs={"params": jax.random.key(i)}).output
+        for i in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-2
 
 
 def test_a_fork_of_one_file(tmp_path, monkeypatch):
@@ -287,6 +325,7 @@ def test_options_are_read_as_their_fields_types(fork):
         ("FORK.three", 24, {}, "cannot import FORK.three"),
         ("FORK.broken", 24, {}, "cannot import FORK.broken: No module named 'no_such_thing'"),
         ("FORK.named:Half", 24, {}, "makes (12, 24, 1) of a patch (24, 24, 1)"),
+        ("FORK.noisy", 24, {"always": "1"}, "asks for a random key (make_rng) when it does not tr"),
         ("FORK.one", 24, {"width": "-1"}, "--model=FORK.one cannot take 24-pixel patches"),
     ],
 )

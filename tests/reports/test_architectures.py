@@ -22,6 +22,7 @@ COUNTS = {
     "chow": (13_827_343, 542.5),
     "gong": (1_535_361, 701.4),
     "gong:symmetric=true": (1_168_545, 355.5),
+    "vae": (1_253_449, 121.5),  # the mirror and 8 * 8 * 32 more weights a latent number
 }
 # rows of the tables that the printed padding and stride do not give (specification, appendix)
 CONTRADICTIONS = {
@@ -36,7 +37,7 @@ CONTRADICTIONS = {
 
 @pytest.fixture(scope="module")
 def found():
-    return architectures.describe_all(channels=1, patch_size=128)
+    return architectures.architectures(channels=1, patch_size=128)
 
 
 def test_counts(found):
@@ -87,7 +88,7 @@ class Tiny(nn.Module):
 def test_a_forks_model_is_counted_from_its_program(tmp_path, monkeypatch):
     (tmp_path / "tiny_fork.py").write_text(FORK)
     monkeypatch.syspath_prepend(tmp_path)
-    one = architectures.describe("tiny_fork:Tiny", 1, 16, {})
+    one = architectures.architecture("tiny_fork:Tiny", 1, 16, {})
     assert one["parameters"] == (9 * 3 + 3) + (3 * 5 + 5) + (16 * 5 + 1)
     assert one["macs_per_patch"] == 64 * 27 + 64 * 15 + 64 * 16 * 5
     assert {row["name"]: row["parameters"] for row in one["rows"]} == {
@@ -95,6 +96,50 @@ def test_a_forks_model_is_counted_from_its_program(tmp_path, monkeypatch):
         "Dense_0": 20,
         "ConvTranspose_0": 81,
     }
+
+
+FORK_OF_MANY = """
+import flax.linen as nn
+from cae_jax.types import Reconstruction
+
+class Many(nn.Module):
+    channels: int = 1
+    patch_size: int = 128
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        gain = self.param("gain", nn.initializers.ones, ())
+        memory = self.param("memory", nn.initializers.ones, (7, 5))
+        x = nn.Sequential([nn.Conv(5, (3, 4)), nn.GroupNorm(1), nn.Dense(5)])(x)
+        x = nn.LayerNorm()(x * gain + memory.sum(0))
+        return Reconstruction(nn.Conv(self.channels, (1, 1), use_bias=False)(x), {})
+"""
+
+
+def test_a_forks_layers_are_named_by_their_parameters(tmp_path, monkeypatch):
+    (tmp_path / "many_fork.py").write_text(FORK_OF_MANY)
+    monkeypatch.syspath_prepend(tmp_path)
+    one = architectures.architecture("many_fork:Many", 1, 16, {})
+    keys = ("name", "op", "kernel", "features", "parameters")
+    assert sorted((tuple(row[key] for key in keys) for row in one["rows"]), key=str) == sorted(
+        [
+            ("gain", "parameter", None, None, 1),
+            ("memory", "parameter", None, 5, 35),
+            ("Conv_0", "conv", (3, 4), 5, 3 * 4 * 5 + 5),
+            ("GroupNorm_0", "norm", None, 5, 5 + 5),
+            ("Dense_0", "dense", None, 5, 5 * 5 + 5),
+            ("LayerNorm_0", "norm", None, 5, 5 + 5),
+            ("Conv_1", "conv", (1, 1), 1, 5),
+        ],
+        key=str,
+    )
+    lines = architectures.format_rows(one).splitlines()
+    assert len(lines) == 3 + len(one["rows"])
+    assert "None" not in "\n".join(lines)
+    assert [line.split() for line in lines if "3x4" in line] == [
+        ["Conv_0", "conv", "3x4", "5", "65"]
+    ]
+    assert max(map(len, lines)) <= 100
 
 
 def test_text(found):
@@ -118,18 +163,19 @@ def test_command():
 @pytest.mark.parametrize("patch_size", [32, 64, 128])
 def test_color_and_other_patch_sizes(name, patch_size):
     """`build` tries the module on abstract patches and refuses another shape than theirs."""
-    one = architectures.describe(name, 3, patch_size, {})
+    one = architectures.architecture(name, 3, patch_size, {})
     assert tuple(one["rows"][-1]["computed"]) == (patch_size, patch_size, 3)
     assert one["parameters"] == sum(row["parameters"] for row in one["rows"])
 
 
 @pytest.mark.parametrize(
-    ("name", "patch_size"), [("bergmann", 40), ("chow", 48), ("gong", 24), ("oh_yun", 96)]
+    ("name", "patch_size"),
+    [("bergmann", 40), ("chow", 48), ("gong", 24), ("oh_yun", 96), ("vae", 40)],
 )
 def test_patches_that_the_strides_do_not_divide(name, patch_size):
     with pytest.raises(UsageError, match=f"{name} takes patches .* not {patch_size}"):
         models.build(name, 1, patch_size, {})
 
 
-def test_names_are_the_four_papers():
-    assert models.names() == ("bergmann", "chow", "gong", "oh_yun")
+def test_names_are_the_four_papers_and_a_baseline():
+    assert models.names() == ("bergmann", "chow", "gong", "oh_yun", "vae")

@@ -1,14 +1,14 @@
 """The examples of the report: which images are shown, and that the file holds what it should."""
 
 import io
-import itertools
 import math
 
 import numpy as np
 import pytest
 
 from cae_jax import files
-from cae_jax.reports import examples, results
+from cae_jax.evaluation.scores import scores_frame
+from cae_jax.reports import examples
 from cae_jax.reports.html import gallery, read_run
 from cae_jax.types import GOOD, Scores, Split
 
@@ -53,7 +53,7 @@ def unpack(packed):
 def frame_of(split, scores, distance):
     """The rows of scores.csv, validation images first."""
     n, labels = len(split.validation_paths), split.labels.tolist()
-    return results.scores_frame(
+    return scores_frame(
         [*split.validation_paths, *split.test_paths],
         [*[0] * n, *labels],
         [*[GOOD] * n, *split.kinds],
@@ -61,6 +61,27 @@ def frame_of(split, scores, distance):
         np.concatenate([np.full(n, 1e6), scores.distances[distance]]),  # not worst: not a test
         {"p_value": np.full(n + len(labels), np.nan)},
     )
+
+
+def worst_of(frame):
+    """The rows of the six worst on both sides, by sorting a list of the test images' rows."""
+    test = [(row["distance"], i) for i, row in frame.iterrows() if row["split"] == "test"]
+    defective = sorted(pair for pair in test if frame["label"][pair[1]] == 1)
+    good = sorted(pair for pair in test if frame["label"][pair[1]] == 0)
+    return {i for _, i in defective[:6] + good[-6:]}
+
+
+def test_worst_of_both_sides(rng):
+    labels = rng.integers(0, 2, 50)
+    distances = rng.permutation(50).astype(float)
+    misses, alarms = examples.worst(labels, distances)
+    defective = sorted(d for d, label in zip(distances, labels, strict=True) if label)
+    good = sorted(d for d, label in zip(distances, labels, strict=True) if not label)
+    assert distances[misses].tolist() == defective[:6]
+    assert distances[alarms].tolist() == good[::-1][:6]
+    assert examples.worst(labels == 1, distances) == (misses, alarms)
+    assert examples.worst([0, 1, 1, 0], [2.0, 5.0, 5.0, 2.0]) == ([1, 2], [3, 0])  # ties
+    assert examples.worst([], []) == ([], [])
 
 
 def test_choose_shows_every_kind_good_first_from_low_to_high(rng):
@@ -111,13 +132,13 @@ def test_what_is_packed_is_read_back(rng, tmp_path, channels):
     split, scores, predicted = make(rng, kinds, channels)
     packed = examples.pack(split, scores, "ssim", 1.7, predicted, 0.1)
     files.write_whole(tmp_path / "examples.npz", packed)
-    results.write_csv(tmp_path / "scores.csv", frame_of(split, scores, "ssim"))
-    results.write_json(tmp_path / "metrics.json", {"distance": "ssim"})
+    files.write_csv(tmp_path / "scores.csv", frame_of(split, scores, "ssim"))
+    files.write_json(tmp_path / "metrics.json", {"distance": "ssim"})
     run = read_run(tmp_path)
     found = run.examples
     shown = found.row - N_VALIDATION
     assert len(set(shown)) == len(shown) > 12
-    assert set(found.row) >= set(itertools.chain(*gallery.worst(run.frame)))
+    assert {*found.row} >= worst_of(run.frame)
     assert list(run.frame["path"][found.row]) == [split.test_paths[i] for i in shown]
     assert list(run.frame["defect_kind"][found.row]) == [kinds[i] for i in shown]
     for k, i in enumerate(shown):
@@ -143,6 +164,24 @@ def test_without_a_segmentation_nothing_is_predicted(rng):
     assert arrays["predicted"].dtype == bool
     assert not arrays["predicted"].any()
     assert np.isnan(arrays["segmentation_threshold"])
+
+
+def test_a_method_that_reconstructs_nothing(rng, tmp_path):
+    split, scores, predicted = make(rng, [GOOD, "dent", GOOD, "dent"])
+    packed = examples.pack(split, scores._replace(reconstruction=None), "l2", 3.0, predicted, 0.5)
+    assert "reconstruction" not in unpack(packed)
+    with_one = unpack(examples.pack(split, scores, "l2", 3.0, predicted, 0.5))
+    assert {*with_one} == {*unpack(packed), "reconstruction"}
+    files.write_whole(tmp_path / "examples.npz", packed)
+    files.write_csv(tmp_path / "scores.csv", frame_of(split, scores, "l2"))
+    files.write_json(tmp_path / "metrics.json", {})
+    run = read_run(tmp_path)
+    assert run.examples.reconstruction is None
+    np.testing.assert_array_equal(run.examples.image, with_one["image"])
+    page = gallery.gallery(run.frame, run.examples, [""] * len(run.frame))
+    assert page.count("<article") == 4
+    assert page.count("<figure>") == 4 * 4  # image, residual, ground truth, predicted
+    assert "reconstruction" not in page
 
 
 @pytest.mark.parametrize(
@@ -174,4 +213,4 @@ def test_every_kind_and_the_worst_of_both_sides_are_packed(rng, counts):
     labels = split.labels[rows - N_VALIDATION]
     assert sorted(found[labels == 1])[:6] == misses
     assert sorted(found[labels == 0])[-6:] == alarms
-    assert set(rows) >= set(itertools.chain(*gallery.worst(frame)))
+    assert {*rows} >= worst_of(frame)

@@ -18,7 +18,7 @@ from PIL import Image
 from cae_jax import data
 from cae_jax.data import images
 from cae_jax.runs import evaluate, job
-from cae_jax.runs.config import Config
+from cae_jax.runs.config import configure
 from cae_jax.types import DataError
 
 RNG = np.random.default_rng(50)
@@ -183,7 +183,7 @@ def skipped(tmp_path_factory):
         (root / part / "a.png").mkdir()
         put(root / part, "wrong.txt", encode(GRAY))
         put(root / part, ".hidden.png", b"")
-    config = Config(
+    config = configure(
         dataset="folder",
         data_dir=str(x / "in"),
         category="nut",
@@ -307,7 +307,7 @@ def test_names_that_are_no_text(tmp_path):
 
 
 def test_what_is_no_text_can_be_printed():
-    program = r"from cae_jax.runs import config; config.main(lambda: print('runs/\udce4'))"
+    program = r"from cae_jax.runs.command_line import main; main(lambda: print('runs/\udce4'), [])"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=ENVIRONMENT | {"PYTHONIOENCODING": "utf-8:strict"},

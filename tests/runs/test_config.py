@@ -1,13 +1,14 @@
 """The flags: their names and defaults, what is refused, and the way to a flagfile and back."""
 
-import dataclasses
 import math
+import sys
 
 import pytest
 from absl import flags
 
-from cae_jax.runs import config
-from cae_jax.runs.config import Config
+from cae_jax import methods, options
+from cae_jax.runs import command_line, config
+from cae_jax.runs.config import Config, configure
 from cae_jax.types import UsageError
 
 # Another value than the default for every flag, fit to work with the others.
@@ -15,6 +16,7 @@ OTHER = {
     "dataset": "folder",
     "data_dir": "/data/with=equals and blank",
     "category": "screw, hazelnut",
+    "method": "autoencoder",  # the others are tested by their own flags
     "model": "fork.net:Net",
     "model_options": "decoder=mirror,width=3",
     "epochs": 7,
@@ -55,7 +57,13 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+FIELDS = config.flags_of("autoencoder")
+
+
+EVERY = {f"{m}-{n}": f for m in methods.names() for n, f in config.flags_of(m).items()}
+
+
+@pytest.mark.parametrize("field", EVERY.values(), ids=EVERY)
 def test_every_range_ends_where_it_says(field):
     """A little beyond either end is refused by the flag's name, value and range."""
     low, high, among = (field.metadata[key] for key in ("low", "high", "among"))
@@ -63,28 +71,34 @@ def test_every_range_ends_where_it_says(field):
     for end, sign in ((low, -1), (high, 1)):
         if end is None:
             continue
-        config.check_value(field.name, type(field.default)(end))
+        options.check_value(field, type(field.default)(end))
         value = end + sign * step
         with pytest.raises(UsageError) as caught:
-            config.check_value(field.name, value)
+            options.check_value(field, value)
         limits = f"at least {low}" if high is None else f"from {low} to {high}"
         assert str(caught.value) == f"--{field.name}={value}: must be {limits}"
     for name in among:
-        assert name in field.metadata["help"]
-        config.check_value(field.name, name)
+        assert str(name) in field.metadata["help"]
+        options.check_value(field, name)
+        if isinstance(name, int):
+            with pytest.raises(UsageError, match=rf"--{field.name}=-5: must be .*\b{name}\b"):
+                options.check_value(field, -5)
+            continue
         with pytest.raises(UsageError, match=f"did you mean .*{name}.*known: .*{name}"):
-            config.check_value(field.name, name + "x")
+            options.check_value(field, name + "x")
     if isinstance(field.default, float):
         for value in (math.nan, math.inf, -math.inf):
             with pytest.raises(UsageError, match=f"--{field.name}={value}: must be a finite"):
-                config.check_value(field.name, value)
+                options.check_value(field, value)
 
 
 @pytest.fixture
 def absl_flags():
     """The process's flags; those that a test defines are taken away again."""
-    before = set(flags.FLAGS)
+    before, ours = set(flags.FLAGS), dict(command_line._defined)
     yield flags.FLAGS
+    command_line._defined.clear()
+    command_line._defined.update(ours)
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
     flags.FLAGS.unparse_flags()
@@ -106,8 +120,9 @@ def test_defaults_are_the_thesis_s():
         "seed": 0,
         "on_bad_image": "error",
     }
-    assert {name: getattr(Config(), name) for name in wanted} == wanted
-    Config().check()
+    flags = configure().flags()
+    assert {name: flags[name] for name in wanted} == wanted
+    assert configure().resolved().distance == "l2"
 
 
 @pytest.mark.parametrize(
@@ -145,31 +160,31 @@ def test_defaults_are_the_thesis_s():
 )
 def test_what_cannot_work_is_refused(changes, words):
     with pytest.raises(UsageError) as caught:
-        Config(**changes).check()
+        configure(**changes).resolved()
     message = str(caught.value)
     assert "\n" not in message
     assert all(word in message for word in words), message
 
 
 def test_the_limits_themselves_are_taken():
-    Config(stride=128).check()
-    Config(patch_size=256, stride=256, batch_size=5, num_patches=5).check()
-    Config(learning_rate=0.0, validation_fraction=0.9, seed=2**31 - 1, channels=3).check()
-    Config(residual_border="crop", ssim_window=255, minimum_area=256**2).check()
+    configure(stride=128).resolved()
+    configure(patch_size=256, stride=256, batch_size=5, num_patches=5).resolved()
+    configure(learning_rate=0.0, validation_fraction=0.9, seed=2**31 - 1, channels=3).resolved()
+    configure(residual_border="crop", ssim_window=255, minimum_area=256**2).resolved()
 
 
 def test_a_whole_image_is_as_large_as_the_image():
-    config = Config(whole_image=True, image_size=64)  # smaller than the default patch
-    config.check()
-    assert (config.resolved().patch_size, config.resolved().stride) == (64, 64)
-    config.resolved().check()
+    config = configure(whole_image=True, image_size=64)  # smaller than the default patch
+    found = config.resolved().options
+    assert (found.patch_size, found.stride) == (64, 64)
+    assert config.resolved().resolved() == config.resolved()
 
 
 def test_every_flag_goes_to_a_flagfile_and_back():
-    fields = {field.name: field.default for field in dataclasses.fields(Config)}
-    assert set(OTHER) == set(fields)
-    assert [name for name in fields if OTHER[name] == fields[name]] == []
-    for record in (Config(), Config(**OTHER)):
+    assert set(OTHER) == set(FIELDS)
+    same = [name for name, field in FIELDS.items() if OTHER[name] == field.default]
+    assert same == ["method"]
+    for record in (configure(), configure(**OTHER)):
         assert Config.from_flagfile(record.to_flagfile(), "flags.txt") == record
 
 
@@ -187,66 +202,91 @@ def test_a_damaged_flagfile_is_named(text, words):
         Config.from_flagfile(text, "flags.txt")
 
 
-def test_absl_reads_the_flagfile_to_the_same_record(absl_flags, tmp_path):
+def parsed(monkeypatch, *words, **how):
+    """What a binary is given by these words."""
+    found = []
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    with pytest.raises(SystemExit) as left:
+        command_line.main(lambda: found.append(command_line.given()), **how)
+    assert left.value.code in (None, 0)
+    return found[0]
+
+
+def test_absl_reads_the_flagfile_to_the_same_record(absl_flags, tmp_path, monkeypatch):
     path = tmp_path / "flags.txt"
-    path.write_text(Config(**OTHER).to_flagfile(), encoding="utf-8")
-    config.define()
-    absl_flags(["program", f"--flagfile={path}"])
-    assert config.from_flags() == Config(**OTHER)
-    absl_flags.unparse_flags()
-    absl_flags(["program", f"--flagfile={path}", "--epochs=9", "--nooverwrite"])
-    assert config.from_flags() == Config(**(OTHER | {"epochs": 9, "overwrite": False}))
+    path.write_text(configure(**OTHER).to_flagfile(), encoding="utf-8")
+    assert parsed(monkeypatch, f"--flagfile={path}") == configure(**OTHER)
 
 
-def test_without_flags_the_defaults_hold(absl_flags):
-    config.define()
-    absl_flags(["program"])
-    assert config.from_flags() == Config()
+def test_the_command_line_counts_beside_a_flagfile(absl_flags, tmp_path, monkeypatch):
+    path = tmp_path / "flags.txt"
+    path.write_text(configure(**OTHER).to_flagfile(), encoding="utf-8")
+    found = parsed(monkeypatch, f"--flagfile={path}", "--epochs=9", "--nooverwrite")
+    assert found == configure(**(OTHER | {"epochs": 9, "overwrite": False}))
 
 
-def test_the_flags_read_are_checked(absl_flags):
-    config.define()
-    absl_flags(["program", "--stride=500"])
-    with pytest.raises(UsageError, match="--stride=500"):
-        config.from_flags()
+def test_without_flags_the_defaults_hold(absl_flags, monkeypatch):
+    assert parsed(monkeypatch) == configure()
 
 
-def test_only_the_flags_asked_for_are_defined(absl_flags):
+def test_only_the_flags_asked_for_are_defined(absl_flags, monkeypatch):
     before = set(absl_flags)
-    config.define(["workdir", "data_dir"])
+    parsed(monkeypatch, names=["workdir", "data_dir"])
     assert set(absl_flags) - before == {"workdir", "data_dir"}
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in config.PRESETS.glob("*.flags")))
-def test_presets_work_and_open_with_their_command(absl_flags, name):
-    path = config.PRESETS / name
+PRESETS = sorted(path.name for path in command_line.PRESETS.glob("*.flags"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_work_and_open_with_their_command(absl_flags, monkeypatch, name):
+    path = command_line.PRESETS / name
     assert path.read_text().startswith("#")
     command = path.read_text().partition("python -m experiments.")[2].split()[0]
     if command != "run":
         pytest.skip(f"of experiments.{command}, which has flags of its own")
-    config.define()
-    absl_flags(["program", f"--flagfile={path}"])
-    read = config.from_flags()
-    read.build_model()
+    read = parsed(monkeypatch, f"--flagfile={path}")
+    read.build()
     if name == "thesis.flags":
-        assert read == Config()
+        assert read.resolved() == configure().resolved()
     if name == "quickstart.flags":
         assert read.dataset == "synthetic"
-        assert read.epochs < 200
+        assert read.options.epochs < 200
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_methods_flags_go_to_a_flagfile_and_back(name):
+    for record in (configure(method=name), configure(method=name, workdir="x", seed=3).resolved()):
+        assert Config.from_flagfile(record.to_flagfile(), "flags.txt") == record
+
+
+def test_a_method_s_own_default_of_a_shared_flag_holds_in_both_records():
+    found = configure(method="variation_model")
+    assert (found.image_score, found.options.image_score) == ("max", "max")
+    found = found.changed(image_score="sum", workdir="x")
+    assert (found.image_score, found.options.image_score) == ("sum", "sum")
+    other = found.changed(method="autoencoder")
+    assert (other.workdir, other.label) == ("x", "bergmann")
+
+
+def test_the_same_options_build_the_same_method():
+    first = configure(patch_size=64, stride=32).resolved()
+    assert first.build() is configure(patch_size=64, stride=32, workdir="x").resolved().build()
+    assert first.build() is not first.changed(learning_rate=1e-3).build()
 
 
 def test_options_of_the_model():
-    assert Config(model_options=" decoder = mirror,width=3,").options() == {
+    assert configure(model_options=" decoder = mirror,width=3,").options.of_model == {
         "decoder": "mirror",
         "width": "3",
     }
-    assert Config().options() == {}
+    assert configure().options.of_model == {}
     for text in ("decoder", "decoder=", "=mirror"):
         with pytest.raises(UsageError, match=f"--model_options={text}: expected name=value"):
-            Config(model_options=text).options()
+            _ = configure(model_options=text).options.of_model
 
 
 def test_categories_and_folder():
-    assert Config(category=" a , b,,c").categories == ("a", "b", "c")
-    assert str(Config(dataset="folder").folder) == "runs/folder"
-    assert Config(workdir="~/x").folder.is_absolute()
+    assert configure(category=" a , b,,c").categories == ("a", "b", "c")
+    assert str(configure(dataset="folder").folder) == "runs/folder"
+    assert configure(workdir="~/x").folder.is_absolute()

@@ -1,6 +1,5 @@
 """Disks that are full, read-only or not what they seem, and clocks: a clear line, nothing torn."""
 
-import dataclasses
 import errno
 import functools
 import itertools
@@ -19,7 +18,8 @@ import small_runs
 from command_lines import ENVIRONMENT, ROOT
 
 from cae_jax import data
-from cae_jax.runs import job
+from cae_jax.runs import cell as cells
+from cae_jax.runs import job, train
 from cae_jax.scoring import scorer
 from cae_jax.types import DataError, UsageError
 
@@ -28,7 +28,7 @@ CHANGING = {"metrics.json", "versions.json", "flags.txt", "report.html"}  # they
 SMALL = """
 import contextlib, io, json, os, pathlib, subprocess, sys
 from absl import flags
-from cae_jax.runs import config, evaluate, job
+from cae_jax.runs import command_line, evaluate, job
 from cae_jax.runs.config import Config
 
 evaluate._plot = lambda *_: None
@@ -41,7 +41,7 @@ def attempt(call):
     err = io.StringIO()
     with contextlib.redirect_stderr(err):
         try:
-            config.main(call)
+            command_line.main(call, names=[])
         except SystemExit as error:
             lines = [line for line in err.getvalue().splitlines() if line.startswith("error: ")]
             flags.FLAGS.unparse_flags()
@@ -58,19 +58,19 @@ subprocess.run(["cp", "-r", disk + "/run", elsewhere], check=True)
 subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
 
 def read():
-    from cae_jax.serving import detector, stream
+    from cae_jax.serving import detector, folder
     found = detector.load(disk + "/run")
     at = pathlib.Path(record.data_dir, "tablet", "test")
-    print(stream.score_folder(found, at, pathlib.Path(elsewhere + "-scored")).n_images)
+    print(folder.score_folder(found, at, pathlib.Path(elsewhere + "-scored")).n_images)
 
 def other():
     import dataclasses
-    job.run(dataclasses.replace(record, seed=1))
+    job.run(record.changed(seed=1))
 
 with contextlib.redirect_stdout(io.StringIO()) as out:
     code = attempt(read)
 answers = {"full": answers, "torn": torn, "read": [code, out.getvalue()], "other": attempt(other)}
-answers["evaluate"] = attempt(lambda: job.evaluate(pathlib.Path(disk, "run")))
+answers["evaluate"] = attempt(lambda: job.evaluate_again(pathlib.Path(disk, "run")))
 print(json.dumps(answers))
 """
 
@@ -84,23 +84,24 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("disk")
     with small_runs.images_in(root, "tablet") as patch:
         patch.setattr(scorer, "milliseconds_per_image", lambda *_: 1.0)
-        built = functools.cache(job.build_method)  # one compiles once
-        same = {"workdir": "", "data_dir": "", "overwrite": False, "epochs": 1}
-        patch.setattr(job, "build_method", lambda c: built(dataclasses.replace(c, **same)))
         job.run(config_of(root, "straight"))
         yield root
 
 
 def contents(folder):
     """The bytes of every file but the arrays' own, whose names orbax draws at random."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "state" not in path.parts)
+    files = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not {"variables", "rest"} & set(path.parts)
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def parameters(world, workdir):
     config = config_of(world, workdir)
-    (cell,), method = job.plan(config)
-    return job.load_trained(cell, method).variables["params"]["Conv_0"]["kernel"]
+    (cell,) = job.plan([config])
+    return train.load_trained(cell).variables["params"]["Conv_0"]["kernel"]
 
 
 def check_like_straight(world, workdir):
@@ -311,13 +312,13 @@ def test_overwrite_stopped_while_it_clears(world, monkeypatch):
 
             return stopping
 
-        (cell,), _ = job.plan(config_of(world, workdir, overwrite=True))
+        (cell,) = job.plan([config_of(world, workdir, overwrite=True)])
         with monkeypatch.context() as patch:
             patch.setattr(pathlib.Path, "iterdir", marks_last)
             patch.setattr(os, "unlink", stop(os.unlink))
             patch.setattr(shutil, "rmtree", stop(shutil.rmtree))
             try:
-                job._clear(cell.folder)
+                cells._clear(cell.folder)
                 break
             except KeyboardInterrupt:
                 pass

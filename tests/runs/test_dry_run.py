@@ -13,10 +13,11 @@ import small_runs
 
 from cae_jax import data
 from cae_jax.data import listing
-from cae_jax.runs import dry_run, job, reproduction
+from cae_jax.runs import dry_run, job
 from cae_jax.runs.machine import lock
 from cae_jax.scoring import scorer
 from cae_jax.types import DataError, UsageError
+from experiments import reproduce_thesis
 
 config_of = functools.partial(small_runs.config_of, category="all", batch_size=16)
 
@@ -32,8 +33,7 @@ def world(tmp_path_factory):
 
 
 def told(config):
-    cells, method = job.plan(config)
-    return dry_run.describe(cells, {(config.model, config.loss): method})
+    return dry_run.forecast(job.plan([config]))
 
 
 def tree(folder):
@@ -42,6 +42,10 @@ def tree(folder):
         path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in sorted(folder.rglob("*"))
     }
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def amount(text, what):
@@ -65,13 +69,13 @@ def test_new_going_on_and_finished(world, monkeypatch):
     assert lines[2] == f"{world}/run/weave/{here}: new; {images}"
     parameters = 3 * 3 * 4 + 4 + 4 * 4 * 4 + 1
     assert lines[3] == (
-        f"small_net:Tiny, trained on l2: {parameters} parameters, 2 epochs of 4 steps of 16 "
+        f"small_net.Tiny: {parameters} parameters, 2 epochs of 4 steps of 16 "
         "patches; an image is judged by 16 patches"
     )
     assert "cells: 2 new, 0 go on, 0 finished" in lines
     with monkeypatch.context() as patch:
-        patch.setattr(scorer, "score_all", lambda *_: 1 / 0)
-        with contextlib.suppress(ZeroDivisionError):
+        patch.setattr(scorer, "score_all", interrupted)
+        with contextlib.suppress(KeyboardInterrupt):
             job.run(config)
     before = tree(world)
     assert f"tablet/{here}: goes on after epoch 2; {images}" in told(config)
@@ -85,7 +89,7 @@ def test_new_going_on_and_finished(world, monkeypatch):
     again = told(config_of(world, epochs=3, overwrite=True))
     assert again.count("new, in place of what is there") == 2
     assert "cells: 2 new, 0 go on, 0 finished" in again
-    (cell, _), _ = job.plan(config_of(world, overwrite=True))
+    cell, _ = job.plan([config_of(world, overwrite=True)])
     with lock.hold(cell.folder), pytest.raises(UsageError, match="in use by process"):
         told(config_of(world, overwrite=True))
     assert tree(world).keys() == before.keys()
@@ -94,7 +98,7 @@ def test_new_going_on_and_finished(world, monkeypatch):
 def test_disk_is_what_the_checkpoints_take(world):
     config = config_of(world, category="weave", epochs=6, seed=3, num_patches=16)
     wanted = amount(told(config), "disk: at most")
-    state = jax.eval_shape(job.build_method(config).init, jax.random.key(0))
+    state = jax.eval_shape(config.build().learn.init, jax.random.key(0))
     leaves = jax.tree.leaves((state.variables, state.opt_state))
     assert wanted == pytest.approx(4 * (sum(4 * math.prod(x.shape) for x in leaves) + 20), 0.01)
     assert amount(told(config_of(world, category="weave", seed=3, num_patches=16, epochs=1)), "disk: at most") == pytest.approx(wanted / 2, 0.01)  # fmt: skip  # noqa: E501
@@ -106,8 +110,7 @@ def test_memory_grows_with_what_it_is_made_of(world, model):
 
     def memory(n_train=60, n_test=50, **changes):
         config = config_of(world, model=model, **changes)
-        _, method = job.plan(config)
-        size = dry_run.sizes(config, method, listing.Counts(n_train, n_test, 0))
+        size = dry_run.sizes(config.resolved(), listing.Counts(n_train, n_test, 0))
         return size, size.images + max(size.training, size.scoring)
 
     base, _ = memory()
@@ -127,12 +130,12 @@ def test_memory_grows_with_what_it_is_made_of(world, model):
 
 def test_a_grid(world):
     config = config_of(world, workdir=str(world / "grid"), members="vmap")
-    cells, methods = reproduction.plan(config, ["small_net:Tiny", "gong"], [0, 1], ["l2", "ssim"])
-    lines = dry_run.describe(cells, methods).splitlines()
+    configs = reproduce_thesis.grid(config, ["small_net:Tiny", "gong"], [0, 1], ["l2", "ssim"])
+    lines = dry_run.forecast(job.plan(configs)).splitlines()
     assert sum(": new; " in line for line in lines) == 2 * 2 * 2 * 2
-    assert [line.split(" trained")[0] for line in lines if "parameters" in line] == [
-        *("small_net:Tiny,", "small_net:Tiny,"),
-        *("gong,", "gong,"),
+    assert [line.split(":")[0] for line in lines if "parameters" in line] == [
+        *("small_net.Tiny", "small_net.Tiny-ssim"),
+        *("gong", "gong-ssim"),
     ]
     assert not (world / "grid").exists()
 

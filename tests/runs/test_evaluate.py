@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import cae_jax
 from cae_jax.data import synthetic
-from cae_jax.runs import evaluate, job
-from cae_jax.runs.config import Config
+from cae_jax.runs import build, evaluate, job
+from cae_jax.runs import cell as cells
+from cae_jax.runs.config import configure
 from cae_jax.training import loop
 from cae_jax.types import UsageError
 
@@ -26,7 +27,7 @@ def world(tmp_path_factory):
     synthetic.write(root / "in", ["tablet"], 48, 1, 0, **counts)
     sizes = {"image_size": 40, "num_patches": 48, "batch_size": 16, "epochs": 2}
     how = {"loss": "ssim", "distance": "ssim", "whole_image": True, "augment": "object"}
-    config = Config(
+    config = configure(
         dataset="folder",
         data_dir=str(root / "in"),
         category="tablet",
@@ -58,9 +59,9 @@ def metrics_of(world):
 
 
 def test_a_whole_image_is_one_patch(world):
-    config = job.find_cells(world / "out")[0].config
-    assert (config.patch_size, config.stride) == (40, 40)
-    assert config.augment == "object"
+    config = cells.find(world / "out")[0].config
+    assert (config.options.patch_size, config.options.stride) == (40, 40)
+    assert config.options.augment == "object"
     history = pd.read_csv(cell_of(world) / "history.csv")
     assert history["loss"].iloc[1] < history["loss"].iloc[0]  # 1 - SSIM, so within its range
     assert history["loss"].between(0, 2).all()
@@ -71,7 +72,7 @@ def test_the_verdict_rests_on_the_distance_asked_for(world):
     assert list(frame["distance"]) == list(frame["ssim"])
     detector = cae_jax.load(world / "out")
     held_out = frame.loc[frame["split"] == "validation", "ssim"]
-    images = job.read_split(job.find_cells(world / "out")[0].config).test[..., 0].astype(float)
+    images = build.read_split(cells.find(world / "out")[0].config).test[..., 0].astype(float)
     for image, (_, row) in zip(images, frame[frame["split"] == "test"].iterrows(), strict=True):
         verdict = detector.score(world / "in" / "tablet" / row["path"])
         made = verdict.reconstruction[..., 0].astype(float)
@@ -115,7 +116,7 @@ def test_maps_and_masks_are_where_mvtec_looks_for_them(world):
 
 def test_pixel_metrics_are_of_the_maps(world):
     detector = cae_jax.load(world / "out")
-    split = job.read_split(job.find_cells(world / "out")[0].config)
+    split = build.read_split(cells.find(world / "out")[0].config)
     maps = [detector.score(world / "in" / "tablet" / path).residual for path in split.test_paths]
     found = metrics_of(world)
     truth, values = split.masks.ravel(), np.array(maps).ravel()
@@ -132,8 +133,8 @@ def test_pixel_metrics_are_of_the_maps(world):
 
 def test_another_distance_needs_no_training(world, monkeypatch):
     before = scores_of(world)
-    monkeypatch.setattr(loop, "fit", None)
-    table = job.evaluate(world / "out", changes={"distance": "l2", "image_score": "max"})
+    monkeypatch.setattr(loop, "train_members", None)
+    table = job.evaluate_again(world / "out", changes={"distance": "l2", "image_score": "max"})
     after = scores_of(world)
     assert list(table["distance"]) == ["l2"]
     assert list(after["distance"]) == list(after["l2"])
@@ -141,9 +142,9 @@ def test_another_distance_needs_no_training(world, monkeypatch):
     assert (after["ssim"] <= 2).all()
     test = after[after["split"] == "test"]
     assert table["image_auroc"].iloc[0] == roc_auc_score(test["label"], test["l2"])
-    config = job.find_cells(world / "out")[0].config
+    config = cells.find(world / "out")[0].config
     assert (config.distance, config.image_score) == ("l2", "max")
-    back = job.evaluate(world / "out", changes={"distance": "ssim", "image_score": "sum"})
+    back = job.evaluate_again(world / "out", changes={"distance": "ssim", "image_score": "sum"})
     assert list(back["distance"]) == ["ssim"]
     pd.testing.assert_frame_equal(scores_of(world), before)
 
@@ -151,5 +152,5 @@ def test_another_distance_needs_no_training(world, monkeypatch):
 def test_a_change_that_cannot_work_changes_nothing(world):
     files = {p: p.read_bytes() for p in cell_of(world).iterdir() if p.is_file()}
     with pytest.raises(UsageError, match="--distance 'l3'"):
-        job.evaluate(world / "out", changes={"distance": "l3"})
+        job.evaluate_again(world / "out", changes={"distance": "l3"})
     assert {p: p.read_bytes() for p in cell_of(world).iterdir() if p.is_file()} == files

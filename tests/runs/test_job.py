@@ -16,10 +16,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from small_runs import config_of, folder_of
 
-from cae_jax import data
+from cae_jax import data, models
 from cae_jax.data import images, synthetic
+from cae_jax.methods import autoencoder
 from cae_jax.reports import results
-from cae_jax.runs import evaluate, job
+from cae_jax.runs import cell as cells
+from cae_jax.runs import evaluate, job, train
 from cae_jax.runs.config import Config
 from cae_jax.scoring import scorer
 from cae_jax.training import loop
@@ -40,6 +42,7 @@ KILLED = """
 import os, pathlib, signal, sys, time
 from cae_jax.runs import job
 from cae_jax.runs.config import Config
+from cae_jax.runs.machine.progress import Bar
 
 config = Config.from_flagfile(sys.argv[1], "flags")
 first = pathlib.Path(config.workdir, "tablet", "bergmann", "seed_0", "checkpoints", "1")
@@ -51,7 +54,7 @@ def update(self, n, note=""):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
-job.Progress.update = update
+Bar.update = update
 job.run(config)
 """
 
@@ -80,7 +83,7 @@ def metrics_of(cell):
 
 
 def last_checkpoints(*configs):
-    template = loop.fresh_state(job.build_method(configs[0]), configs[0].seed)
+    template = loop.fresh_state(configs[0].build().learn, configs[0].seed)
     for config in configs:
         with Checkpoints(folder_of(config) / "checkpoints") as checkpoints:
             yield checkpoints.restore(template)
@@ -120,7 +123,7 @@ def test_everything_is_written(straight, world):
     assert versions["numpy"] == np.__version__
     assert versions["seed"] == 0
     assert len(versions["data_fingerprint"]) == 64
-    assert Config.from_flagfile((cell / "flags.txt").read_text(), "") == config
+    assert Config.from_flagfile((cell / "flags.txt").read_text(), "") == config.resolved()
     row = pd.read_csv(world / "straight" / "results.csv").iloc[0]
     accuracies = [f"{n}_accuracy_{p}" for n in ("good", "defect") for p in (70, 80, 90, 100)]
     wanted = {"dataset": "folder", "category": "tablet", "model": "bergmann", "seed": 0}
@@ -166,7 +169,7 @@ def test_metrics_follow_from_the_scores(straight):
         assert found[f"defect_accuracy_val_{percent}"] == (defective > leak_free).mean()
 
 
-def plain_distance(method, variables, image, size, stride):
+def plain_distance(reconstruct, variables, image, size, stride):
     """Sec. 4.1.2 to 4.1.5 by loops: patches, reconstruction, average, squared differences."""
     height, width, _ = image.shape
     padded = np.pad(image, ((0, size), (0, size), (0, 0)), "edge")
@@ -176,7 +179,7 @@ def plain_distance(method, variables, image, size, stride):
         for row in range(0, height, stride)
         for column in range(0, width, stride)
     ]
-    made = method.reconstruct(variables, np.stack([padded[place] for place in places])).output
+    made = reconstruct(variables, np.stack([padded[place] for place in places])).output
     for place, patch in zip(places, np.asarray(made, np.float64), strict=True):
         total[place] += patch
         count[place] += 1
@@ -188,13 +191,13 @@ def test_distances_at_other_sizes_and_in_color(world, undrawn):
     sizes = {"image_size": 50, "patch_size": 24, "stride": 7, "channels": 3, "batch_size": 5}
     config = config_of(world, world / "sizes", category="weave", num_patches=13, **sizes)
     job.run(config)
-    method = job.build_method(config)
-    cell = job.Cell(folder_of(config, "weave"), config)
-    variables = job.load_trained(cell, method).variables
+    reconstruct = autoencoder.reconstructor(models.build("small_net:Tiny", 3, 24, {}))
+    cell = cells.Cell(folder_of(config, "weave"), config)
+    variables = train.load_trained(cell).variables
     frame = pd.read_csv(cell.folder / "scores.csv").iloc[[0, 3, -1]]
     for path, distance in zip(frame["path"], frame["distance"], strict=True):
         image = images.decode(world / "in" / "weave" / path, 50, 3)
-        plain = plain_distance(method, variables, image, 24, 7)
+        plain = plain_distance(reconstruct, variables, image, 24, 7)
         assert distance == pytest.approx(plain, rel=1e-5), path
 
 
@@ -302,26 +305,26 @@ def test_evaluate_makes_everything_again(tiny, world, tmp_path, monkeypatch):
         (cell / name).unlink()
     (world / "tiny" / "results.csv").unlink()
     shutil.copytree(world / "in", tmp_path / "moved")
-    monkeypatch.setattr(loop, "fit", None)
-    table = job.evaluate(world / "tiny", str(tmp_path / "moved"))
+    monkeypatch.setattr(loop, "train_members", None)
+    table = job.evaluate_again(world / "tiny", str(tmp_path / "moved"))
     assert (cell / "scores.csv").read_bytes() == wanted
     assert metrics_of(cell) == metrics
     assert {path.name for path in cell.iterdir()} == FILES
     pd.testing.assert_frame_equal(
         pd.read_csv(world / "tiny" / "results.csv"), table, check_dtype=False
     )
-    assert job.find_cells(world / "tiny")[0].config == config  # the images may move back
+    assert cells.find(world / "tiny")[0].config == config.resolved()  # the images may move back
 
 
 def test_evaluate_needs_a_run_trained_out(world, tmp_path):
     for workdir in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UsageError, match=f"--workdir={workdir}: no run in it"):
-            job.evaluate(workdir)
+            job.evaluate_again(workdir)
     config = config_of(world, tmp_path)
     folder_of(config).mkdir(parents=True)
     (folder_of(config) / "flags.txt").write_text(config.to_flagfile())
     with pytest.raises(DataError, match=f"{folder_of(config)}: not trained to the end"):
-        job.evaluate(tmp_path)
+        job.evaluate_again(tmp_path)
 
 
 def test_other_images_are_noticed(world, tmp_path, capsys, undrawn):
@@ -330,7 +333,7 @@ def test_other_images_are_noticed(world, tmp_path, capsys, undrawn):
     job.run(config)
     Image.fromarray(np.full((64, 64), 99, np.uint8)).save(tmp_path / "in/tablet/test/good/000.png")
     capsys.readouterr()
-    job.evaluate(tmp_path / "out")
+    job.evaluate_again(tmp_path / "out")
     assert "warning: these are not the images of the training run" in capsys.readouterr().err
     (folder_of(config) / "metrics.json").unlink()  # as if it had been stopped
     with pytest.raises(DataError, match=f"{folder_of(config)}: the images changed"):
@@ -374,7 +377,7 @@ def test_masks_good_test_images_and_validation_are_optional(world, tmp_path):
     shutil.rmtree(source / "ground_truth")
     shutil.rmtree(source / "test" / "good")
     config = config_of(world, tmp_path / "out", data_dir=str(tmp_path / "in"), epochs=1)
-    table = job.run(Config(**(vars(config) | {"validation_fraction": 0.0})))
+    table = job.run(config.changed(validation_fraction=0.0))
     assert len(pd.read_csv(folder_of(config) / "scores.csv")) == 4
     assert len(pd.read_csv(folder_of(config) / "left_out.csv")) == 4  # defects without a mask
     assert table[["n_train", "n_good", "n_defective"]].iloc[0].tolist() == [10, 0, 4]

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from cae_jax.data import synthetic
-from cae_jax.runs import job
-from cae_jax.runs.config import Config
+from cae_jax.runs.config import configure
 from cae_jax.training import loop
 from cae_jax.training.checkpoints import Checkpoints
 
@@ -36,7 +35,7 @@ def killed_at_random(root, kills, left_out):
     synthetic.write(root / "in", ["tablet", "weave"], 64, 1, 0, **counts)
     sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 16}
     flags = {"dataset": "folder", "data_dir": str(root / "in"), "epochs": 4}
-    config = Config(model="small_net:Tiny", workdir=str(root / "out"), **flags, **sizes)
+    config = configure(model="small_net:Tiny", workdir=str(root / "out"), **flags, **sizes)
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = {
         "JAX_PLATFORMS": "cpu",
@@ -66,7 +65,7 @@ def content_of(cell):
 
 
 def parameters_of(config, cell):
-    template = loop.fresh_state(job.build_method(config), 0)
+    template = loop.fresh_state(config.build().learn, 0)
     with Checkpoints(cell / "checkpoints") as checkpoints:
         epoch, state, _ = checkpoints.restore(template)
     assert (epoch, int(state.step)) == (4, 16)

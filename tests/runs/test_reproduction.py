@@ -15,10 +15,12 @@ from PIL import Image
 
 from cae_jax import data, models
 from cae_jax.data import synthetic
-from cae_jax.reports import architectures
-from cae_jax.runs import job, reproduction
-from cae_jax.runs.config import Config
+from cae_jax.reports import architectures, thesis
+from cae_jax.runs import cell as cells
+from cae_jax.runs import job
+from cae_jax.runs.config import configure
 from cae_jax.types import CaeError, UsageError
+from experiments import reproduce_thesis
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODELS, LOSSES = ["my_nets:Shallow"], ["l2", "ssim"]
@@ -59,45 +61,48 @@ def grid(fork, images, tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     workdir = tmp_path_factory.mktemp("work")
     how = {"epochs": 1, "members": "vmap", "workdir": str(workdir)}
-    config = Config(dataset="folder", data_dir=str(images), **how, **SIZES)
-    return config, reproduction.reproduce(config, MODELS, [0, 1], LOSSES)
+    config = configure(dataset="folder", data_dir=str(images), **how, **SIZES)
+    return config, job.run_grid(reproduce_thesis.grid(config, MODELS, [0, 1], LOSSES))
 
 
 def test_cells_that_fail_do_not_stop_the_rest(grid):
     _, outcome = grid
-    done = [(c["category"], c["model"], c["seed"], c["loss"]) for c in outcome.cells]
+    rows = outcome.rows()
+    done = [(c["category"], c["model"], c["seed"], c["loss"]) for c in rows]
     wanted = itertools.product(("grain", "weave"), MODELS, (0, 1), LOSSES)
     assert done == list(wanted)
-    assert all(cell["distance"] == cell["loss"] for cell in outcome.cells)
+    assert all(cell["distance"] == cell["loss"] for cell in rows)
     names = ("my_nets.Shallow", "my_nets.Shallow-ssim")
     assert set(outcome.failed) == {
         f"broken/{name}/seed_{seed}" for name in names for seed in (0, 1)
     }
-    assert all("0.png" in cause for cause in outcome.failed.values())
+    assert all("0.png" in str(cause) for cause in outcome.failed.values())
 
 
 def test_what_is_done_is_not_done_again(grid, monkeypatch):
     config, outcome = grid
-    config = Config(**{**config.__dict__, "category": "grain,weave"})
+    config = config.changed(category="grain,weave")
 
     def never(*_, **__):
         raise AssertionError("read again")
 
     monkeypatch.setattr(data, "read", never)
-    again = reproduction.reproduce(config, MODELS, [0, 1], LOSSES)
+    again = job.run_grid(reproduce_thesis.grid(config, MODELS, [0, 1], LOSSES))
     assert again.failed == {}
-    assert [c["image_auroc"] for c in again.cells] == [c["image_auroc"] for c in outcome.cells]
+    found = [[c["image_auroc"] for c in one.rows()] for one in (again, outcome)]
+    assert found[0] == found[1]
 
 
 def test_a_usage_error_comes_before_any_work(grid):
     config, _ = grid
     with pytest.raises(UsageError, match="bergmann"):
-        reproduction.reproduce(config, ["my_nets:Shallow", "bergman"], [0])
+        job.run_grid(reproduce_thesis.grid(config, ["my_nets:Shallow", "bergman"], [0], ["l2"]))
 
 
 def test_tables_are_written(grid, tmp_path):
     _, outcome = grid
-    reproduction.write_tables(tmp_path, outcome)
+    causes = {name: str(cause) for name, cause in outcome.failed.items()}
+    thesis.write_tables(tmp_path, outcome.rows(), causes)
     names = {"table1.csv", "table5.csv", "table6.csv", "tables11_14.csv", "auroc.csv"}
     names |= {"tables2_3.csv", "localization.csv", "thresholds.csv"}
     assert {p.name for p in tmp_path.iterdir()} == names | {"tables.md", "table11.png"}
@@ -108,7 +113,7 @@ def test_tables_are_written(grid, tmp_path):
     assert list(zip(both["category"], both["loss"], strict=True)) == list(
         itertools.product(("grain", "weave"), LOSSES)
     )
-    cells = [c for c in outcome.cells if (c["category"], c["loss"]) == ("weave", "ssim")]
+    cells = [c for c in outcome.rows() if (c["category"], c["loss"]) == ("weave", "ssim")]
     for name in ("good_accuracy", "defect_accuracy"):
         values = [cell[f"{name}_min_area"] for cell in cells]
         assert both[name].iloc[-1] == pytest.approx(np.mean(values))
@@ -126,14 +131,14 @@ def test_tables_are_written(grid, tmp_path):
 
 def test_nothing_finished_is_an_error(tmp_path):
     with pytest.raises(CaeError, match="no space"):
-        reproduction.write_tables(tmp_path, reproduction.Outcome([], {"a/b/seed_0": "no space"}))
+        thesis.write_tables(tmp_path, [], {"a/b/seed_0": "no space"})
 
 
 def test_the_forks_model_is_described_and_learns(grid, fork):
-    one = architectures.describe("my_nets:Shallow", 1, 32, {"code": "8"})
+    one = architectures.architecture("my_nets:Shallow", 1, 32, {"code": "8"})
     assert one["parameters"] == 16 * 16 + 16 + (256 * 8 + 8) + (128 * 16 + 16) + (256 + 1)
     config, _ = grid
-    cell = job.make_cell(Config(**{**config.__dict__, "model": "my_nets:Shallow"}), "grain")
+    cell = cells.make(config.changed(model="my_nets:Shallow"), "grain")
     scores = pd.read_csv(cell.folder / "scores.csv")
     assert np.isfinite(scores["distance"]).all()
     assert models.build("my_nets:Shallow", 3, 64, {}).channels == 3

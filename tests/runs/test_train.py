@@ -1,6 +1,5 @@
 """A cell's training from its last checkpoint on: which one may be gone on from, and which not."""
 
-import dataclasses
 import functools
 import math
 import pathlib
@@ -12,6 +11,7 @@ import small_runs
 from small_runs import folder_of
 
 from cae_jax.data import synthetic
+from cae_jax.runs import cell as cells
 from cae_jax.runs import job, train
 from cae_jax.types import DataError
 
@@ -51,7 +51,7 @@ def test_a_damaged_checkpoint_costs_an_epoch(finished, world, capsys):
     assert f"{cell}: goes on after epoch 2 of 3" in said
     for name in ("scores.csv", "history.csv"):
         assert (cell / name).read_bytes() == (finished / name).read_bytes()
-    job.evaluate(pathlib.Path(config.workdir))  # the damaged one was replaced
+    job.evaluate_again(pathlib.Path(config.workdir))  # the damaged one was replaced
     assert "warning: " not in capsys.readouterr().err.replace("warning: tablet", "")
 
 
@@ -62,22 +62,23 @@ def test_a_damaged_checkpoint_of_a_finished_run_is_not_scored(finished, world):
     metrics = re.escape(str(cell / "metrics.json"))
     said = rf"is of epoch 2 \(\S+3/manifest\.json is missing\); remove {metrics} and run"
     with pytest.raises(DataError, match=said):
-        job.evaluate(pathlib.Path(config.workdir))
+        job.evaluate_again(pathlib.Path(config.workdir))
     assert (cell / "scores.csv").read_bytes() == (finished / "scores.csv").read_bytes()
     (cell / "metrics.json").unlink()
     job.run(config)
-    job.evaluate(pathlib.Path(config.workdir))
+    job.evaluate_again(pathlib.Path(config.workdir))
 
 
 def test_one_without_a_whole_checkpoint_does_not_stop_the_others(finished, world):
     config, cell = copy_of(finished, world, "one_of_two")
     shutil.rmtree(cell / "checkpoints" / "2")
-    (cell / "checkpoints" / "3" / "state" / "_METADATA").write_bytes(b"")
-    cells = [job.make_cell(config_of(world, "one_of_two", seed=s), "tablet") for s in (0, 1)]
-    failed = job.run_together(cells, job.build_method(config))
-    assert set(failed) == {cell}
-    assert "3/state/_METADATA has 0 bytes" in str(failed[cell])
-    assert cells[1].finished
+    (cell / "checkpoints" / "3" / "variables" / "_METADATA").write_bytes(b"")
+    outcome = job.run_grid([config, config.changed(seed=1)])
+    (error,) = outcome.failed.values()
+    assert set(outcome.failed) == {"tablet/small_net.Tiny/seed_0"}
+    assert "3/variables/_METADATA has 0 bytes" in str(error)
+    assert [each.name for each in outcome.cells] == ["tablet/small_net.Tiny/seed_1"]
+    assert outcome.cells[0].finished
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_a_checkpoint_of_another_run_is_refused(finished, world, changes, differ
     with pytest.raises(DataError, match=said):
         job.run(config)
     with pytest.raises(DataError, match=said):
-        job.evaluate(pathlib.Path(config.workdir))
+        job.evaluate_again(pathlib.Path(config.workdir))
     assert not (cell / "metrics.json").exists()
 
 
@@ -105,18 +106,19 @@ def test_keep(world, monkeypatch):
     """The last and the best, here the second of five; another --keep is the same run."""
     config = config_of(world, "keep", epochs=5, keep=1)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_loss", lambda history: abs(len(history) - 2.0))
+        patch.setattr(train, "_loss", lambda history, _: abs(len(history) - 2.0))
         job.run(config)
     kept = {path.name for path in (folder_of(config) / "checkpoints").iterdir()}
     assert kept == {"2", "5"}
-    job.run(dataclasses.replace(config, keep=3))
-    (cell,) = job.find_cells(pathlib.Path(config.workdir))
-    trained = job.load_trained(cell, job.build_method(config), best=True)
+    job.run(config.changed(keep=3))
+    (cell,) = cells.find(pathlib.Path(config.workdir))
+    trained = train.load_trained(cell, best=True)
     assert len(trained.history) == 2
 
 
 def test_the_best_is_by_validation_loss():
     rows = [{"loss": 0.5, "validation_loss": loss} for loss in (0.3, math.nan)]
-    assert train._loss(rows[:1]) == 0.3
-    assert train._loss(rows) == 0.5  # where no image is held out
-    assert math.isnan(train._loss([]))
+    assert train._loss(rows[:1], "loss") == 0.3
+    assert train._loss(rows, "loss") == 0.5  # where no image is held out
+    assert math.isnan(train._loss([], "loss"))
+    assert math.isnan(train._loss(rows, ""))  # the last is the best

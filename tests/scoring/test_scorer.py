@@ -7,15 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage
 
-from cae_jax.scoring import scorer
-from cae_jax.types import Reconstruction
+from cae_jax.scoring import reconstruction, scorer
+from cae_jax.scoring.reconstruction import Windows
+from cae_jax.scoring.residuals import Reduction
+from cae_jax.types import Evidence, Reconstruction
 
 
 def reconstruct(variables: dict, patches: jax.Array) -> Reconstruction:
     """A model in one line: it depends on the place in the patch and on the whole patch."""
     mean = patches.mean(axis=(1, 2, 3), keepdims=True)
     return Reconstruction(jnp.tanh(variables["a"] * patches) + variables["b"] * mean, {})
+
+
+def scorer_of(reconstruct, patch_size: int, stride: int, chunk_size: int | None = None):
+    w = Windows(patch_size=patch_size, stride=stride)
+    inspect = reconstruction.by_patches(reconstruct, w, chunk_size)
+    return scorer.scorer(inspect, Reduction(("l2",)))
 
 
 def variables_of(rng, patch_size: int, channels: int) -> dict:
@@ -53,7 +63,7 @@ def loop_score(variables: dict, image: np.ndarray, patch_size: int, stride: int)
 def test_scorer(rng, size, channels, patch_size, stride, chunk_size):
     images = rng.random((3, *size, channels), np.float32)
     variables = variables_of(rng, patch_size, channels)
-    found = scorer.scorer(reconstruct, patch_size, stride, chunk_size)(variables, images)
+    found = scorer_of(reconstruct, patch_size, stride, chunk_size)(variables, images)
     assert (found.distances["l2"].shape, found.residuals["l2"].shape) == ((3,), (3, *size))
     for i, image in enumerate(images):
         distance, residual, output = loop_score(variables, image, patch_size, stride)
@@ -64,7 +74,7 @@ def test_scorer(rng, size, channels, patch_size, stride, chunk_size):
     np.testing.assert_allclose(total, found.distances["l2"], rtol=1e-5)
 
 
-def counted(patch_size: int, stride: int, chunk_size: int | None = None):
+def counted(patch_size: int, stride: int, chunk_size: int | None = 100):
     """A scorer, and the shapes of the patches it was traced with."""
     traced = []
 
@@ -72,13 +82,13 @@ def counted(patch_size: int, stride: int, chunk_size: int | None = None):
         traced.append(patches.shape)
         return reconstruct(variables, patches)
 
-    return scorer.scorer(counting, patch_size, stride, chunk_size), traced
+    return scorer_of(counting, patch_size, stride, chunk_size), traced
 
 
 def test_distance_is_of_the_image_alone(rng):
     variables = variables_of(rng, 8, 1)
     images = rng.random((4, 12, 12, 1), np.float32)
-    call = scorer.scorer(reconstruct, 8, 7, 7)
+    call = scorer_of(reconstruct, 8, 7, 7)
     together = call(variables, images)
     others = rng.random(images.shape, np.float32)
     others[1] = images[1]
@@ -102,6 +112,95 @@ def test_chunks_are_unrolled_inside_the_call(rng):
     call, traced = counted(8, 5, chunk_size=7)
     call(variables_of(rng, 8, 1), rng.random((1, 16, 16, 1), np.float32))
     assert [shape[0] for shape in traced] == [7, 7, 2]
+
+
+def test_a_cpu_takes_nine_patches_at_a_time(rng):
+    call, traced = counted(8, 5, chunk_size=None)
+    call(variables_of(rng, 8, 1), rng.random((2, 16, 16, 1), np.float32))
+    assert [shape[0] for shape in traced] == [9, 9, 9, 5]  # 4 x 4 of each image
+
+
+def method_of(maps, numbers=None):
+    """An `inspect` that says the same of any images."""
+    return lambda variables, images: Evidence(maps, numbers or {})
+
+
+@pytest.mark.parametrize(
+    ("size", "whole"), [((5, 7), (13, 24)), ((6, 3), (12, 9)), ((1, 4), (9, 6)), ((14, 5), (7, 31))]
+)
+def test_maps_of_another_size_are_resized_bilinearly(rng, size, whole):
+    """As Pillow does it, with anti-aliasing where an axis shrinks; larger ones as SciPy too."""
+    maps = (1000 * rng.random((2, *size))).astype("f")
+    call = scorer.scorer(method_of({"far": maps}), Reduction(("far",)))
+    found = call({}, np.zeros((2, *whole, 3), np.float32))
+    resized = [
+        Image.fromarray(each).resize(whole[::-1], Image.Resampling.BILINEAR) for each in maps
+    ]
+    np.testing.assert_allclose(found.residuals["far"], resized, rtol=1e-4, atol=1e-2)
+    if size[0] < whole[0] and size[1] < whole[1]:
+        at = [(np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(whole, size, strict=True)]
+        grid = np.meshgrid(*at, indexing="ij")
+        expected = [
+            ndimage.map_coordinates(each.astype(float), grid, order=1, mode="nearest")
+            for each in maps
+        ]
+        np.testing.assert_allclose(found.residuals["far"], expected, rtol=1e-5)
+    totals = np.sum(np.array(resized, float), axis=(1, 2))
+    np.testing.assert_allclose(found.distances["far"], totals, rtol=1e-4)
+    assert found.reconstruction is None
+
+
+@pytest.mark.parametrize("reduce", ["sum", "max", "top"])
+def test_resized_then_smoothed_then_reduced(rng, reduce):
+    """And a map of the images' own size is not resized: the bits are its own."""
+    maps = {"small": rng.random((2, 4, 5), np.float32), "whole": rng.random((2, 9, 14), np.float32)}
+    images = np.zeros((2, 9, 14, 1), np.float32)
+    r = Reduction(("small", "whole"), 1.5, "edge", reduce, 0.1)
+    found = scorer.scorer(method_of(maps), r)({}, images)
+    plain = scorer.scorer(method_of(maps), r._replace(smooth=0.0))({}, images)
+    np.testing.assert_array_equal(plain.residuals["whole"], maps["whole"])
+    for name in maps:
+        for i, each in enumerate(np.asarray(plain.residuals[name], float)):
+            smooth = ndimage.gaussian_filter(each, 1.5, mode="nearest")
+            np.testing.assert_allclose(found.residuals[name][i], smooth, rtol=1e-4)
+            k = {"sum": 126, "max": 1, "top": 13}[reduce]  # of 126 pixels
+            largest = np.sort(smooth.ravel())[-k:]
+            number = largest.sum() if reduce == "sum" else largest.mean()
+            np.testing.assert_allclose(found.distances[name][i], number, rtol=1e-4)
+
+
+def test_a_number_of_the_methods_own_stands_for_the_reduction(rng):
+    """Of the distance that has one; its map is the method's, resized and smoothed all the same."""
+    maps = {name: rng.random((3, 6, 7), np.float32) for name in ("one", "two", "three")}
+    numbers = {"two": rng.random(3, np.float32), "three": rng.random(3, np.float32)}
+    call = scorer.scorer(method_of(maps, numbers), Reduction(("one", "two"), reduce="max"))
+    found = call({}, np.zeros((3, 6, 7, 1), np.float32))
+    assert {*found.distances} == {*found.residuals} == {"one", "two"}
+    np.testing.assert_array_equal(found.distances["one"], maps["one"].max(axis=(1, 2)))
+    np.testing.assert_array_equal(found.distances["two"], numbers["two"])
+    for name in found.residuals:
+        np.testing.assert_array_equal(found.residuals[name], maps[name])
+
+
+def test_the_same_arguments_give_the_same_call():
+    """So that runs of one method share what they compile; another reduction is another call."""
+    inspect, r = method_of({"far": np.zeros((1, 2, 2), "f")}), Reduction(("far",))
+    assert scorer.scorer(inspect, r) is scorer.scorer(inspect, Reduction(("far",)))
+    assert scorer.scorer(inspect, r) is not scorer.scorer(inspect, r._replace(reduce="max"))
+
+
+def test_score_all_of_a_method_without_reconstructions(rng):
+    """Its batches are put together all the same."""
+    images = rng.random((5, 4, 6, 1), np.float32)
+
+    def inspect(variables, images):
+        return Evidence({"dark": variables["a"] - images[..., 0]})
+
+    call = scorer.scorer(inspect, Reduction(("dark",), reduce="max"))
+    found = scorer.score_all(call, {"a": np.float32(2)}, images, 2)
+    assert found.reconstruction is None
+    np.testing.assert_array_equal(found.residuals["dark"], np.float32(2) - images[..., 0])
+    np.testing.assert_array_equal(found.distances["dark"], 2 - images.min(axis=(1, 2, 3)))
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from PIL import Image
 
 import cae_jax
 from cae_jax import data
+from cae_jax.runs import cell as cells
 from cae_jax.runs import evaluate, job
 from cae_jax.runs.train import load_trained
-from cae_jax.serving import stream
+from cae_jax.serving import folder
 
 SIZES = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "batch_size": 32}
 
@@ -28,7 +29,7 @@ SIZES = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "ba
 KILLED = """
 import json, os, pathlib, random, signal, sys, time
 import cae_jax
-from cae_jax.serving import stream
+from cae_jax.serving import folder, stream
 from cae_jax.runs import job
 
 workdir, images, output = map(pathlib.Path, sys.argv[1:4])
@@ -40,7 +41,7 @@ while True:
     if not pid:
         try:
             job.use_compilation_cache()
-            stream.score_folder(cae_jax.load(workdir), images, output, batch_size=2, save_maps=True)
+            folder.score_folder(cae_jax.load(workdir), images, output, batch_size=2, save_maps=True)
             os._exit(0)
         finally:
             os._exit(1)
@@ -77,12 +78,11 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def judge(world):
     """split -> every column of scores.csv and the residual map of each image, by path."""
-    (cell,) = job.find_cells(world / "run")
-    method = job.build_method(cell.config)
-    trained = load_trained(cell, method)
+    (cell,) = cells.find(world / "run")
+    trained = load_trained(cell)
 
     def judge(split):
-        judged = evaluate.judge(cell.config, method, split, trained)
+        judged = evaluate.judge(cell.config, split, trained)
         names = ["distance", "l1", "l2", "ssim", "p_value"]
         columns = judged.frame[names].to_numpy()
         maps = [judged.validation.residuals["l2"], judged.test.residuals["l2"]]
@@ -169,8 +169,8 @@ def test_a_streamed_score_is_the_same_in_another_folder(world, tmp_path):
     detector = cae_jax.load(world / "run")
     root = shutil.copytree(world / "in/tablet/test", tmp_path / "all")
 
-    def scored(name, folder):
-        stream.score_folder(detector, folder, tmp_path / name, batch_size=4, on_bad_image="skip")
+    def scored(name, images):
+        folder.score_folder(detector, images, tmp_path / name, batch_size=4, on_bad_image="skip")
         return table(tmp_path / name)
 
     wanted = scored("wanted", root)
@@ -203,7 +203,7 @@ def test_a_folder_scored_by_killed_processes_has_the_same_table(world, tmp_path)
         Image.fromarray(rng.integers(0, 256, (40, 30), np.uint8)).save(images / f"{i:02}.png")
     detector = cae_jax.load(world / "run")
     straight = tmp_path / "straight"
-    stream.score_folder(detector, images, straight, batch_size=2, save_maps=True)
+    folder.score_folder(detector, images, straight, batch_size=2, save_maps=True)
     paths = [str(path) for path in (world / "run", images, tmp_path / "out")]
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     done = subprocess.run(

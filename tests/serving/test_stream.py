@@ -20,8 +20,8 @@ import cae_jax
 from benchmarks import scoring_process
 from cae_jax.data import images, synthetic
 from cae_jax.runs import evaluate, job
-from cae_jax.runs.config import Config
-from cae_jax.serving import stream
+from cae_jax.runs.config import configure
+from cae_jax.serving import folder, stream
 from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def make_world(root):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
         patch.setattr(evaluate, "_plot", lambda *_: None)
-        job.run(Config(**flags, **sizes, epochs=1, validation_fraction=0.4))
+        job.run(configure(**flags, **sizes, epochs=1, validation_fraction=0.4))
     shutil.copytree(root / "data/tablet/test/good", root / "in/good")
     (root / "in/ünder").mkdir()
     rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def rows_of(output):
 @pytest.fixture(scope="module")
 def whole(world, detector):
     """The bytes of the table that one start writes."""
-    found = stream.score_folder(detector, world / "in", world / "out", batch_size=5, save_maps=True)
+    found = folder.score_folder(detector, world / "in", world / "out", batch_size=5, save_maps=True)
     table = rows_of(world / "out")
     assert found == (12, sum(row[3] == "1" for row in table), 0)
     assert (world / "out/left_out.csv").read_text() == "path,cause\n"
@@ -96,19 +96,19 @@ def test_maps_have_the_size_of_the_file(world, detector, whole):
         np.testing.assert_allclose(np.asarray(file), verdict.residual, rtol=1e-3, atol=1e-2)
     with Image.open(world / "out/predicted_masks/a,b.png.png") as file:
         assert np.mean((np.asarray(file) > 0) == verdict.mask) > 0.99
-    for folder, suffix in (("anomaly_maps", "tiff"), ("predicted_masks", "png")):
-        with Image.open(world / f"out/{folder}/ünder/ß.PNG.{suffix}") as file:
+    for kind, suffix in (("anomaly_maps", "tiff"), ("predicted_masks", "png")):
+        with Image.open(world / f"out/{kind}/ünder/ß.PNG.{suffix}") as file:
             assert file.size == (5, 5)
-        assert len([p for p in (world / "out" / folder).rglob("*") if p.is_file()]) == 12
+        assert len([p for p in (world / "out" / kind).rglob("*") if p.is_file()]) == 12
 
 
-def copy_of(world, folder):
-    shutil.copytree(world / "out", folder)
-    return folder
+def copy_of(world, to):
+    shutil.copytree(world / "out", to)
+    return to
 
 
 def score(world, detector, output, **options):
-    return stream.score_folder(
+    return folder.score_folder(
         detector, world / "in", output, batch_size=5, save_maps=True, **options
     )
 
@@ -166,14 +166,14 @@ def test_bad_images(world, detector, whole, tmp_path, monkeypatch):
     (root / "good/000.png").write_text("no image")
     (root / "rgb.jpg").write_bytes(b"")
     (root / "gone.png").symlink_to("nowhere.png")
-    find = stream.find
-    monkeypatch.setattr(stream, "find", lambda *a, **k: sorted([*find(*a, **k), "vanished.png"]))
+    find = folder.find
+    monkeypatch.setattr(folder, "find", lambda *a, **k: sorted([*find(*a, **k), "vanished.png"]))
     with pytest.raises(DataError, match=r"in/gone\.png: is a broken link.*--on_bad_image=skip"):
-        stream.score_folder(detector, root, output, batch_size=5)
+        folder.score_folder(detector, root, output, batch_size=5)
     # the rest of its batch was scored
     kept = ["a,b.png", *(f"good/00{i}.png" for i in (1, 2))]
     assert whole_rows((output / "scores.csv").read_bytes()) == kept
-    found = stream.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
+    found = folder.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
     assert (found.n_images, found.n_left_out) == (10, 4)
     with open(output / "left_out.csv", newline="") as file:
         head, *left_out = csv.reader(file)
@@ -191,12 +191,12 @@ def test_bad_images(world, detector, whole, tmp_path, monkeypatch):
     for name in ("good/000.png", "rgb.jpg"):
         shutil.copy(world / "in" / name, root / name)
     (root / "gone.png").unlink()
-    monkeypatch.setattr(stream, "find", find)
-    found = stream.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
+    monkeypatch.setattr(folder, "find", find)
+    found = folder.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
     assert (found.n_images, found.n_left_out) == (12, 0)
     assert (output / "scores.csv").read_bytes() == whole
     with pytest.raises(UsageError, match="--on_bad_image 'skp'"):
-        stream.score_folder(detector, root, output, on_bad_image="skp")
+        folder.score_folder(detector, root, output, on_bad_image="skp")
 
 
 def test_another_job_s_folder_is_refused(world, detector, whole, tmp_path):
@@ -211,9 +211,9 @@ def test_another_job_s_folder_is_refused(world, detector, whole, tmp_path):
         with pytest.raises(UsageError, match=f"{output}: holds scores with {words}"):
             score(world, loaded, output)
     with pytest.raises(UsageError, match=f"images={world / 'in'}, now {world / 'in/good'}"):
-        stream.score_folder(detector, world / "in/good", output, save_maps=True)
+        folder.score_folder(detector, world / "in/good", output, save_maps=True)
     assert (output / "scores.csv").read_bytes() == whole
-    found = stream.score_folder(other, world / "in/good", output, overwrite=True)
+    found = folder.score_folder(other, world / "in/good", output, overwrite=True)
     assert found.n_images == 6
     left = ["left_out.csv", "notes.txt", "run.json", "scores.csv"]
     assert sorted(path.name for path in output.iterdir()) == left
@@ -232,7 +232,7 @@ def test_what_is_no_such_job_is_never_touched(world, detector, tmp_path):
             score(world, detector, tmp_path, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     with pytest.raises(UsageError, match="--batch_size=0"):
-        stream.score_folder(detector, world / "in", tmp_path / "new", batch_size=0)
+        folder.score_folder(detector, world / "in", tmp_path / "new", batch_size=0)
 
 
 def test_find(tmp_path):
@@ -242,14 +242,14 @@ def test_find(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "a/round").symlink_to(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "else")
-    found = stream.find(tmp_path, but=tmp_path / "out")
+    found = folder.find(tmp_path, but=tmp_path / "out")
     assert found == ["B.JPEG", "a/c.bmp", "b.png", "else/g.tif"]
-    assert stream.find(tmp_path, recursive=False) == ["B.JPEG", "b.png"]
+    assert folder.find(tmp_path, recursive=False) == ["B.JPEG", "b.png"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: no image in it"):
-        stream.find(tmp_path / "empty")
+        folder.find(tmp_path / "empty")
     with pytest.raises(DataError, match="none: cannot be listed: No such file"):
-        stream.find(tmp_path / "none")
+        folder.find(tmp_path / "none")
 
 
 def test_few_images_are_in_memory_at_once(world, detector, monkeypatch):

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cae_jax.methods.autoencoder import autoencoder, optimizer
+from cae_jax.methods.autoencoder import steps
+from cae_jax.methods.gradients import optimizer
 from cae_jax.training import checkpoints as checkpoints_module
 from cae_jax.training.checkpoints import Checkpoints
 from cae_jax.types import DataError, State
@@ -50,9 +51,9 @@ with Checkpoints(pathlib.Path(sys.argv[1])) as checkpoints:
 @pytest.fixture(scope="module")
 def state(tiny_model, tiny_state) -> State:
     """As after some steps: no leaf is zero."""
-    drawn = tiny_state(autoencoder(tiny_model, optimizer(1e-2, 1e-5)), 1)
+    drawn = tiny_state(steps(tiny_model, optimizer(1e-2, 1e-5)), 1)
     moments = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.3, leaf.dtype), drawn.opt_state)
-    key = jax.random.key(11, impl="rbg")  # as `train.fresh_state` makes it
+    key = jax.random.key(11, impl="rbg")  # as `loop.fresh_state` makes it
     return drawn._replace(step=jnp.asarray(17, jnp.int32), key=key, opt_state=moments)
 
 
@@ -223,7 +224,7 @@ def altered(path):
 def test_each_file_damaged_one_at_a_time(two, state, tmp_path, capsys, damage):
     """The one before is used, and the file is named; without one before, that is the error."""
     folder, files = two
-    assert {"manifest.json", "notes.json", "state/_METADATA"} <= set(files)
+    assert {"manifest.json", "notes.json", "variables/_METADATA", "rest/_METADATA"} <= set(files)
     assert len(files) > 8
     for i, name in enumerate(files):
         copy = tmp_path / str(i)
@@ -289,13 +290,16 @@ def plant_everywhere(whole, root):
         with Checkpoints(step.parent) as checkpoints, contextlib.suppress(DataError):
             _, found, _ = checkpoints.restore(template)
             equal_arrays(found, template)
+        with Checkpoints(step.parent) as checkpoints, contextlib.suppress(DataError):
+            _, variables, _ = checkpoints.restore_variables()
+            equal_arrays(template._replace(variables=variables), template)
         assert not planted.exists(), name
     print(len(files), "files")
 
 
 def test_nothing_in_a_checkpoint_is_run(tmp_path):
     """In a process of its own: orbax's threads go on complaining after the error."""
-    code = "import pathlib, sys, test_checkpoints as t\n"
+    code = "import pathlib, sys, training.test_checkpoints as t\n"
     code += "t.plant_everywhere(*map(pathlib.Path, sys.argv[1:]))"
     done = in_a_process(code, tmp_path / "whole" / "1", tmp_path)
     assert int(done.split()[0]) > 8

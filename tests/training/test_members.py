@@ -9,10 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from cae_jax.methods.autoencoder import autoencoder, optimizer
+from cae_jax.methods.autoencoder import steps
+from cae_jax.methods.gradients import optimizer
 from cae_jax.training import loop, members
-from cae_jax.training.loop import Member, Progress, Schedule
+from cae_jax.training.loop import Member, Progress
 from cae_jax.training.members import Plan
+from cae_jax.training.schedule import Schedule
 from cae_jax.types import CaeError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -28,7 +30,7 @@ from cae_jax.training.members import Plan
 from conftest import Tiny
 
 assert jax.device_count() == 4
-method = t.method_of(Tiny())
+learn = t.learn_of(Tiny())
 for n, strategy, scan, shape in (
     (4, "vmap", False, (4, 1)),
     (4, "unroll", True, (4, 1)),
@@ -38,34 +40,34 @@ for n, strategy, scan, shape in (
 ):
     mesh = members.mesh(n, 4, jax.devices())
     assert mesh.devices.shape == shape, mesh
-    ends = t.train_all(method, n, Plan(strategy, scan, mesh))
-    t.assert_same(ends, t.train_all(method, n, Plan()))
+    ends = t.train_all(learn, n, Plan(strategy, scan, mesh))
+    t.assert_same(ends, t.train_all(learn, n, Plan()))
 """
 
 
-def method_of(model):
-    return autoencoder(model, optimizer(1e-2, 1e-5))
+def learn_of(model):
+    return steps(model, optimizer(1e-2, 1e-5))
 
 
 @pytest.fixture(scope="module")
-def method(tiny_model):
-    return method_of(tiny_model)
+def learn(tiny_model):
+    return learn_of(tiny_model)
 
 
-def members_of(method, n):
+def members_of(learn, n):
     """Members with images of their own, of different numbers, and with seeds of their own."""
     rng = np.random.default_rng(5)
     made = []
     for seed in range(n):
         images = rng.random((4 + seed, 12, 14, 1), np.float32)
-        state = jax.jit(method.init)(jax.random.key(seed))
+        state = jax.jit(learn.init)(jax.random.key(seed))
         start = Progress(0, state, [], 0.0)
         made.append(Member(images[1:], images[:1], SCHEDULE._replace(seed=seed), start))
     return made
 
 
-def train_all(method, n, plan, **how):
-    return loop.fit_members(method, members_of(method, n), plan, **how)
+def train_all(learn, n, plan, **how):
+    return loop.train_members(learn, members_of(learn, n), plan, **how)
 
 
 def assert_same(ends, wanted):
@@ -81,63 +83,63 @@ def assert_same(ends, wanted):
 
 
 @pytest.fixture(scope="module")
-def alone(method):
-    return train_all(method, 3, Plan())
+def alone(learn):
+    return train_all(learn, 3, Plan())
 
 
 @pytest.mark.parametrize("plan", [*PLANS, Plan("loop", scan=True)], ids=str)
-def test_together_as_alone(method, alone, plan):
+def test_together_as_alone(learn, alone, plan):
     saved = []
-    ends = train_all(method, 3, plan, on_epoch=lambda i, at: saved.append((i, at.epoch)))
+    ends = train_all(learn, 3, plan, on_epoch=lambda i, at: saved.append((i, at.epoch)))
     assert_same(ends, alone)
     assert sorted(saved) == [(i, epoch) for i in range(3) for epoch in (1, 2)]
     kernels = [end.state.variables["params"]["encoder"]["kernel"] for end in ends]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-3  # they are not one member thrice
 
 
-def test_a_rerun_is_the_same_to_the_bit(method):
-    one, two = (train_all(method, 3, PLANS[0]) for _ in range(2))
+def test_a_rerun_is_the_same_to_the_bit(learn):
+    one, two = (train_all(learn, 3, PLANS[0]) for _ in range(2))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         if isinstance(a, jax.Array) and not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("plan", [PLANS[0], PLANS[1], Plan()], ids=str)
-def test_one_that_fails_does_not_stop_the_others(method, alone, plan):
-    three = members_of(method, 3)
+def test_one_that_fails_does_not_stop_the_others(learn, alone, plan):
+    three = members_of(learn, 3)
     three[1].train[:] = np.nan
     saved = []
-    ends = loop.fit_members(method, three, plan, on_epoch=lambda i, at: saved.append(i))
+    ends = loop.train_members(learn, three, plan, on_epoch=lambda i, at: saved.append(i))
     assert isinstance(ends[1], CaeError)
     assert "the loss is nan at step 1 of epoch 1" in str(ends[1])
     assert_same([ends[0], ends[2]], [alone[0], alone[2]])
     assert sorted(saved) == [0, 0, 2, 2]
 
 
-def test_steps_are_told(method):
+def test_steps_are_told(learn):
     heard = {plan.scan: [] for plan in PLANS}
     for plan in PLANS[:2]:
-        train_all(method, 3, plan, on_step=lambda *at, scan=plan.scan: heard[scan].append(at))
+        train_all(learn, 3, plan, on_step=lambda *at, scan=plan.scan: heard[scan].append(at))
     assert [step for step, _ in heard[False]] == [1, 2, 3, 4, 5, 6]
     assert [step for step, _ in heard[True]] == [3, 6]
-    losses = [[loss for _, loss in heard[scan]] for scan in (False, True)]
+    losses = [[metrics["loss"] for _, metrics in heard[scan]] for scan in (False, True)]
     np.testing.assert_allclose(losses[0][2::3], losses[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("plan", [PLANS[0], PLANS[1], Plan()], ids=str)
-def test_nothing_goes_to_or_from_the_host_unasked(method, alone, plan):
+def test_nothing_goes_to_or_from_the_host_unasked(learn, alone, plan):
     """A guard against implicit transfers: each one that is left is written out in the source."""
-    made = members_of(method, 3)
+    made = members_of(learn, 3)
     with jax.transfer_guard("disallow"):
-        ends = loop.fit_members(method, made, plan)
+        ends = loop.train_members(learn, made, plan)
     assert_same(ends, alone)
 
 
-def test_only_like_members_train_together(method):
-    two = members_of(method, 2)
+def test_only_like_members_train_together(learn):
+    two = members_of(learn, 2)
     two[1] = two[1]._replace(schedule=SCHEDULE._replace(epochs=3))
     with pytest.raises(ValueError, match="share their schedule"):
-        loop.fit_members(method, two, PLANS[0])
+        loop.train_members(learn, two, PLANS[0])
 
 
 @pytest.mark.parametrize(

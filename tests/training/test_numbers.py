@@ -12,16 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_runs
+import train_one
 from PIL import Image
 
-from cae_jax.methods.autoencoder import autoencoder, optimizer
+from cae_jax.methods.autoencoder import steps
+from cae_jax.methods.gradients import optimizer
+from cae_jax.runs import cell as cells
 from cae_jax.runs import evaluate, job
+from cae_jax.runs.build import read_split
+from cae_jax.runs.config import Config
+from cae_jax.runs.train import load_trained
 from cae_jax.scoring import scorer
-from cae_jax.serving import detector, stream
+from cae_jax.serving import detector, folder
 from cae_jax.training import loop
-from cae_jax.training.loop import Member, Progress, Schedule
+from cae_jax.training.loop import Member, Progress
 from cae_jax.training.members import Plan
-from cae_jax.types import CaeError, DataError
+from cae_jax.training.schedule import Schedule
+from cae_jax.types import CaeError, DataError, Scores
 
 SCHEDULE = Schedule(epochs=3, batch_size=4, num_patches=13, patch_size=8, seed=0)  # 3 steps each
 
@@ -43,35 +50,35 @@ def finished(world):
     return config
 
 
-def poisoned(method, seed, at):
-    """The method, but for a parameter that is infinite after step `at` where the key is of
+def poisoned(learn, seed, at):
+    """The steps, but for a parameter that is infinite after step `at` where the key is of
     `seed`: the loss of that step is still finite."""
 
     def step(state, patches):
-        state, metrics = method.step(state, patches)
+        state, metrics = learn.step(state, patches)
         of_seed = jax.random.key_data(state.key)[-1] == seed
         bad = jnp.where((state.step == at) & of_seed, jnp.inf, 0.0)
         variables = jax.tree.map(lambda leaf: leaf + bad, state.variables)
         return state._replace(variables=variables), metrics
 
-    return method._replace(step=step)
+    return learn._replace(step=step)
 
 
 @pytest.mark.parametrize("plan", [Plan(), Plan("vmap")], ids=str)
 def test_a_parameter_that_is_not_finite_stops_its_member(tiny_model, tiny_state, plan):
     """At the end of the second epoch, before its checkpoint; the others end as without it."""
-    method = poisoned(autoencoder(tiny_model, optimizer(1e-2, 1e-5)), 1, 6)
+    learn = poisoned(steps(tiny_model, optimizer(1e-2, 1e-5)), 1, 6)
 
     def members(*seeds):
         images = np.random.default_rng(5).random((3, 5, 12, 14, 1), np.float32)
         for seed, own in zip(seeds, images, strict=True):
-            start = Progress(0, tiny_state(method, seed), [], 0.0)
+            start = Progress(0, tiny_state(learn, seed), [], 0.0)
             yield Member(own[1:], own[:1], SCHEDULE._replace(seed=seed), start)
 
-    wanted = loop.fit_members(method, list(members(0, 3, 2)), plan)
+    wanted = loop.train_members(learn, list(members(0, 3, 2)), plan)
     saved = []
-    ends = loop.fit_members(
-        method, list(members(0, 1, 2)), plan, on_epoch=lambda i, at: saved.append((i, at.epoch))
+    ends = loop.train_members(
+        learn, list(members(0, 1, 2)), plan, on_epoch=lambda i, at: saved.append((i, at.epoch))
     )
     assert isinstance(ends[1], CaeError)
     assert re.fullmatch(
@@ -87,54 +94,58 @@ def test_a_parameter_that_is_not_finite_stops_its_member(tiny_model, tiny_state,
             np.testing.assert_array_equal(leaf, same)
 
 
-def test_one_bad_cell_of_several(world):
+def test_one_bad_cell_of_several(world, monkeypatch):
     """Its seed is named, its last good checkpoint stays, and the other one is judged."""
     config = config_of(world, "bad", members="vmap")
-    method = poisoned(job.build_method(config), 1, 10)
-    cells = [job.make_cell(dataclasses.replace(config, seed=seed), "tablet") for seed in (0, 1)]
-    failed = job.run_together(cells, method)
-    assert set(failed) == {cells[1].folder}
-    said = str(failed[cells[1].folder])
-    assert said.startswith("tablet, small_net:Tiny, seed 1: training stopped: variables/params/")
+    method = config.build()
+    method = method._replace(learn=poisoned(method.learn, 1, 10))
+    monkeypatch.setattr(Config, "build", lambda self: method)
+    outcome = job.run_grid([config.changed(seed=seed) for seed in (0, 1)])
+    names = [f"tablet/small_net.Tiny/seed_{seed}" for seed in (0, 1)]
+    assert set(outcome.failed) == {names[1]}
+    said = str(outcome.failed[names[1]])
+    assert said.startswith("tablet, small_net.Tiny, seed 1: training stopped: variables/params/")
     assert "at step 5 of epoch 2" in said
-    assert [path.name for path in (cells[1].folder / "checkpoints").iterdir()] == ["1"]
-    assert cells[0].finished
-    assert len(pd.read_csv(cells[0].folder / "history.csv")) == 3
+    bad = config.folder / names[1]
+    assert [path.name for path in (bad / "checkpoints").iterdir()] == ["1"]
+    (good,) = outcome.cells
+    assert good.finished
+    assert good.folder == config.folder / names[0]
+    assert len(pd.read_csv(good.folder / "history.csv")) == 3
 
 
 def test_a_validation_loss_that_is_not_finite_stops(tiny_model, tiny_state):
-    method = autoencoder(tiny_model, optimizer(1e-2, 1e-5))
+    learn = steps(tiny_model, optimizer(1e-2, 1e-5))
     images = np.random.default_rng(5).random((5, 12, 14, 1), np.float32)
     held_out = np.full((1, 12, 14, 1), 1e30, np.float32)  # finite itself, but not its square
-    start = Progress(0, tiny_state(method, 0), [], 0.0)
+    start = Progress(0, tiny_state(learn, 0), [], 0.0)
     with pytest.raises(CaeError, match="the validation loss is inf after epoch 1"):
-        loop.fit(method, images, held_out, SCHEDULE, start)
+        train_one.train_member(learn, Member(images, held_out, SCHEDULE, start))
 
 
 def trained_of(config):
-    (cell,) = job.find_cells(pathlib.Path(config.workdir))
-    method = job.build_method(cell.config)
-    return method, job.read_split(cell.config), job.load_trained(cell, method)
+    (cell,) = cells.find(pathlib.Path(config.workdir))
+    return cell.config, read_split(cell.config), load_trained(cell)
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
 def test_a_map_that_is_not_finite_names_the_image(finished, part):
     """One pixel of the last image of that part."""
-    method, split, trained = trained_of(finished)
+    config, split, trained = trained_of(finished)
     images = getattr(split, part).copy()
     images[-1, 20, 30] = np.nan
     paths = getattr(split, f"{part}_paths")
     bad = dataclasses.replace(split, **{part: images})
-    evaluate.judge(finished, method, split, trained)
+    evaluate.judge(config, split, trained)
     with pytest.raises(CaeError, match="is not finite") as caught:
-        evaluate.judge(finished, method, bad, trained)
+        evaluate.judge(config, bad, trained)
     assert str(caught.value).startswith(f"tablet/{paths[-1]}: the distance ")
 
 
 def test_maps_are_looked_at_beside_distances():
     maps = np.zeros((3, 4, 4))
     maps[1, 2, 2] = np.inf
-    scores = scorer.Scores({"l2": np.zeros(3)}, {"l2": maps}, None)
+    scores = Scores({"l2": np.zeros(3)}, {"l2": maps}, None)
     with pytest.raises(CaeError, match=r"^b: the residual map l2 is not finite"):
         scorer.check_finite(scores, ["a", "b", "c"])
 
@@ -150,7 +161,7 @@ def test_a_detector_does_not_judge_by_what_is_not_finite(finished, world, tmp_pa
     with pytest.raises(CaeError, match="the image: the distance l2 is not finite"):
         bad.score(np.zeros((64, 64), np.uint8))
     with pytest.raises(CaeError, match=r"crack/000\.png: the distance l2 is not finite"):
-        stream.score_folder(bad, world / "in" / "tablet" / "test", tmp_path / "out")
+        folder.score_folder(bad, world / "in" / "tablet" / "test", tmp_path / "out")
 
 
 ODD = {  # what every pixel of image i is, of 0..255
@@ -162,11 +173,11 @@ ODD = {  # what every pixel of image i is, of 0..255
 
 
 def write_odd(root, kind):
-    for folder, first, n in (("train/good", 0, 6), ("test/good", 6, 3), ("test/bad", 9, 3)):
-        (root / kind / folder).mkdir(parents=True)
+    for part, first, n in (("train/good", 0, 6), ("test/good", 6, 3), ("test/bad", 9, 3)):
+        (root / kind / part).mkdir(parents=True)
         for i in range(first, first + n):
             pixels = ODD[kind](i).astype(np.uint8)
-            Image.fromarray(pixels).save(root / kind / folder / f"{i:02}.png")
+            Image.fromarray(pixels).save(root / kind / part / f"{i:02}.png")
 
 
 def test_images_without_structure(world):

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 
 from cae_jax.models.layers.convolution import convolve, same_pads
 
+_Pair = tuple[jax.Array, jax.Array]  # (x, w), or their cotangents
+
 
 def _padding(kernel: int, stride: int) -> tuple[int, int]:
     """Returns what `lax.conv_transpose` SAME pads the dilated input with, (before, after)."""
@@ -98,7 +100,7 @@ def _adjoint(dy: jax.Array, u: jax.Array, stride: tuple[int, int]) -> jax.Array:
     return convolve(dy, u, stride, _adjoint_pads(u.shape[:2], stride))
 
 
-def _adjoint_pads(kernel: tuple[int, int], stride: tuple[int, int]) -> list[tuple[int, int]]:
+def _adjoint_pads(kernel: tuple[int, ...], stride: tuple[int, int]) -> list[tuple[int, int]]:
     pads = []
     for k, s in zip(kernel, stride, strict=True):
         before, after = _padding(k, s)
@@ -125,11 +127,11 @@ def conv_transpose(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> jax.A
     return _forward(x, w, stride)
 
 
-def _vjp_forward(x, w, stride):
+def _vjp_forward(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> tuple[jax.Array, _Pair]:
     return _forward(x, w, stride), (x, w)
 
 
-def _vjp_backward(stride, residuals, dy):
+def _vjp_backward(stride: tuple[int, int], residuals: _Pair, dy: jax.Array) -> _Pair:
     x, w = residuals
     dx, kernel_vjp = jax.vjp(lambda u: _adjoint(dy, u, stride), _flip(w))
     return dx, _flip(kernel_vjp(x)[0])
@@ -163,11 +165,13 @@ def _strided(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> jax.Array:
     return _adjoint(x, w, stride)
 
 
-def _strided_forward(x, w, stride):
+def _strided_forward(
+    x: jax.Array, w: jax.Array, stride: tuple[int, int]
+) -> tuple[jax.Array, _Pair]:
     return _adjoint(x, w, stride), (x, w)
 
 
-def _strided_backward(stride, residuals, dy):
+def _strided_backward(stride: tuple[int, int], residuals: _Pair, dy: jax.Array) -> _Pair:
     x, w = residuals
     (dw,) = jax.vjp(lambda w: _adjoint(x, w, stride), w)[1](dy)
     return _forward(dy, _flip(w), stride), dw

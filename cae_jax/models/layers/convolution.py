@@ -51,9 +51,14 @@ def convolve(x: jax.Array, w: jax.Array, stride: tuple[int, int], pads: Pads) ->
 
 
 def _plain(
-    x: jax.Array, w: jax.Array, stride: tuple[int, int], pads: Pads, **dilation: tuple[int, int]
+    x: jax.Array,
+    w: jax.Array,
+    stride: tuple[int, int],
+    pads: Pads,
+    lhs_dilation: tuple[int, int] | None = None,
+    rhs_dilation: tuple[int, int] | None = None,
 ) -> jax.Array:
-    return lax.conv_general_dilated(x, w, stride, pads, dimension_numbers=_LAYOUT, **dilation)
+    return lax.conv_general_dilated(x, w, stride, pads, lhs_dilation, rhs_dilation, _LAYOUT)
 
 
 def _pad(x: jax.Array, pads: Pads) -> jax.Array:
@@ -168,7 +173,7 @@ def _correlate(x: jax.Array, g: jax.Array, stride: tuple[int, int], pads: Pads) 
     return _plain(x, g, (1, 1), pads, rhs_dilation=stride).transpose(1, 2, 0, 3)
 
 
-def same_pads(sizes: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]) -> Pads:
+def same_pads(sizes: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...]) -> Pads:
     """Returns the padding of SAME: output ceil(n / s), what is odd goes behind."""
     totals = [
         max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(sizes, kernel, stride, strict=True)

@@ -17,7 +17,7 @@ class Row(NamedTuple):
     """One row of a printed table, and how it is read where print and arithmetic disagree."""
 
     name: str
-    op: str  # conv, deconv, max_pool, flatten, dense, reshape, memory
+    op: str  # conv, deconv, max_pool, flatten, dense, reshape, memory, sample
     features: int | None  # None: the channels of the image, which the tables print as 1
     kernel: int = 0  # of a memory: its items
     stride: int = 1
@@ -192,6 +192,8 @@ def _output_shape(row: Row, shape: tuple[int, ...], features: int) -> tuple[int,
             return (features,)
         case "reshape":
             return (1, 1, features)
+        case "sample":  # of a mean and a variance for every feature
+            return (*shape[:-1], features)
         case "deconv":
             return (shape[0] * row.stride, shape[1] * row.stride, features)
     covered = row.kernel if row.padding == "VALID" else 1

@@ -1,15 +1,24 @@
-"""From values to HTML: everything escaped, numbers with sensible precision, tables that sort."""
+"""From values to what a page shows: numbers with sensible precision, tables that sort, templates.
+
+The HTML stands in `templates`, which escape everything they are given.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-import html
 import importlib.resources
 import math
-import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from cae_jax.data import pictures
+from cae_jax.reports.run_files import real
 
 DASH = "\N{EN DASH}"  # what is not known
 _LONG = 20  # characters of text from which on a column is wide
@@ -18,28 +27,54 @@ _LONG = 20  # characters of text from which on a column is wide
 class Cell(NamedTuple):
     """A cell of a table."""
 
-    shown: str  # HTML
+    shown: Any
     key: str = ""  # what it sorts and filters by; an empty one sorts last
     numeric: bool = False
+    interval: str = ""  # beside what is shown, small
+    kind: str = ""  # how it is shown, see macro `shown` in macros.html
+    href: str = ""
 
 
-def text(value: Any) -> str:
-    """Returns a value as text that is safe in HTML, in content and in quoted attributes.
+class Table(NamedTuple):
+    """A table of a page."""
+
+    caption: str  # what a screen reader announces
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    name: str = ""  # the element's id, which filters refer to
+    descending: str = ""  # the column that the rows are sorted by already, from the largest down
+
+    @property
+    def styles(self) -> list[str]:
+        """The CSS class of each column's cells."""
+        return [_style([row[i] for row in self.rows]) for i in range(len(self.columns))]
+
+
+class Image(NamedTuple):
+    """A picture that stands in the page itself."""
+
+    uri: Markup
+    alt: str
+    width: int
+    height: int
+
+
+def visible(value: Any) -> str:
+    """Returns a value as text in which everything can be seen; a dash for None.
 
     What does not print (control characters, bidirectional overrides, lone surrogates of a file
-    name that is no UTF-8) is shown as its escape, so that it can be seen and does nothing.
+    name that is no UTF-8) is shown as its escape, so that it can be seen and does nothing. HTML of
+    our own, which is Markup, is returned as it is.
     """
-    seen = (
+    if isinstance(value, Markup):
+        return value
+    text = DASH if value is None else str(value)
+    if text.isprintable():
+        return text
+    return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in str(value)
+        for char in text
     )
-    return html.escape("".join(seen))
-
-
-def real(value: Any) -> float:
-    """Returns a value of metrics.json as float; NaN where it is missing or no number."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number else math.nan
 
 
 def amount(value: Any) -> str:
@@ -55,13 +90,13 @@ def amount(value: Any) -> str:
 
 
 def rate(value: Any) -> str:
-    """Returns a number in [0, 1] as HTML, to three decimals; "> 0.999" where 1.000 is untrue."""
+    """Returns a number in [0, 1] to three decimals; "> 0.999" where 1.000 is untrue."""
     number = real(value)
     if math.isnan(number):
         return DASH
     if 0.9995 <= number < 1:
-        return "&gt; 0.999"
-    return "&lt; 0.001" if 0 < number < 0.0005 else f"{number:.3f}"
+        return "> 0.999"
+    return "< 0.001" if 0 < number < 0.0005 else f"{number:.3f}"
 
 
 def percent(value: Any) -> str:
@@ -71,110 +106,76 @@ def percent(value: Any) -> str:
 
 
 def interval(pair: Any, scale: float = 1, decimals: int = 3) -> str:
-    """Returns a [low, high] of metrics.json as HTML beside its number; "" where there is none."""
+    """Returns a [low, high] of metrics.json as text; "" where there is none."""
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         return ""
     low, high = (real(end) * scale for end in pair)
     if math.isnan(low) or math.isnan(high):
         return ""
-    return f' <small class="interval">[{low:.{decimals}f}, {high:.{decimals}f}]</small>'
+    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
-def words(value: Any) -> Cell:
-    """A cell of text; None is a dash."""
-    return Cell(DASH) if value is None or value == "" else Cell(text(value), text(value))
+def words(value: Any, kind: str = "", href: str = "") -> Cell:
+    """Returns a cell of text, a dash for None and ""; `kind` and `href` are those of Cell."""
+    missing = value is None or value == ""
+    return Cell(DASH) if missing else Cell(value, str(value), kind=kind, href=href)
 
 
-def figure(shown: str, value: Any) -> Cell:
-    """A cell that shows `shown`, HTML, and sorts by the number `value`."""
+def figure(shown: str, value: Any, interval: str = "") -> Cell:
+    """Returns a cell that shows `shown` and sorts by the number `value`."""
     number = real(value)
-    return Cell(shown, "" if math.isnan(number) else repr(number), numeric=True)
+    return Cell(shown, "" if math.isnan(number) else repr(number), True, interval)
 
 
-def table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
-    caption: str,
-    name: str = "",
-    descending: str = "",
-) -> str:
-    """Returns an HTML table.
+def bar(auroc: Any) -> Cell:
+    """Returns a cell with a small bar from chance, 0.5, to an AUROC in [0, 1]; empty for NaN."""
+    number = real(auroc)
+    return Cell("") if math.isnan(number) else Cell(number, repr(abs(number - 0.5)), kind="bar")
 
-    Args:
-      columns: the head, plain text.
-      rows: a cell for each column.
-      caption: plain text, what a screen reader announces.
-      name: the element's id, which filters refer to.
-      descending: the column that the rows are sorted by already, from the largest down.
+
+def image(array: np.ndarray, alt: str) -> Image:
+    """Returns a picture of uint8 or bool [H, W], [H, W, 1] or [H, W, 3]; `alt` says what it is."""
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    png = base64.b64encode(pictures.png_bytes(array)).decode("ascii")
+    return Image(Markup(f"data:image/png;base64,{png}"), alt, array.shape[1], array.shape[0])
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Returns a template of `templates` filled in; every value in it that is no Markup is escaped.
+
+    Raises jinja2.UndefinedError for a name that the template asks for and `values` lack.
     """
-    styles = [_style([row[i] for row in rows]) for i in range(len(columns))]
-    sorted_by = ' aria-sort="descending"'
-    head = "".join(
-        f'<th scope="col"{style}'
-        f"{sorted_by if column and column == descending else ''}>{text(column)}</th>"
-        for column, style in zip(columns, styles, strict=True)
-    )
-    body = "\n".join(
-        "<tr>"
-        + "".join(
-            f'<td{style} data-key="{cell.key}">{cell.shown}</td>'
-            for cell, style in zip(row, styles, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    identity = f' id="{name}"' if name else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}">'
-        f"<table data-sortable{identity}>"
-        f'<caption class="hidden">{text(caption)}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
+    return Markup(_environment().get_template(template).render(**values))
 
 
-def select(label: str, values: Sequence[str], column: int | None = None) -> str:
-    """Returns a labelled choice among `values` or all; `column` is the table column it filters."""
-    options = "".join(f'<option value="{text(v)}">{text(v)}</option>' for v in values)
-    of = "" if column is None else f' data-column="{column}"'
-    return (
-        f'<label>{text(label)} <select{of}><option value="">all</option>{options}</select></label>'
-    )
+def document(template: str, title: str, **values: Any) -> str:
+    """Returns a whole page: a template with style and script inside and nothing from outside.
 
-
-def filters(name: str, selects: Sequence[str], n: int, what: str) -> str:
-    """Returns the controls that filter table `name` of `n` rows: free text and `selects`."""
-    return (
-        f'<form class="controls" data-table="{name}">'
-        '<label>Filter <input type="search" placeholder="any text" autocomplete="off"></label>'
-        f"{''.join(selects)}"
-        f'<span><output aria-live="polite">{n} of {n}</output> {text(what)}</span></form>'
-    )
-
-
-def data_uri(png: bytes) -> str:
-    """Returns the bytes of a PNG as data: URI."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
-def document(title: str, body: str) -> str:
-    """Returns a whole page: the template with style and script inside and nothing from outside.
-
-    `title` is plain text, `body` HTML. The page's security policy lets run the one script that is
-    known by its hash, and load nothing but data: images.
+    The page's security policy lets run the one script that is known by its hash, and load nothing
+    but data: images.
     """
     folder = importlib.resources.files("cae_jax.reports.html") / "templates"
-    page, style, script = (
-        (folder / f"report.{ending}").read_text(encoding="utf-8")
-        for ending in ("html", "css", "js")
+    style, script = (
+        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return string.Template(page).substitute(
-        title=text(title), style=style, script=script, hash=digest, body=body
+    ours = {"style": Markup(style), "script": Markup(script), "hash": digest}
+    return str(render(template, title=title, **ours, **values))
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("cae_jax.reports.html"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
 def _style(column: Sequence[Cell]) -> str:
-    """The class of a column's cells."""
     if column and all(cell.numeric for cell in column):
-        return ' class="number"'
-    return ' class="long"' if any(len(cell.key) > _LONG for cell in column) else ""
+        return "number"
+    return "long" if any(len(cell.key) > _LONG for cell in column) else ""

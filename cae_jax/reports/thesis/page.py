@@ -79,7 +79,8 @@ def header(cells: Sequence[Mapping[str, Any]]) -> str:
     """Returns what was run on what: data set, epochs, patches, seeds, hardware, versions."""
 
     def all_of(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(cell[key]) for cell in cells))
+        values = [str(cell[key]) for cell in cells if cell.get(key) is not None]
+        return ", ".join(dict.fromkeys(values)) or "-"
 
     return (
         f"Data set: {all_of('dataset')}. "

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cae_jax.evaluation import trivial_scores
+from cae_jax.reports.run_files import label
 
 PERCENTS = {11: 70, 12: 100, 13: 90, 14: 80}  # table -> share of the accuracies
 PRINTED = {  # model -> its column in Tables 11 to 14
@@ -53,7 +54,7 @@ def table1(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def trained_on_l2(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Returns the cells that Tables 5, 6 and 11 to 14 are about: loss and distance L2."""
-    return [cell for cell in cells if (cell["loss"], cell["distance"]) == ("l2", "l2")]
+    return [cell for cell in cells if (cell.get("loss"), cell.get("distance")) == ("l2", "l2")]
 
 
 def tables2_3(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -62,7 +63,7 @@ def tables2_3(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Ours are judged as the paper judges: by the smallest defect in maps whose threshold comes from
     good validation images, mean over seeds and sample standard deviation as spread.
     """
-    trained = [cell for cell in cells if cell["loss"] in AUTOENCODERS]
+    trained = [cell for cell in cells if cell.get("loss") in AUTOENCODERS]
     names = ("good_accuracy_min_area", "defect_accuracy_min_area")
     columns = {name.removesuffix("_min_area"): name for name in names}
     ours = _over_seeds(trained, columns, _BY_LOSS)
@@ -200,13 +201,22 @@ def honest(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame
 
 
+def _named(cell: Mapping[str, Any], key: str) -> Any:
+    """A cell's value to group by: never None, for groups of that are dropped."""
+    value = cell.get(key)
+    if value is None:
+        value = label(cell) if key == "model" else None
+    return "" if value is None else value
+
+
 def _over_seeds(
     cells: Sequence[Mapping[str, Any]], columns: Mapping[str, str], by: Sequence[str] = tuple(_BY)
 ) -> pd.DataFrame:
     """Mean and sample standard deviation over seeds of values, as NAME and NAME_spread."""
     frame = pd.DataFrame(
         [
-            {**{key: cell[key] for key in by}, **{new: cell[old] for new, old in columns.items()}}
+            {key: _named(cell, key) for key in by}
+            | {new: cell.get(old) for new, old in columns.items()}
             for cell in cells
         ],
         columns=[*by, *columns],

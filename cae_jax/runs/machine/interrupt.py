@@ -31,8 +31,9 @@ def held_back() -> Iterator[Callable[[], bool]]:
         came.append(number)
         for each in before:
             signal.signal(each, signal.SIG_DFL)
-        with contextlib.suppress(OSError):
-            os.write(sys.__stderr__.fileno(), _NOTICE)  # print may be what it interrupts
+        if sys.__stderr__ is not None:  # None where the process began without one
+            with contextlib.suppress(OSError):
+                os.write(sys.__stderr__.fileno(), _NOTICE)  # print may be what it interrupts
 
     found = {each: signal.getsignal(each) for each in _SIGNALS}
     # one that is ignored (nohup) stays so; None was not set from Python and could not be put back

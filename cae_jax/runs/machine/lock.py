@@ -1,8 +1,11 @@
 """One process at a time in a folder: a second one is refused while the first lives.
 
-The kernel holds the lock (flock) on the file FOLDER/.lock and drops it when its process ends, in
-whatever way: what lies there of a dead process is in nobody's way, and no clock decides anything.
-Where a file system or an operating system has no such locks, everything goes on without.
+The operating system holds the lock, on the file FOLDER/.lock, and drops it when its process ends,
+in whatever way: what lies there of a dead process is in nobody's way, and no clock decides
+anything. Where a file system or an operating system has no such locks, everything goes on without.
+
+Of filelock only `lock_descriptor` is used. Its FileLock makes the file it looks at and, without
+such locks, goes by process ids in files.
 """
 
 from __future__ import annotations
@@ -13,18 +16,17 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from cae_jax.types import DataError, UsageError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 NAME = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_WINDOWS = os.name == "nt"
 
 
 @contextlib.contextmanager
@@ -40,95 +42,74 @@ def hold(folder: Path, share: tuple[int, int] = (0, 1)) -> Iterator[None]:
       UsageError: another process holds the folder; the message names it.
       DataError: the folder cannot be made or written to.
     """
-    made = _make(folder)
-    name = NAME + (f"-{share[0]}-of-{share[1]}" if share[1] > 1 else "")
-    try:
-        file = _take(folder, folder / name)
+    i, n = share
+    mine, ours = (f"{NAME}-{i}-of-{n}", f"{NAME}-*-of-{n}") if n > 1 else (NAME, NAME)
+    with contextlib.ExitStack() as stack:
         try:
-            _refuse_others(folder, share[1])
-            yield
-        finally:
-            if file >= 0:
-                _remove(folder / name)  # before the lock goes: the next one makes a file of its own
-                os.close(file)
-    finally:
-        for each in made:
-            with contextlib.suppress(OSError):  # not empty
-                each.rmdir()
+            for each in (*reversed(folder.parents), folder):
+                if not each.exists():
+                    stack.callback(_try, each.rmdir)
+            stack.enter_context(_take(folder, folder / mine))
+        except OSError as error:
+            raise DataError(f"{str(folder)!r}: cannot be written: {error.strerror}") from error
+        _refuse(folder, [path for path in folder.glob(f"{NAME}*") if not path.match(ours)])
+        yield
 
 
 def check(folder: Path) -> None:
     """Raises UsageError where another process holds the folder; writes nothing."""
-    for path in folder.glob(f"{NAME}*"):
-        _probe(folder, path)
+    _refuse(folder, folder.glob(f"{NAME}*"))
 
 
-def _make(folder: Path) -> list[Path]:
-    """Makes a folder; returns those that were not there before, the innermost first."""
-    try:
-        missing = [p for p in (folder, *folder.parents) if not p.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return missing
-
-
-def _take(folder: Path, path: Path) -> int:
-    """Locks the file and writes into it whose it is; returns its descriptor, -1 without locks."""
-    if fcntl is None:
-        return -1
+def _take(folder: Path, path: Path) -> contextlib.ExitStack:
+    """Locks the file and writes into it whose it is; returns what removes and unlocks it."""
     while True:
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # another process took its empty folder away
-            _make(folder)
-            continue
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _same(file, path):  # its owner removed it between the two calls
-                os.close(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as undo:
+            try:
+                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:  # another process took its empty folder away
                 continue
-            os.ftruncate(file, 0)
-            os.write(file, _me().encode())
-        except BlockingIOError as error:
-            os.close(file)
-            raise _refusal(folder, path) from error
-        except OSError as error:
-            _remove(path)
-            os.close(file)
-            if error.errno not in _NO_LOCKS:
-                raise _unwritable(folder, error) from error
-            print(f"warning: {folder}: no locks on this file system", file=sys.stderr)
-            return -1
-        return file
+            if _WINDOWS:  # an open file cannot be removed there
+                undo.callback(_try, path.unlink)
+            undo.callback(os.close, file)
+            try:
+                free = _lock(file)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                print(f"warning: {folder}: no locks on this file system", file=sys.stderr)
+                free = True
+            if not free:
+                raise _refusal(folder, path)
+            if _same(file, path):  # else its owner removed it between the two calls
+                # before the lock goes: the next one makes a file of its own
+                undo.callback(_try, path.unlink)
+                os.ftruncate(file, 0)
+                os.write(file, _me().encode())
+                return undo.pop_all()
 
 
-def _refuse_others(folder: Path, n: int) -> None:
-    """Raises UsageError where a job of another number of processes holds the folder."""
-    for path in folder.glob(f"{NAME}*"):
-        mine = path.name.endswith(f"-of-{n}") if n > 1 else path.name == NAME
-        if not mine:
-            _probe(folder, path)
+def _refuse(folder: Path, paths: Iterable[Path]) -> None:
+    """Raises UsageError where another process holds one of the files."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # gone meanwhile, or no locks here
+            # NFS locks only what is open for writing
+            file = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
+            try:
+                if not _lock(file):
+                    raise _refusal(folder, path)
+            finally:
+                os.close(file)
 
 
-def _probe(folder: Path, path: Path) -> None:
-    """Raises UsageError where a process holds the file."""
-    if fcntl is None:
-        return
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:  # gone meanwhile
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _refusal(folder, path) from error
-    except OSError:  # no locks here
-        pass
-    finally:
-        os.close(file)
+def _lock(file: int) -> bool:
+    """Locks an open file; returns False where another process has it."""
+    for _ in range(20):
+        if lock_descriptor(file, blocking=False):
+            return True
+        time.sleep(0.01)  # another one may only be looking, which takes no such time
+    return False
 
 
 def _same(file: int, path: Path) -> bool:
@@ -145,19 +126,14 @@ def _me() -> str:
 
 
 def _refusal(folder: Path, path: Path) -> UsageError:
-    try:
-        owner = path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        owner = ""
-    return UsageError(
-        f"{folder}: in use by {owner or 'another process'}; wait for its end or take another folder"
-    )
+    owner = ""
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        file.seek(1)  # Windows lets nobody read the first byte, which is locked
+        owner = file.read().decode(errors="replace").partition(" ")[2].strip()
+    owner = f"process {owner}" if owner else "another process"
+    return UsageError(f"{folder}: in use by {owner}; wait for its end or take another folder")
 
 
-def _unwritable(folder: Path, error: OSError) -> DataError:
-    return DataError(f"{str(folder)!r}: cannot be written: {error.strerror}")
-
-
-def _remove(path: Path) -> None:
+def _try(remove: Callable[[], None]) -> None:
     with contextlib.suppress(OSError):
-        path.unlink()
+        remove()

@@ -38,7 +38,8 @@ def define_flags() -> None:
 
 def start_from_flags() -> None:
     """Calls `start` with the parsed flags of `define_flags`; raises what it raises."""
-    start(*(flags.FLAGS[name].value for name in FLAGS))
+    address, number, which = (flags.FLAGS[name].value for name in FLAGS)
+    start(address, number, which)
 
 
 def start(
@@ -66,7 +67,7 @@ def start(
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(FLAGS):
         return
-    if missing:
+    if coordinator_address is None or num_processes is None or process_id is None:
         here = next(name for name in FLAGS if name not in missing)
         raise UsageError(
             f"--{here}={given[here]}: several processes need all three of "
@@ -130,6 +131,7 @@ def barrier(name: str) -> None:
     if jax.process_count() > 1:
         # multihost_utils.sync_global_devices gives up after half an hour on CPUs.
         client = distributed.global_state.client
+        assert client is not None  # there are several processes
         client.wait_at_barrier(f"cae_jax.{name}.{next(_barriers)}", _WEEK_MS)
 
 

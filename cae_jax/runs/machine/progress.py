@@ -17,7 +17,7 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-class Progress:
+class Bar:
     """Counts units of work on standard error; a context manager."""
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
@@ -42,20 +42,6 @@ class Progress:
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._line()
 
-    def skip(self, n: int) -> None:
-        """Counts `n` units that an earlier start has done: they say nothing about the speed."""
-        self._done += n
-        self._first += n
-        if self._bar is not None:
-            self._bar.initial += n
-            self._bar.n += n
-
-    def grow(self, n: int) -> None:
-        """Adds `n` units to the total: work that was not known at the start."""
-        self._total += n
-        if self._bar is not None:
-            self._bar.total = self._total
-
     def _line(self) -> None:
         self._last_line = time.monotonic()
         rate = (self._done - self._first) / max(self._last_line - self._began, 1e-9)
@@ -67,7 +53,7 @@ class Progress:
             words.append(f"{left} left" if self._done < self._total else "done")
         say(", ".join([*words, *filter(None, [self._note])]))
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Bar:
         """Returns itself."""
         return self
 

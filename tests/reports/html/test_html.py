@@ -1,8 +1,6 @@
-"""The HTML pages: read back by a parser, by Pillow, by scikit-learn's curve, and in Chromium."""
+"""The HTML pages: read back by a parser, by Pillow, and in Chromium."""
 
 import base64
-import html
-import html.parser
 import io
 import json
 import pathlib
@@ -13,113 +11,15 @@ import urllib.parse
 
 import numpy as np
 import pytest
+from html_pages import Document, make_run
 from PIL import Image
-from sklearn.metrics import roc_curve
 
-from cae_jax.reports import html, results
-from cae_jax.reports.html import charts, gallery, markup, rules
+from cae_jax import files
+from cae_jax.evaluation import verdict
+from cae_jax.evaluation.scores import scores_frame
+from cae_jax.reports import html, rules
+from cae_jax.reports.html import gallery, markup
 from cae_jax.types import DataError, UsageError
-
-HOSTILE = (
-    '"><script>window.hacked=1</script>.png',
-    "<img src=x onerror=window.hacked=1>.png",
-    "' onmouseover='window.hacked=1.png",
-    "</script><!-- .png",
-    "</td></table></main>.png",
-    "ünïcode-日本.png",
-    "no utf8 \udcff.png",
-    "\u202egnp.backwards",
-    "tab\tand&amp;.png",
-)
-KINDS = ("good", "good", 'scr"atch', "<b>bent</b>", "bad\udcfe")
-VOID = {"meta", "link", "img", "input", "br"}
-
-
-class Document(html.parser.HTMLParser):
-    """Checks nesting and keeps every element as (name, attributes), and the text."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag, **where):
-        return [a for name, a in self.elements
-                if name == tag and all(a.get(k) == v for k, v in where.items())]  # fmt: skip
-
-
-def make_run(folder, seed=0, **more):
-    """A finished cell with random content and hostile names; returns its metrics and arrays."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    n = 24
-    kinds = [KINDS[i % len(KINDS)] for i in range(n)]
-    paths = [f"test/{i:02}/{HOSTILE[i % len(HOSTILE)]}" for i in range(n)]
-    splits = ["validation" if k == "good" and i % 2 else "test" for i, k in enumerate(kinds)]
-    labels = [int(kind != "good") for kind in kinds]
-    p_values = np.where(np.array(splits) == "test", rng.random(n), np.nan)
-    extra = {"p_value": p_values, "ss<im": rng.random(n)}
-    frame = results.scores_frame(paths, labels, kinds, splits, rng.gamma(2, 1e6, n), extra)
-    results.write_csv(folder / "scores.csv", frame)
-    point = {"leaks": True, "n": 5, "good_accuracy": 0.75, "defect_accuracy": 0.5}
-    test, held_out = "test good", "validation good"
-    metrics = {
-        "dataset": "synthetic", "category": HOSTILE[0], "model": "<i>m</i>", "loss": "l2",
-        "distance": "l2", "seed": 3, "image_auroc": 0.43210987, "image_auroc_interval": [0.3, 0.61],
-        "pixel_auroc": None, "flag": f"below {HOSTILE[1]}", "n_good": 7,
-        "trivial_auroc": {"brightness": 0.02, "contrast": 0.6, "<u>": None},
-        "operating_points": [
-            point | {"rule": "ceil", "source": test, "percent": 70, "threshold": 2e6},
-            point | {"rule": "ceil", "source": held_out, "percent": 90, "threshold": 1.5e6,
-                     "leaks": False},
-            point | {"rule": "conformal", "source": held_out, "percent": 95, "threshold": np.inf},
-            point | {"rule": "f1_best", "threshold": -np.inf},
-            {"rule": "<s>", "threshold": 3},
-        ],
-        "leak_points": {100: np.nan, 90: -1.25, 70: 12.04},
-        "distances": {"l2": {"image_auroc": 0.43210987}, "<s>ssim": {"pixel_auroc": 0.9}},
-        "kinds": {HOSTILE[1]: {"n": 3, "image_auroc": 0.25}},
-        "sizes": [{"from": 0.0, "to": 0.01, "n": 4, "hit": 1, "overlap": None}],
-    } | more  # fmt: skip
-    results.write_json(folder / "metrics.json", metrics)
-    results.write_json(folder / "versions.json", {"python": "<b>3", "data_fingerprint": "abc123"})
-    results.write_json(folder / "curves.json", {"pro": {"fpr": [0, 0.5, 1], "pro": [0, 0.8, 1]}})
-    (folder / "flags.txt").write_text(f"--data_dir={HOSTILE[3]}\n--seed=3\n")
-    (folder / "history.csv").write_text("epoch,loss,validation_loss\n1,0.5,\n2,0.25,0.3\n")
-    left_out = f"path,cause\n{HOSTILE[4]},<script>\n"
-    (folder / "left_out.csv").write_bytes(left_out.encode("utf-8", "surrogateescape"))
-    rows = rng.permutation([i for i in range(n) if splits[i] == "test"])
-    k, size = len(rows), (21, 34)
-    arrays = {
-        "row": rows,
-        "image": rng.integers(0, 256, (k, *size, 1), np.uint8),
-        "reconstruction": rng.integers(0, 256, (k, *size, 1), np.uint8),
-        "residual": rng.random((k, *size), np.float32),
-        "mask": rng.random((k, *size)) < 0.2,
-        "has_mask": rng.random(k) < 0.8,
-        "predicted": rng.random((k, *size)) < 0.1,
-        "scale": np.float32(0.7),
-        "segmentation_threshold": np.float64(0.5),
-    }
-    np.savez_compressed(folder / "examples.npz", **arrays)
-    return metrics, frame, arrays
 
 
 @pytest.fixture(scope="module")
@@ -167,22 +67,12 @@ def test_every_image_decodes_and_is_the_one_of_the_file(document, cell):
     images = {a["alt"]: a["src"] for a in document.all("img")}
     assert all(pixels(uri).size for uri in images.values())
     for i, row in enumerate(arrays["row"]):
-        path = html.unescape(markup.text(frame["path"][row]))
+        path = markup.visible(frame["path"][row])
         np.testing.assert_array_equal(pixels(images[f"image {path}"]), arrays["image"][i, ..., 0])
         shown = pixels(images[f"predicted mask of {path}"]).astype(bool)
         np.testing.assert_array_equal(shown, arrays["predicted"][i])
         truth = images.get(f"ground truth mask of {path}")
         assert (truth is not None) == bool(arrays["has_mask"][i] and frame["label"][row])
-
-
-def test_heat_maps_share_one_scale():
-    residual = np.array([[0, 0.35, 0.7], [0.9, np.nan, np.inf]], np.float32)
-    colors = gallery.heat(residual, 0.7)
-    np.testing.assert_array_equal(colors[0], gallery.RAMP[[0, 128, 255]])
-    np.testing.assert_array_equal(colors[1], gallery.RAMP[[255, 255, 255]])
-    luma = gallery.RAMP @ [0.299, 0.587, 0.114]
-    assert (np.diff(luma) > -0.5).all()  # dark to light: it reads in print too
-    assert luma[-1] - luma[0] > 200
 
 
 def test_the_worst_come_first(document, cell):
@@ -215,8 +105,8 @@ def test_numbers_are_those_of_the_files(document, cell):
 
 def test_infinite_thresholds_are_told_apart(cell, page):
     points = html.read_run(cell[0]).metrics["operating_points"]
-    assert [rules.threshold(point) for point in points[2:4]] == [np.inf, -np.inf]
-    assert np.isnan(rules.threshold({"threshold": None}))
+    assert [verdict.value(point) for point in points[2:4]] == [np.inf, -np.inf]
+    assert np.isnan(verdict.value({"threshold": None}))
     assert re.findall(r'data-key="(-?inf)">(-?∞)<', page) == [("inf", "∞"), ("-inf", "-∞")]
     assert [mark.value for mark in rules.marks({"operating_points": points})] == [1.5e6, 2e6]
 
@@ -232,48 +122,9 @@ def test_verdicts_go_by_the_leak_free_threshold(cell):
     assert len(set(expected)) == 3
 
 
-def test_the_roc_curve_is_scikit_learns(rng):
-    labels, scores = rng.integers(0, 2, 40), rng.integers(0, 12, 40).astype(float)
-    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    svg = charts.roc(fpr, tpr, [("<a>", 0.25, 0.5, "leaks")])
-    points = re.findall(r'class="curve" points="([^"]*)"', svg)[0].split()
-    drawn = np.array([point.split(",") for point in points], float)
-    axes = {float(y): float(x) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)">1<', svg)}
-    right = next(iter(axes.values()))
-    left = float(re.search(r'class="axis" d="M([\d.]+)', svg)[1])
-    np.testing.assert_allclose((drawn[:, 0] - left) / (right - left), fpr, atol=2e-4)
-    np.testing.assert_allclose((drawn[0, 1] - drawn[:, 1]) / np.ptp(drawn[:, 1]), tpr, atol=4e-4)
-    Document(svg)
-
-
-def test_the_boxes_are_numpys_quartiles(rng):
-    values = 9 + rng.lognormal(0, 1, 37)
-    svg = charts.whiskers([charts.Group("a", values, "good")], [], "x")
-    median = float(re.search(r'median good" d="M([\d.]+)', svg)[1])
-    box = re.search(r'<rect class="box good" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)
-    first, second, third = np.quantile(values, [0.25, 0.5, 0.75])
-    share = (median - float(box[1])) / float(box[2])
-    assert share == pytest.approx((second - first) / (third - first), abs=4e-3)
-    reach = 1.5 * (third - first)
-    beyond = (values < first - reach) | (values > third + reach)
-    assert svg.count("<circle") == beyond.sum() > 0
-
-
-@pytest.mark.parametrize("values", [[5.0], [3.0, 3.0], [-1.0, 2.0], [1e-3, 5.0, 1e9]])
-def test_charts_of_few_or_far_values(values):
-    group = charts.Group("a", np.array(values), "good")
-    for svg in (charts.histogram([group], [], "x"), charts.whiskers([group], [], "x")):
-        Document(svg)
-        assert "nan" not in svg
-    steps = re.search(r'class="bars good" points="([^"]*)"', charts.histogram([group], [], "x"))[1]
-    tops = np.array([float(p.split(",")[1]) for p in steps.split()])[1:-1:2]
-    heights = tops.max() - tops
-    assert np.count_nonzero(heights > 1) == len(set(values))  # no value falls out of the bins
-
-
 def test_a_run_that_knows_nothing_has_a_page(tmp_path):
-    frame = results.scores_frame([], [], [], [], [])
-    results.write_csv(tmp_path / "scores.csv", frame)
+    frame = scores_frame([], [], [], [], [])
+    files.write_csv(tmp_path / "scores.csv", frame)
     (tmp_path / "metrics.json").write_text("{}")
     run = html.read_run(tmp_path)
     assert "examples.npz" in run.absent
@@ -286,6 +137,44 @@ def test_a_run_that_knows_nothing_has_a_page(tmp_path):
     Document(html.run_page(run._replace(metrics=strange, curves={"pro": []})))
 
 
+def test_a_run_of_another_method(tmp_path):
+    """Nothing reconstructed, other losses, and neither loss nor model in metrics.json."""
+    folder = tmp_path / "screw" / "f_anogan" / "seed_0"
+    absent = dict.fromkeys(("loss", "model", "ms_per_patch"))
+    _, _, arrays = make_run(folder, **absent, method="f_anogan", category="screw")
+    del arrays["reconstruction"]
+    np.savez_compressed(folder / "examples.npz", **arrays)
+    history = "epoch,phase,critic_loss,generator_loss\n1,gan,-0.5,2\n2,gan,0.25,1.5\n"
+    (folder / "history.csv").write_text(history)
+    run = html.read_run(folder)
+    assert list(run.history) == ["epoch", "critic_loss", "generator_loss"]
+    document = Document(html.run_page(run))
+    assert document.all("svg", **{"aria-label": "Training curve"})
+    assert [a["class"] for a in document.all("polyline")][-2:] == ["curve", "curve hue1"]
+    assert "critic_loss" in document.text
+    assert "screw · f_anogan" in document.text
+    assert not [a for a in document.all("img") if a["alt"].startswith("reconstruction")]
+    assert "f_anogan" in Document(html.overview_page([run])).text
+    (folder / "history.csv").unlink()
+    document = Document(html.run_page(html.read_run(folder)))
+    assert not document.all("svg", **{"aria-label": "Training curve"})
+    assert "Not in this run: history.csv" in document.text
+
+
+@pytest.mark.parametrize(
+    ("metrics", "title"),
+    [
+        ({"run": "wide", "model": "m", "method": "a"}, "c · wide"),
+        ({"model": "m", "method": "a"}, "c · m"),
+        ({"run": "", "method": "a"}, "c · a"),
+        ({}, "c · \N{EN DASH}"),
+    ],
+)
+def test_a_run_is_called_by_its_own_name(cell, metrics, title):
+    run = html.read_run(cell[0])._replace(metrics={"category": "c", **metrics}, examples=None)
+    assert f"<title>{title}</title>" in html.run_page(run)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -294,10 +183,12 @@ def test_a_run_that_knows_nothing_has_a_page(tmp_path):
         ("metrics.json", b"[1]"),
         ("versions.json", b"\xff{"),
         ("history.csv", b"epoch\nfirst\n"),
+        ("history.csv", b""),
         ("examples.npz", b"PK\x03\x04 no archive"),
         ("examples.npz", b""),
         ("examples.npz", {"image": np.zeros((2, 4, 4, 2), np.uint8)}),
         ("examples.npz", {"row": np.arange(24, 48)}),
+        ("examples.npz", {"reconstruction": np.zeros((2, 4, 4, 1), np.uint8)}),
         ("examples.npz", {"residual": np.zeros((1, 2, 3), np.float32)}),
     ],
 )
@@ -336,7 +227,7 @@ def test_write(tmp_path, cell):
         (markup.amount, 51224188.4, "51,224,188"),
         (markup.amount, 0.0123456, "0.01235"),
         (markup.amount, None, "\N{EN DASH}"),
-        (markup.rate, 0.99979, "&gt; 0.999"),
+        (markup.rate, 0.99979, "> 0.999"),
         (markup.rate, 1.0, "1.000"),
         (markup.rate, float("nan"), "\N{EN DASH}"),
         (markup.percent, 0.70731, "70.7 %"),

@@ -5,10 +5,12 @@ import pathlib
 import statistics
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cae_jax.reports import plots
+from cae_jax.reports import plots, thesis
 from cae_jax.reports.thesis import page, tables
+from cae_jax.types import CaeError
 
 TABLES = pathlib.Path(tables.__file__).parents[2] / "tables"
 PERCENTS = (100, 90, 80, 70)
@@ -223,3 +225,46 @@ def test_every_threshold_rule_has_its_row(cells):
     text = page.markdown_page(cells, [], {})
     assert "[+3]" in text
     assert "(below chance)" in text
+
+
+def test_a_cell_may_lack_what_other_methods_have(cells):
+    """A method without loss, model and patches has its row in the tables that are of all."""
+    other = [{**one, "run": "gaussian"} for one in cells]
+    for one in other:
+        for key in ("loss", "model", "ms_per_patch"):
+            del one[key]
+    frame = tables.honest(other)
+    assert set(frame["model"]) == {"gaussian"}
+    of_grid = [one["image_auroc"] for one in cells if one["category"] == "grid"]
+    mean = frame.set_index("category")["image_auroc"]["grid"]
+    assert mean == pytest.approx(statistics.fmean(of_grid))
+    assert len(tables.localization(other)) == len(frame) * 2
+    assert set(tables.threshold_rules(other)["model"]) == {"gaussian"}
+    assert tables.trained_on_l2(other) == []
+    text = page.markdown_page(other, [], {})
+    assert "Loss: -;" in text
+    assert "## Table 11" not in text
+    without_times = [{k: v for k, v in one.items() if k != "ms_per_patch"} for one in cells]
+    assert tables.tables11_14(without_times)["ms_per_patch"].isna().all()
+
+
+def test_tables_are_written_where_a_cell_finished(tmp_path, cells):
+    thesis.write_tables(tmp_path / "new", cells, {"x/y/seed_0": "no space"})
+    found = {path.name for path in (tmp_path / "new").iterdir()}
+    of_l2 = {"table5.csv", "table6.csv", "tables11_14.csv", "table11.png"}
+    of_all = {"table1.csv", "tables2_3.csv", "localization.csv", "thresholds.csv", "auroc.csv"}
+    assert found == {"tables.md"} | of_all | of_l2
+    assert "Failed: x/y/seed_0: no space" in (tmp_path / "new" / "tables.md").read_text()
+    table = pd.read_csv(tmp_path / "new" / "auroc.csv")
+    assert len(table) == len({(c["category"], c["model"], c["loss"], c["distance"]) for c in cells})
+    others = [{**one, "loss": "ssim"} for one in cells]
+    thesis.write_tables(tmp_path / "ssim", others, {})
+    assert {path.name for path in (tmp_path / "ssim").iterdir()} == {"tables.md"} | of_all
+
+
+def test_nothing_finished_is_an_error(tmp_path):
+    with pytest.raises(CaeError, match="no space"):
+        thesis.write_tables(tmp_path / "new", [], {"a/b/seed_0": "no space"})
+    with pytest.raises(CaeError, match="nothing to run"):
+        thesis.write_tables(tmp_path / "new", [], {})
+    assert not (tmp_path / "new").exists()

@@ -16,13 +16,15 @@ import pytest
 import small_runs
 from small_runs import folder_of
 
-from cae_jax.methods.autoencoder import autoencoder, optimizer
+from cae_jax.methods import autoencoder, gradients
 from cae_jax.runs import job
 from cae_jax.runs.machine import interrupt
+from cae_jax.runs.machine.progress import Bar
 from cae_jax.training import loop
 from cae_jax.training.checkpoints import Checkpoints
-from cae_jax.training.loop import Member, Progress, Schedule
+from cae_jax.training.loop import Member, Progress
 from cae_jax.training.members import Plan
+from cae_jax.training.schedule import Schedule
 
 ROOT = pathlib.Path(__file__).parents[3]
 SCHEDULE = Schedule(epochs=3, batch_size=4, num_patches=21, patch_size=8, seed=0)  # 5 steps each
@@ -30,12 +32,11 @@ SCHEDULE = Schedule(epochs=3, batch_size=4, num_patches=21, patch_size=8, seed=0
 # the signals during that part's third update. Prints exit codes and what stood on standard error.
 CHILDREN = """
 import json, os, sys
-from cae_jax.runs import config, evaluate
-from cae_jax.runs.machine.progress import Progress
+from cae_jax.runs import command_line, evaluate
+from cae_jax.runs.machine.progress import Bar
 from experiments import run
 
 workdir, plan = sys.argv[1], json.loads(sys.argv[2])
-config.define()
 evaluate._plot = lambda *_: None
 found = []
 for i, (part, signals) in enumerate(plan):
@@ -50,10 +51,10 @@ for i, (part, signals) in enumerate(plan):
                 for number in signals:
                     os.kill(os.getpid(), number)
 
-        Progress.update = update
+        Bar.update = update
         sys.argv = ["run", *sys.argv[3:], f"--workdir={workdir}/{i}"]
         try:
-            config.main(run.run)
+            command_line.main(run.run)
         except SystemExit as end:
             sys.stderr.flush()
             os._exit(end.code or 0)
@@ -86,7 +87,7 @@ def straight(world):
 def outcome(config, category="tablet"):
     """All that must be the same: scores, history, and every array of the last checkpoint."""
     cell = folder_of(config, category)
-    template = loop.fresh_state(job.build_method(config), 0)
+    template = loop.fresh_state(config.build().learn, 0)
     with Checkpoints(cell / "checkpoints") as checkpoints:
         epoch, state, _ = checkpoints.restore(template)
     leaves = [
@@ -101,7 +102,7 @@ def outcome(config, category="tablet"):
 def signal_at(part, update, number):
     """Sends this process a signal during a progress bar's update of that number."""
     seen = {"n": 0}
-    before = job.Progress.update
+    before = Bar.update
 
     def noting(self, n, note=""):
         seen["n"] += self._label.startswith(part)
@@ -110,7 +111,7 @@ def signal_at(part, update, number):
         before(self, n, note)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job.Progress, "update", noting)
+        patch.setattr(Bar, "update", noting)
         yield
 
 
@@ -166,15 +167,11 @@ def test_checkpoints_that_are_far_apart(straight, world):
 
 
 def test_several_members(world):
-    config = config_of(world, "together", members="vmap")
-    wanted = config_of(world, "together_straight", members="vmap")
-    method = job.build_method(config)
+    config = config_of(world, "together", category="tablet,weave", members="vmap")
+    wanted = config_of(world, "together_straight", category="tablet,weave", members="vmap")
 
     def start(config):
-        cells = [job.make_cell(config, category) for category in ("tablet", "weave")]
-        for cell in cells:
-            cell.folder.mkdir(parents=True, exist_ok=True)
-        assert job.run_together(cells, method) == {}
+        assert job.run_grid([config]).failed == {}
 
     start(wanted)
     with signal_at("train", 7, signal.SIGINT), pytest.raises(KeyboardInterrupt):
@@ -270,10 +267,23 @@ def test_a_handler_that_returns_does_not_let_it_go_on():
     assert seen == [signal.SIGTERM]
 
 
+def test_without_a_standard_error(monkeypatch):
+    """As after `2>&-`: there is nobody to tell, and the signal is held back all the same."""
+    monkeypatch.setattr(sys, "__stderr__", None)
+
+    def train_on():
+        with interrupt.held_back() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        train_on()
+
+
 @pytest.mark.parametrize("plan", [Plan(), Plan("vmap"), Plan("vmap", scan=True)], ids=str)
 def test_every_plan_goes_on_exactly(tiny_model, tiny_state, tmp_path, plan):
     """From the midst of an epoch (its end, where an epoch is one call), through a checkpoint."""
-    method = autoencoder(tiny_model, optimizer(1e-2, 1e-5))
+    learn = autoencoder.steps(tiny_model, gradients.optimizer(1e-2, 1e-5))
     images = np.random.default_rng(5).random((2, 5, 12, 14, 1), np.float32)
 
     def members(starts):
@@ -283,9 +293,9 @@ def test_every_plan_goes_on_exactly(tiny_model, tiny_state, tmp_path, plan):
         ]
 
     def fresh():
-        return [Progress(0, tiny_state(method, i), [], 0.0) for i in range(2)]
+        return [Progress(0, tiny_state(learn, i), [], 0.0) for i in range(2)]
 
-    wanted = loop.fit_members(method, members(fresh()), plan)
+    wanted = loop.train_members(learn, members(fresh()), plan)
     asked, folders = [], [tmp_path / "0", tmp_path / "1"]
 
     def stop():
@@ -297,7 +307,7 @@ def test_every_plan_goes_on_exactly(tiny_model, tiny_state, tmp_path, plan):
             notes = {"history": at.history, "partial": at.partial}
             checkpoints.save(at.epoch, at.state, notes, at.steps)
 
-    loop.fit_members(method, members(fresh()), plan, stop=stop, on_stop=save)
+    loop.train_members(learn, members(fresh()), plan, stop=stop, on_stop=save)
     starts = fresh()
     for i, folder in enumerate(folders):
         with Checkpoints(folder) as checkpoints:
@@ -310,9 +320,9 @@ def test_every_plan_goes_on_exactly(tiny_model, tiny_state, tmp_path, plan):
         Plan("vmap", scan=True): [(2, 0), (2, 0)],
     }.get(plan, [(1, 3), (1, 3)])
     if plan == Plan():
-        ends = [loop.fit_members(method, [each], plan)[0] for each in members(starts)]
+        ends = [loop.train_members(learn, [each], plan)[0] for each in members(starts)]
     else:
-        ends = loop.fit_members(method, members(starts), plan)
+        ends = loop.train_members(learn, members(starts), plan)
     for end, other in zip(ends, wanted, strict=True):
         assert end.history == other.history
         for leaf, same in zip(*map(jax.tree.leaves, (end.state, other.state)), strict=True):

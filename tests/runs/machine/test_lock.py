@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import pathlib
 import re
@@ -17,9 +18,9 @@ import small_runs
 from small_runs import config_of
 
 import cae_jax
-from cae_jax.runs import job, reproduction
+from cae_jax.runs import job
 from cae_jax.runs.machine import lock
-from cae_jax.serving import stream
+from cae_jax.serving import folder
 from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -63,11 +64,21 @@ for _ in range(4):
     children.append(child)
 sys.exit(max(os.waitpid(child, 0)[1] for child in children))
 """
+WITHOUT_FCNTL = """
+import pathlib, sys
+sys.modules["fcntl"] = None
+from cae_jax.runs.machine import lock
+
+folder = pathlib.Path(sys.argv[1])
+with lock.hold(folder), lock.hold(folder):
+    lock.check(folder)
+"""
 # Runs the flags given and stops for good in the second epoch, the first one's checkpoint written.
 RUNS = """
 import pathlib, sys, time
 from cae_jax.runs import job
 from cae_jax.runs.config import Config
+from cae_jax.runs.machine.progress import Bar
 
 config = Config.from_flagfile(sys.argv[1], "flags")
 
@@ -79,7 +90,7 @@ def update(self, n, note=""):
         print("held", flush=True)
         time.sleep(600)
 
-job.Progress.update = update
+Bar.update = update
 job.run(config)
 """
 
@@ -230,16 +241,95 @@ def test_a_folder_that_takes_no_file(tmp_path, monkeypatch, call, number):
 
 
 def test_without_locks_everything_goes_on(tmp_path, monkeypatch, capsys):
-    with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", _fail(errno.ENOLCK))
-        with lock.hold(tmp_path), lock.hold(tmp_path):
-            lock.check(tmp_path)
-    warning = f"warning: {tmp_path}: no locks on this file system\n"
-    assert capsys.readouterr().err == 2 * warning
-    monkeypatch.setattr(lock, "fcntl", None)  # as on Windows
+    monkeypatch.setattr(fcntl, "flock", _fail(errno.ENOLCK))
     with lock.hold(tmp_path), lock.hold(tmp_path):
         lock.check(tmp_path)
+    warning = f"warning: {tmp_path}: no locks on this file system\n"
+    assert capsys.readouterr().err == 2 * warning
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_operating_system_without_fcntl(tmp_path):
+    """The module loads, two hold the folder with a warning each, and nothing is left."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FCNTL, tmp_path / "a"], env=ENVIRONMENT,
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    warning = f"warning: {tmp_path / 'a'}: no locks on this file system\n"
+    assert done.stderr.endswith(2 * warning)  # after filelock's own
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """The rules of Windows: no open file is removed; the lock keeps its byte 0 from readers."""
+    opened, locked = {}, {}  # descriptor to inode, inode to descriptor
+    real_open, real_close, real_unlink = os.open, os.close, pathlib.Path.unlink
+
+    def open_(path, flags, mode=0o777):
+        file = real_open(path, flags, mode)
+        opened[file] = os.fstat(file).st_ino
+        return file
+
+    def close(file):
+        real_close(file)
+        inode = opened.pop(file)
+        if locked.get(inode) == file:
+            del locked[inode]
+
+    def unlink(path):
+        if path.stat().st_ino in opened.values():
+            raise PermissionError(errno.EACCES, "in use")
+        real_unlink(path)
+
+    class Reader(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() == 0 and os.fstat(self.fileno()).st_ino in locked:
+                raise PermissionError(errno.EACCES, "locked")
+            return super().read(size)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "close", close)
+    monkeypatch.setattr(pathlib.Path, "unlink", unlink)
+    monkeypatch.setattr(pathlib.Path, "open", lambda path, *_, **__: Reader(path))
+    monkeypatch.setattr(lock, "_WINDOWS", True)
+    monkeypatch.setattr(
+        lock, "lock_descriptor", lambda file, **_: locked.setdefault(opened[file], file) == file
+    )
+    yield
+    assert (opened, locked) == ({}, {})
+
+
+@pytest.mark.usefixtures("windows")
+def test_the_rules_of_windows(tmp_path):
+    folder = tmp_path / "a"
+    with lock.hold(folder):
+        for _ in range(2):
+            with pytest.raises(UsageError) as caught, lock.hold(folder):
+                pass
+            assert f"in use by process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
+            with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on"):
+                lock.check(folder)
+    assert list(tmp_path.iterdir()) == []
+    with lock.hold(folder, (0, 2)), lock.hold(folder, (1, 2)), pytest.raises(UsageError):
+        lock.check(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [None, (0, 1), (0, 2)])
+def test_one_that_only_looks_keeps_nobody_out(tmp_path, monkeypatch, share):
+    """Looking locks a dead process's file for a moment, while another one looks or starts."""
+    stale = tmp_path / ".lock"
+    stale.write_text("process 1 on somewhere")
+    looks = os.open(stale, os.O_RDONLY)
+    fcntl.flock(looks, fcntl.LOCK_EX)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: os.close(looks))  # it looks away
+    if share is None:
+        lock.check(tmp_path)
+    else:
+        with lock.hold(tmp_path, share):
+            pass
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +355,9 @@ def test_two_runs_in_one_workdir(world, capsys):
             with pytest.raises(UsageError, match=words):
                 job.run(config_of(world, **changes))
         with pytest.raises(UsageError, match=words):
-            job.evaluate(world / "run")
+            job.evaluate_again(world / "run")
         with pytest.raises(UsageError, match=words):
-            reproduction.reproduce(config, [config.model], [0, 1])
+            job.run_grid([config, config.changed(seed=1)])
         assert files_of(cell) == before
         assert list(world.glob("run/weave")) == []  # refused before anything began
         job.run(config_of(world, category="weave"))  # another cell is free
@@ -283,9 +373,9 @@ def test_two_runs_in_one_workdir(world, capsys):
 def test_reading_asks_for_no_lock(world):
     config = config_of(world)
     job.run(config)
-    (cell,), _ = job.plan(config)
+    (cell,) = job.plan([config])
     with lock.hold(cell.folder):
-        assert cae_jax.load(world / "run", category="tablet").held_out.shape == (1,)
+        assert cae_jax.load(world / "run", category="tablet").judge.held_out.shape == (1,)
         job.run(config)  # finished: nothing is written into the cell
 
 
@@ -296,7 +386,7 @@ def test_scoring_one_folder_twice(world):
     for share in ((0, 1), (1, 2)):
         with lock.hold(output, share):
             with pytest.raises(UsageError, match=f"{output}: in use by process {os.getpid()}"):
-                stream.score_folder(detector, images, output)
+                folder.score_folder(detector, images, output)
             assert len(list(output.iterdir())) == 1  # the lock
-    assert stream.score_folder(detector, images, output).n_images == 6
+    assert folder.score_folder(detector, images, output).n_images == 6
     assert {path.name for path in output.iterdir()} == {"scores.csv", "left_out.csv", "run.json"}

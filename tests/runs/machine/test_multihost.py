@@ -12,7 +12,7 @@ from serving.test_stream import make_world
 
 import cae_jax
 from cae_jax.runs.machine import multihost
-from cae_jax.serving import stream
+from cae_jax.serving import folder
 from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -97,7 +97,7 @@ def test_two_processes_score_each_image_once(world):
     """First with a bad image in the second one's share; then they go on, and with three parts."""
     detector = cae_jax.load(world / "run")
     root, bad = world / "in", world / "in/good/000.png"
-    stream.score_folder(detector, root, world / "one", batch_size=3)
+    folder.score_folder(detector, root, world / "one", batch_size=3)
     whole = (world / "one/scores.csv").read_text()
     bad.rename(world / "kept")
     bad.write_text("no image")

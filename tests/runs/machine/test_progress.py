@@ -5,7 +5,7 @@ import io
 import pytest
 
 from cae_jax.runs.machine import progress
-from cae_jax.runs.machine.progress import Progress
+from cae_jax.runs.machine.progress import Bar
 
 
 class Screen(io.StringIO):
@@ -38,7 +38,7 @@ def terminal(monkeypatch):
 
 
 def test_lines_with_rate_and_time_left(clock, capsys):
-    with Progress("train nut", 1000, "patches") as bar:
+    with Bar("train nut", 1000, "patches") as bar:
         clock.now += 9.5
         bar.update(90)
         assert capsys.readouterr().err == ""  # ten seconds have not passed
@@ -58,7 +58,7 @@ def test_lines_with_rate_and_time_left(clock, capsys):
 
 
 def test_what_was_done_before_does_not_count_in_the_rate(clock, capsys):
-    with Progress("train", 500, "patches", done=400) as bar:
+    with Bar("train", 500, "patches", done=400) as bar:
         clock.now += 20
         bar.update(50)
     # 50 in 20 s, not 450
@@ -66,7 +66,7 @@ def test_what_was_done_before_does_not_count_in_the_rate(clock, capsys):
 
 
 def test_unknown_total(clock, capsys):
-    with Progress("read nut", 0, "images") as bar:
+    with Bar("read nut", 0, "images") as bar:
         clock.now += 10
         bar.update(7000)
         assert capsys.readouterr().err == "read nut: 7000 images, 700 images/s\n"
@@ -77,31 +77,22 @@ def test_unknown_total(clock, capsys):
 
 
 def test_nothing_done_says_nothing(clock, capsys):
-    with Progress("score", 0, "images"), Progress("train", 64, "patches", done=64):
+    with Bar("score", 0, "images"), Bar("train", 64, "patches", done=64):
         clock.now += 100
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_fault_leaves_the_last_count(clock, capsys):
-    bar = Progress("train", 100, "patches")
+    bar = Bar("train", 100, "patches")
     clock.now += 2
     bar.update(20)
     bar.__exit__(RuntimeError, RuntimeError("fault"), None)
     assert capsys.readouterr().err == "train: 20/100 patches, 10 patches/s, 0:00:08 left\n"
 
 
-def test_what_was_done_before_says_nothing_about_the_speed(clock, capsys):
-    with Progress("grid", 60, "patches") as bar:
-        bar.skip(40)
-        bar.grow(40)
-        clock.now += 2
-        bar.update(20)
-    assert capsys.readouterr().err == "grid: 60/100 patches, 10 patches/s, 0:00:04 left\n"
-
-
 def test_a_bar_on_a_terminal(monkeypatch):
     screen = terminal(monkeypatch)
-    with Progress("score nut", 40, "images", done=10) as bar:
+    with Bar("score nut", 40, "images", done=10) as bar:
         bar.update(30, "loss 0.25")
     last = screen.getvalue().split("\r")[-1]
     assert last.startswith("score nut: 100%")
@@ -110,18 +101,9 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "loss 0.25" in last
 
 
-def test_a_bar_skips_and_grows(monkeypatch):
-    screen = terminal(monkeypatch)
-    with Progress("grid", 60, "patches") as bar:
-        bar.skip(40)
-        bar.grow(40)
-        bar.update(60)
-    assert "100/100" in screen.getvalue().split("\r")[-1]
-
-
 def test_a_bar_without_total(monkeypatch):
     screen = terminal(monkeypatch)
-    with Progress("read nut", 0, "images") as bar:
+    with Bar("read nut", 0, "images") as bar:
         bar.update(30)
     last = screen.getvalue().split("\r")[-1]
     assert last.startswith("read nut: 30 images")
@@ -130,7 +112,7 @@ def test_a_bar_without_total(monkeypatch):
 
 def test_a_bar_of_nothing_is_wiped_away(monkeypatch):
     screen = terminal(monkeypatch)
-    with Progress("score nut", 0, "images"):
+    with Bar("score nut", 0, "images"):
         pass
     assert "score nut" in screen.getvalue()
     assert screen.getvalue().split("\r")[-1].strip() == ""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cae_jax.evaluation import verdict
 from cae_jax.evaluation.thresholds import TEST_GOOD, VALIDATION_GOOD
-from cae_jax.reports.html.charts import Mark
-from cae_jax.reports.html.markup import real
+from cae_jax.reports.run_files import real
 
-# The threshold that verdicts go by, the first that is there and finite: (rule, source, percent).
-_SHOWN = (
-    ("ceil", VALIDATION_GOOD, 90),
+# Drawn in the charts, in this order: those that may count, the guaranteed one, the best there is.
+_DRAWN = (
+    verdict.COUNTS[0],
     ("conformal", VALIDATION_GOOD, 90),
-    ("ceil", TEST_GOOD, 70),
+    verdict.COUNTS[1],
+    ("f1_best", None, None),
 )
-_DRAWN = (*_SHOWN, ("f1_best", None, None))  # in the charts
+
+
+class Mark(NamedTuple):
+    """A threshold in a chart."""
+
+    name: str
+    value: float  # a distance
+    style: str  # "honest", "leaks" or "oracle"
 
 
 def points(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -27,17 +35,11 @@ def points(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
-def threshold(point: Mapping[str, Any]) -> float:
-    """Returns a point's threshold, which may be infinite (`report.write_json`); NaN if untold."""
-    value = point.get("threshold")
-    return float(value) if value in ("inf", "-inf") else real(value)
-
-
 def name(point: Mapping[str, Any]) -> str:
     """Returns what a threshold is called, plain text."""
     rule, percent, source = (point.get(key) for key in ("rule", "percent", "source"))
     if rule in ("ceil", "exclusive"):
-        whose = {TEST_GOOD: "thesis, ", VALIDATION_GOOD: "quantile, "}.get(source, "")
+        whose = {TEST_GOOD: "thesis, ", VALIDATION_GOOD: "quantile, "}.get(str(source), "")
         kind = " (exclusive)" if rule == "exclusive" else ""
         return f"{whose}{percent} % of {source}{kind}"
     if rule == "conformal" and isinstance(percent, int):
@@ -49,9 +51,9 @@ def name(point: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in (rule, percent) if part is not None)
 
 
-def shown(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the point that verdicts go by: leak-free where there is one; None without any."""
-    return next((p for key in _SHOWN if (p := _find(metrics, *key))), None)
+def shown(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the point that verdicts go by, see `verdict.counting`; None without any."""
+    return verdict.counting(points(metrics))
 
 
 def verdicts(frame: pd.DataFrame, metrics: Mapping[str, Any]) -> list[str]:
@@ -60,16 +62,12 @@ def verdicts(frame: pd.DataFrame, metrics: Mapping[str, Any]) -> list[str]:
     point = shown(metrics)
     if point is None:
         return [""] * len(frame)
-    called = frame["distance"] > threshold(point)
-    return [
-        "right" if defective == label else ("missed" if label else "false alarm")
-        for defective, label in zip(called.tolist(), frame["label"].tolist(), strict=True)
-    ]
+    return verdict.words(frame["label"], frame["distance"], verdict.value(point))
 
 
 def marks(metrics: Mapping[str, Any]) -> list[Mark]:
     """Returns the thresholds to draw in a chart of distances."""
-    return [Mark(name(p), threshold(p), _style(p)) for p in _drawn(metrics)]
+    return [Mark(name(p), verdict.value(p), _style(p)) for p in _drawn(metrics)]
 
 
 def on_roc(metrics: Mapping[str, Any]) -> list[tuple[str, float, float, str]]:
@@ -91,19 +89,9 @@ def leak_points(metrics: Mapping[str, Any]) -> dict[int, float]:
     return {share: worth[share] for share in sorted(worth) if not math.isnan(worth[share])}
 
 
-def _drawn(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [p for key in _DRAWN if (p := _find(metrics, *key))]
-
-
-def _find(
-    metrics: Mapping[str, Any], rule: str, source: str | None, percent: int | None
-) -> dict[str, Any] | None:
-    """The point of that rule whose threshold is finite; a source of None stands for any."""
-    for point in points(metrics):
-        same = point.get("rule") == rule and point.get("percent") == percent
-        if same and source in (None, point.get("source")) and math.isfinite(threshold(point)):
-            return point
-    return None
+def _drawn(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = points(metrics)
+    return [point for key in _DRAWN if (point := verdict.find(found, *key))]
 
 
 def _style(point: Mapping[str, Any]) -> str:

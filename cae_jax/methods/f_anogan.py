@@ -1,0 +1,362 @@
+"""f-AnoGAN: a Wasserstein GAN learns good patches, then an encoder learns to invert its generator.
+
+Schlegl et al., "f-AnoGAN: Fast unsupervised anomaly detection with generative adversarial
+networks", Medical Image Analysis 54, 2019; numbers that the paper leaves out are the authors'
+code's (tSchlegl/f-AnoGAN). What the generator cannot make is a defect.
+
+A training step is one batch. At first it moves the critic, and every `--critic_steps`-th time the
+generator after it; in the last `--encoder_epochs` epochs it moves the encoder alone. The defaults
+are those of MVTec AD's journal paper (Bergmann et al., IJCV 2021): 100 epochs of the GAN, and
+50,000 steps of the encoder, which are 320 epochs of 156 steps of 64 of 10,000 crops. They ask for a
+GPU. The code mirrors images by chance and turns none; `--augment` is ours to choose.
+
+Where members train under vmap, every step computes both phases and keeps one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from cae_jax.methods import gradients
+from cae_jax.models.wgan import ACTIVATIONS, Critic, Encoder, Generator, depth
+from cae_jax.options import SCORING, flag
+from cae_jax.options import check as check_values
+from cae_jax.scoring import reconstruction, residuals
+from cae_jax.scoring.reconstruction import Reconstruct, Windows
+from cae_jax.scoring.residuals import DISTANCES, REDUCTIONS
+from cae_jax.training import schedule
+from cae_jax.training.schedule import Training
+from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
+
+# Of a step: 0 where it is the other phase's. The first five are of the GAN: the critic's and the
+# generator's loss, how far the critic tells crops from generated ones (an estimate of their
+# Wasserstein distance), its gradient penalty, and how generated crops differ among themselves,
+# beside how real ones do: a collapsed generator makes them all alike.
+METRICS = (
+    *("critic_loss", "generator_loss", "critic_distance", "gradient_penalty"),
+    *("sample_variance", "crop_variance", "encoder_loss"),
+)
+_GAN_SHARE = 100 / 420  # of the steps, where --encoder_epochs does not say: IJCV 2021's
+_TINY = 1e-12  # under a root, whose slope at 0 is infinite
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Training, Windows):
+    """The flags of --method=f_anogan."""
+
+    epochs: int = flag(420, "passes over the training patches, of both phases", 1)
+    encoder_epochs: int = flag(
+        0, "of the epochs, the last ones, which train the encoder; 0: 320 in 420", 0
+    )
+    batch_size: int = flag(64, "patches per training step", 1)
+    patch_size: int = flag(64, "side of a patch, in pixels: a power of two", 8)
+    # an image is as bad as its worst patch: one that reaches beyond the image, as a smaller stride
+    # makes them, is filled with the image's edge and as strange as a defect
+    stride: int = flag(64, "pixels between the patches of a test image", 1)
+    width: int = flag(64, "channels of the layers next to the image", 1)
+    latent: int = flag(128, "numbers that a patch is made of", 1)
+    z_activation: str = flag(
+        "tanh", "of the encoder: tanh, the paper's; linear, which reaches all", among=ACTIVATIONS
+    )
+    learning_rate: float = flag(1e-4, "of the GAN's Adam", 0)
+    encoder_learning_rate: float = flag(5e-5, "of the encoder's RMSProp", 0)
+    critic_steps: int = flag(5, "steps of the critic for one of the generator", 1)
+    gradient_penalty: float = flag(10.0, "weight of the critic's gradient penalty", 0)
+    kappa: float = flag(1.0, "weight of the critic's features in loss and score", 0)
+    precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
+    image_score: str = flag(
+        "max", "a map as one number; top: mean of the top share", among=REDUCTIONS, part=SCORING
+    )
+
+    @property
+    def gan_steps(self) -> int:
+        """Training steps before those of the encoder."""
+        if self.encoder_epochs:
+            return (self.epochs - self.encoder_epochs) * (self.num_patches // self.batch_size)
+        return max(1, round(_GAN_SHARE * self.steps))
+
+
+class Networks(NamedTuple):
+    """The three networks, and the precision that they are applied in."""
+
+    generator: nn.Module
+    critic: nn.Module
+    encoder: nn.Module
+    precision: str = "float32"
+
+    def apply(
+        self, name: str, variables: Variables, x: jax.Array, train: bool = False
+    ) -> tuple[Any, Variables]:
+        """Applies the network of that name.
+
+        Args:
+          name: of the three.
+          variables: {"params": ..., "batch_stats": ...}, each by network.
+          x: what it takes.
+          train: whether it normalises by the batch's statistics.
+
+        Returns:
+          What it gives, and all networks' batch statistics as it moves them, if it trains.
+        """
+        network, stats = getattr(self, name), variables["batch_stats"]
+        own = {"params": variables["params"][name]}
+        if name in stats:
+            own["batch_stats"] = stats[name]
+        apply = gradients.application(network, self.precision)
+        if not train:
+            return apply(own, x), stats
+        made, moved = apply(own, x, train=True, mutable=["batch_stats"])
+        return made, {**stats, **({name: moved["batch_stats"]} if name in stats else {})}
+
+
+class _Learned(NamedTuple):
+    variables: Variables
+    opt_state: dict[str, Any]  # by network
+
+
+def make(options: Options, side: int, channels: int) -> Method:
+    """Returns the method for images [B, side, side, channels]; raises UsageError.
+
+    Its own distance "izi_f" is the map |x - G(E(x))| on the 0..255 scale, summed over the channels,
+    and the number of `score`, of an image's worst patch.
+    """
+    o = options
+    check_values(o)
+    schedule.check(o)
+    if o.encoder_epochs >= o.epochs:
+        raise UsageError(
+            f"--encoder_epochs={o.encoder_epochs}: must be less than --epochs={o.epochs}, of which "
+            "the first ones train the GAN"
+        )
+    depth(o.patch_size)
+    reconstruction.check(o, side)
+    nets = networks(o, channels)
+    own = {"izi_f": functools.partial(residuals.residual_map, "l1")}
+    inspect = reconstruction.by_patches(reconstructor(nets, o.kappa), o, own=own)
+    return Method(steps(nets, o), inspect, ("izi_f", *DISTANCES))
+
+
+def networks(o: Options, channels: int) -> Networks:
+    """Returns the networks of these options."""
+    return Networks(
+        Generator(channels, o.patch_size, o.width, o.latent),
+        Critic(o.patch_size, o.width),
+        Encoder(o.patch_size, o.width, o.latent, o.z_activation),
+        o.precision,
+    )
+
+
+def optimizers(o: Options) -> dict[str, optax.GradientTransformation]:
+    """Returns what moves each network: Adam with betas 0 and 0.9, the encoder RMSProp.
+
+    The latter as TensorFlow 1 has it, in which the authors wrote: its mean square starts at 1.
+    """
+    adam = optax.adam(o.learning_rate, b1=0.0, b2=0.9)
+    rmsprop = optax.rmsprop(o.encoder_learning_rate, decay=0.9, eps=1e-10, initial_scale=1.0)
+    return {"generator": adam, "critic": adam, "encoder": rmsprop}
+
+
+def steps(nets: Networks, o: Options) -> Steps:
+    """Returns how the networks learn: `o.gan_steps` steps of the GAN, then those of the encoder.
+
+    A step's metrics are METRICS, on images in [-1, 1]. `validate` gives the encoder's loss, which
+    says little before the encoder has learned. The last state is the one to keep: adversarial
+    losses do not fall towards the best one.
+    """
+
+    def init(key: jax.Array) -> State:
+        size, channels = nets.generator.patch_size, nets.generator.channels
+        image = jnp.zeros((1, size, size, channels))
+        samples = {"generator": jnp.zeros((1, o.latent)), "critic": image, "encoder": image}
+        variables: Variables = {"params": {}, "batch_stats": {}}
+        for one, (name, x) in zip(jax.random.split(key, 3), samples.items(), strict=True):
+            for part, values in getattr(nets, name).init(one, x).items():
+                variables[part][name] = values
+        params = variables["params"]
+        opt_state = {name: tx.init(params[name]) for name, tx in optimizers(o).items()}
+        return State(jnp.zeros((), jnp.int32), key, variables, opt_state)
+
+    def step(state: State, crops: jax.Array) -> tuple[State, Metrics]:
+        x, learned = _signed(crops), _Learned(state.variables, state.opt_state)
+        learned, metrics = lax.cond(
+            state.step < o.gan_steps,
+            functools.partial(_train_gan, nets, o),
+            functools.partial(_train_encoder, nets, o),
+            *(learned, x, gradients.step_key(state), state.step),
+        )
+        return State(state.step + 1, state.key, *learned), metrics
+
+    def validate(variables: Variables, crops: jax.Array) -> Metrics:
+        x = _signed(crops)
+        made, _ = _inverted(nets, variables, x)
+        return {"loss": jnp.mean(score(nets, variables, x, made, o.kappa))}
+
+    step, validate = (gradients.within(o.precision, f) for f in (step, validate))
+    return Steps(init, step, validate, o.patch_size, best_by="")
+
+
+def reconstructor(nets: Networks, kappa: float) -> Reconstruct:
+    """Returns (variables, patches [N, p, p, C] in [0, 1]) -> Reconstruction G(E(x)), aux "score"
+    [N]."""
+
+    def reconstruct(variables: Variables, patches: jax.Array) -> Reconstruction:
+        x = _signed(patches)
+        made, _ = _inverted(nets, variables, x)
+        return Reconstruction((made + 1) / 2, {"score": score(nets, variables, x, made, kappa)})
+
+    return gradients.within(nets.precision, reconstruct)
+
+
+def score(
+    nets: Networks, variables: Variables, x: jax.Array, made: jax.Array, kappa: float
+) -> jax.Array:
+    """Returns the paper's anomaly score A(x) of each patch, whose mean the encoder minimises.
+
+    The mean square of x - G(E(x)) over pixels and channels, plus kappa times that of f(x) -
+    f(G(E(x))) over the features f before the critic's last layer ("izi_f"; means and not sums, or
+    kappa would mean something else at every size).
+
+    Args:
+      nets: the networks.
+      variables: theirs.
+      x: patches [N, p, p, C] in [-1, 1].
+      made: G(E(x)), of the same shape.
+      kappa: the weight of the features.
+
+    Returns:
+      float32 [N].
+    """
+    (_, features), _ = nets.apply("critic", variables, jnp.concatenate([x, made]))
+    of_x, of_made = jnp.split(features, 2)
+    of_pixels = jnp.mean(jnp.square(x - made), axis=(1, 2, 3))
+    return of_pixels + kappa * jnp.mean(jnp.square(of_x - of_made), axis=1)
+
+
+def gradient_penalty(
+    critic: Callable[[jax.Array], jax.Array], x: jax.Array, made: jax.Array, key: jax.Array
+) -> jax.Array:
+    """Returns the mean of (|gradient of the critic at y| - 1)^2, y at random between x and made.
+
+    Gulrajani et al. 2017 (arXiv 1704.00028), eq. 3 without its weight: y is uniform on the straight
+    line between the two patches of a pair, the norm is over all pixels and channels of a patch.
+
+    Args:
+      critic: patches [N, p, p, C] -> [N], each of its patch alone.
+      x: real patches.
+      made: generated ones, of the same shape.
+      key: of the draw.
+    """
+    share = jax.random.uniform(key, (len(x), 1, 1, 1))
+    slopes = jax.grad(lambda y: jnp.sum(critic(y)))(x + share * (made - x))
+    norms = jnp.sqrt(jnp.sum(jnp.square(slopes), axis=(1, 2, 3)) + _TINY)
+    return jnp.mean(jnp.square(norms - 1))
+
+
+def _train_gan(
+    nets: Networks, o: Options, learned: _Learned, x: jax.Array, key: jax.Array, step: jax.Array
+) -> tuple[_Learned, Metrics]:
+    """A step of the critic, and every critic_steps-th time one of the generator."""
+    noise, line, again = jax.random.split(key, 3)
+    variables = learned.variables
+    made, _ = _generated(nets, variables, len(x), noise)
+
+    def loss(params: Any) -> tuple[jax.Array, Metrics]:
+        changed = _with(variables, "critic", params)
+
+        def critic(y: jax.Array) -> jax.Array:
+            return nets.apply("critic", changed, y)[0][0]
+
+        of_x, of_made = jnp.split(critic(jnp.concatenate([x, made])), 2)
+        distance = jnp.mean(of_x) - jnp.mean(of_made)
+        penalty = gradient_penalty(critic, x, made, line)
+        value = o.gradient_penalty * penalty - distance
+        return value, _metrics(
+            critic_loss=value,
+            generator_loss=-jnp.mean(of_made),
+            critic_distance=distance,
+            gradient_penalty=penalty,
+            sample_variance=jnp.mean(jnp.var(made, axis=0)),
+            crop_variance=jnp.mean(jnp.var(x, axis=0)),
+        )
+
+    (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"]["critic"])
+    learned = _moved(o, learned, "critic", gradient, variables["batch_stats"])
+    learned = lax.cond(
+        (step + 1) % o.critic_steps == 0,
+        functools.partial(_train_generator, nets, o, len(x)),
+        lambda learned, _: learned,
+        *(learned, again),
+    )
+    return learned, metrics
+
+
+def _train_generator(
+    nets: Networks, o: Options, n: int, learned: _Learned, key: jax.Array
+) -> _Learned:
+    def loss(params: Any) -> tuple[jax.Array, Variables]:
+        changed = _with(learned.variables, "generator", params)
+        made, stats = _generated(nets, changed, n, key)
+        (of_made, _), _ = nets.apply("critic", changed, made)
+        return -jnp.mean(of_made), stats
+
+    gradient, stats = jax.grad(loss, has_aux=True)(learned.variables["params"]["generator"])
+    return _moved(o, learned, "generator", gradient, stats)
+
+
+def _train_encoder(
+    nets: Networks, o: Options, learned: _Learned, x: jax.Array, key: jax.Array, step: jax.Array
+) -> tuple[_Learned, Metrics]:
+    def loss(params: Any) -> tuple[jax.Array, Variables]:
+        changed = _with(learned.variables, "encoder", params)
+        made, stats = _inverted(nets, changed, x, train=True)
+        return jnp.mean(score(nets, changed, x, made, o.kappa)), stats
+
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    (value, stats), gradient = value_and_grad(learned.variables["params"]["encoder"])
+    return _moved(o, learned, "encoder", gradient, stats), _metrics(encoder_loss=value)
+
+
+def _generated(
+    nets: Networks, variables: Variables, n: int, key: jax.Array
+) -> tuple[jax.Array, Variables]:
+    """n patches made of latent vectors from N(0, 1), as the generator trains."""
+    z = jax.random.normal(key, (n, nets.generator.latent))
+    return nets.apply("generator", variables, z, train=True)
+
+
+def _inverted(
+    nets: Networks, variables: Variables, x: jax.Array, train: bool = False
+) -> tuple[jax.Array, Variables]:
+    """G(E(x)), whose encoder alone may train."""
+    z, stats = nets.apply("encoder", variables, x, train)
+    return nets.apply("generator", variables, z)[0], stats
+
+
+def _with(variables: Variables, name: str, params: Any) -> Variables:
+    return {**variables, "params": {**variables["params"], name: params}}
+
+
+def _moved(o: Options, learned: _Learned, name: str, gradient: Any, stats: Variables) -> _Learned:
+    """What is learned once the network of that name has moved against its gradient."""
+    params, opt_state = learned.variables["params"][name], learned.opt_state
+    updates, own = optimizers(o)[name].update(gradient, opt_state[name], params)
+    changed = _with(learned.variables, name, optax.apply_updates(params, updates))
+    return _Learned({**changed, "batch_stats": stats}, {**opt_state, name: own})
+
+
+def _metrics(**known: jax.Array) -> Metrics:
+    return {name: known.get(name, jnp.zeros(())) for name in METRICS}
+
+
+def _signed(images: jax.Array) -> jax.Array:
+    """From [0, 1], as images travel, to [-1, 1], as the networks see them."""
+    return 2 * images - 1

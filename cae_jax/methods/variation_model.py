@@ -1,0 +1,197 @@
+"""The variation model: an ideal image, and how far good images stray from it at every pixel.
+
+As HALCON's operators `train_variation_model` and `prepare_variation_model` define it (reference
+manual, mvtec.com), the baseline that MVTec AD's papers call by that name. Images must be aligned: a
+pixel is compared with the same pixel of the good images, and nothing here moves an image. MVTec
+aligned theirs by HALCON's shape-based matching and left out the objects for which that fails, so a
+result on unaligned images is not to be compared with their numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cae_jax.options import SCORING, check, flag
+from cae_jax.scoring.reconstruction import Inspect
+from cae_jax.scoring.residuals import REDUCTIONS
+from cae_jax.types import Evidence, Fit, Method, Variables
+
+DISTANCES = ("variation", "deviation")
+MODES = ("standard", "robust")
+POLARITIES = ("both", "light", "dark")
+_FULL_SCALE = 255.0  # thresholds are in gray levels, images in [0, 1]
+_MAD_SCALE = 1.4826  # makes the median absolute deviation of a Gaussian its standard deviation
+_FINEST = 1e-3  # gray levels: a threshold of 0 counts as this, so that the ratio to it is finite
+# gray levels added to a standard deviation; the paper prints an epsilon without its value
+_EPSILON = 1.0
+_AT_ONCE = 16  # images in a turn of the one pass
+_Moments: TypeAlias = tuple[jax.Array, jax.Array]  # the mean, the sum of squares about it
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The flags of --method=variation_model."""
+
+    mode: str = flag("standard", "standard: mean and deviation; robust: medians", among=MODES)
+    absolute_threshold: float = flag(
+        10.0, "gray levels, of 255, that a pixel may always be off", 0, part=SCORING
+    )
+    variance_threshold: float = flag(
+        2.0, "standard deviations that a pixel may always be off", 0, part=SCORING
+    )
+    polarity: str = flag(
+        "both",
+        "light: pixels that are too bright alone; dark: too dark; both",
+        among=POLARITIES,
+        part=SCORING,
+    )
+    # HALCON finds a defect where any pixel is outside: where the map's maximum is above 1
+    image_score: str = flag(
+        "max", "a map as one number; top: mean of the top share", among=REDUCTIONS, part=SCORING
+    )
+
+
+def make(options: Options, side: int, channels: int) -> Method:
+    """Returns the method, for aligned images of any size and channels.
+
+    Raises UsageError, naming the flag, for a value that cannot work.
+    """
+    check(options)
+
+    def fit(key: jax.Array, images: jax.Array) -> Variables:
+        ideal, deviation = (robust if options.mode == "robust" else standard)(images)
+        return {"params": {"ideal": ideal, "deviation": deviation}}
+
+    return Method(Fit(fit), inspector(options), DISTANCES)
+
+
+def standard(images: jax.Array, chunk_size: int = _AT_ONCE) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean image and the standard deviation of every pixel, in one pass.
+
+    Chunks are merged by Chan, Golub and LeVeque's update ("Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979), so that beside the images memory holds one
+    chunk. The sum of squares is divided by n: one image has the deviation 0.
+
+    Args:
+      images: float32 [n, H, W, C].
+      chunk_size: images at a time; the last chunk may be smaller.
+
+    Returns:
+      Two images, float32 [H, W, C], in the unit of the images.
+
+    Raises:
+      ValueError: no image at all.
+    """
+    n = _number(images)
+    size = min(chunk_size, n)
+
+    def merge(before: _Moments, start: jax.Array, size: int) -> _Moments:
+        mean, squares = before
+        chunk = lax.dynamic_slice_in_dim(images, start, size)
+        own = jnp.mean(chunk, axis=0)
+        share = size / (start + size)
+        away = own - mean
+        squares += jnp.sum(jnp.square(chunk - own), axis=0) + jnp.square(away) * start * share
+        return mean + away * share, squares
+
+    def turn(before: _Moments, start: jax.Array) -> tuple[_Moments, None]:
+        return merge(before, start, size), None
+
+    nothing = jnp.zeros(images.shape[1:]), jnp.zeros(images.shape[1:])
+    found, _ = lax.scan(turn, nothing, jnp.arange(0, n - size + 1, size))
+    if n % size:
+        found = merge(found, jnp.asarray(n - n % size), n % size)
+    mean, squares = found
+    return mean, jnp.sqrt(squares / n)
+
+
+def robust(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the median image and the scaled median absolute deviation of every pixel.
+
+    An outlier among the good images moves neither. The deviation is 1.4826 times the median
+    distance from the median, which of a Gaussian is its standard deviation. Row by row, which stays
+    in a CPU's cache, and so that beside the images memory holds one row of them.
+
+    Args:
+      images: float32 [n, H, W, C], none of them negative.
+
+    Returns:
+      Two images, float32 [H, W, C], in the unit of the images.
+
+    Raises:
+      ValueError: no image at all.
+    """
+    _number(images)
+
+    def row(i: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = lax.dynamic_index_in_dim(images, i, axis=1, keepdims=False)
+        median = _median(values)
+        return median, _MAD_SCALE * _median(jnp.abs(values - median))
+
+    return lax.map(row, jnp.arange(images.shape[1]))
+
+
+def inspector(options: Options) -> Inspect:
+    """Returns a function of (variables, images [B, H, W, C] in [0, 1]) -> Evidence.
+
+    With c the image, i the ideal one and v the deviation, in gray levels, a and b the absolute and
+    the variance threshold, its maps [B, H, W] are the largest over the channels of
+
+      "variation": |c - i| / max(a, b v), above 1 exactly where HALCON finds a defect: where c is
+        above i + max(a, b v) or below i - max(a, b v);
+      "deviation": |c - i| / (v + 1), the distance in standard deviations (Bergmann et al., IJCV
+        2021, whose small constant in the denominator is read as one gray level).
+
+    For light pixels alone |c - i| is the positive part of c - i, for dark ones that of i - c. The
+    reconstruction is the ideal image.
+    """
+    a, b = options.absolute_threshold, options.variance_threshold
+
+    def inspect(variables: Variables, images: jax.Array) -> Evidence:
+        ideal, deviation = variables["params"]["ideal"], variables["params"]["deviation"]
+        if images.shape[1:] != ideal.shape:
+            raise ValueError(f"learned from images {ideal.shape}, got {images.shape[1:]}")
+        off = _FULL_SCALE * (images - ideal)
+        off = {"both": jnp.abs(off), "light": off, "dark": -off}[options.polarity]
+        off, deviation = jnp.maximum(off, 0), _FULL_SCALE * deviation
+        limits = {
+            "variation": jnp.maximum(jnp.maximum(a, b * deviation), _FINEST),
+            "deviation": deviation + _EPSILON,
+        }
+        maps = {name: jnp.max(off / limit, axis=-1) for name, limit in limits.items()}
+        return Evidence(maps, {}, jnp.broadcast_to(ideal, images.shape))
+
+    return inspect
+
+
+def _median(values: jax.Array) -> jax.Array:
+    """The median of values [n, ...], none of them negative, along n.
+
+    The bits of such floats are in the order of their values, so that bisecting finds the one of a
+    rank by 31 counts: on a CPU 15 times as fast as sorting 300 images.
+    """
+    n, bits = len(values), lax.bitcast_convert_type(values, jnp.int32)
+
+    def of_rank(rank: int) -> jax.Array:
+        def halve(_: int, between: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low, high = between
+            middle = low + (high - low) // 2
+            enough = jnp.sum(bits <= middle, axis=0) >= rank
+            return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+        ends = jnp.zeros_like(bits[0]), jnp.full_like(bits[0], jnp.iinfo(jnp.int32).max)
+        return lax.bitcast_convert_type(lax.fori_loop(0, 31, halve, ends)[1], jnp.float32)
+
+    upper = of_rank(n // 2 + 1)
+    return upper if n % 2 else (of_rank(n // 2) + upper) / 2
+
+
+def _number(images: jax.Array) -> int:
+    if not len(images):
+        raise ValueError("there is no good image to learn from")
+    return len(images)

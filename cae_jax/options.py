@@ -1,0 +1,119 @@
+"""Records whose fields are flags: each with its default, help, range or choices, and its part.
+
+The part says what another value means: "identity", another run; "scoring", the same run judged
+anew; "free", the same run in every respect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from cae_jax.types import UsageError, unknown_name
+
+IDENTITY, SCORING, FREE = "identity", "scoring", "free"
+Fields: TypeAlias = Mapping[str, "dataclasses.Field[Any]"]  # by name
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def flag(
+    default: Any,
+    help_text: str,
+    low: float | None = None,
+    high: float | None = None,
+    among: Iterable[Any] = (),
+    part: str = IDENTITY,
+) -> Any:
+    """Returns a field of a frozen dataclass that is a flag.
+
+    Args:
+      default: its type is the flag's: bool, int, float or str.
+      help_text: one line; choices that it does not name are added.
+      low: the smallest value, or None.
+      high: the largest value, or None; only with `low`.
+      among: the choices, or none.
+      part: of IDENTITY, SCORING, FREE.
+    """
+    among = tuple(among)
+    if not all(str(choice) in help_text for choice in among):  # else each stands with its meaning
+        help_text += f": {', '.join(map(str, among))}"
+    about = {"help": help_text, "low": low, "high": high, "among": among, "part": part}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def fields(*records: Any) -> Fields:
+    """Returns the flags of records or of their types by name, each once, the last one's."""
+    found: dict[str, dataclasses.Field[Any]] = {}
+    for record in records:
+        found |= {f.name: f for f in dataclasses.fields(record) if "part" in f.metadata}
+    return found
+
+
+def values(record: Any) -> dict[str, Any]:
+    """Returns the flags of a record with their values."""
+    return {name: getattr(record, name) for name in fields(record)}
+
+
+def check(record: Any) -> None:
+    """Raises UsageError for the first flag of a record whose value cannot work."""
+    for name, field in fields(record).items():
+        check_value(field, getattr(record, name))
+
+
+def check_value(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raises UsageError where a flag's value cannot work, whatever the others are."""
+    name, about = field.name, field.metadata
+    low, high, among = about["low"], about["high"], about["among"]
+    if isinstance(value, str) and set(value) & set("\r\n\0"):
+        raise UsageError(f"--{name}={value!r}: must be one line")  # of flags.txt
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"--{name}={value}: must be a finite number{bounds(field)}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise UsageError(f"--{name}={value}: must be{bounds(field).lstrip(',')}")
+    if among and value not in among:
+        if isinstance(value, str):
+            raise unknown_name(f"--{name}", value, among)
+        choices = " or ".join(map(str, among))
+        raise UsageError(f"--{name}={value}: must be {choices} ({about['help']})")
+
+
+def bounds(field: dataclasses.Field[Any]) -> str:
+    """Returns ", at least 1" or ", from 0 to 64" for a flag of a range, "" for any other."""
+    low, high = field.metadata["low"], field.metadata["high"]
+    if low is None:
+        return ""
+    return f", at least {low}" if high is None else f", from {low} to {high}"
+
+
+def to_text(value: object) -> str:
+    """Returns a flag's value as a flagfile has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def from_text(what: str, text: str, default: object) -> Any:
+    """Reads a value of the type of `default`; raises UsageError, naming `what`."""
+    kind = type(default)
+    if kind is bool and text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if kind in (int, float, str):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise UsageError(f"{what} takes a {kind.__name__}, got {text!r}")
+
+
+def pairs(flag_name: str, text: str) -> dict[str, str]:
+    """Reads "name=value,name=value"; raises UsageError for a name without a value."""
+    found = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    for name, equals, value in found:
+        if not (name.strip() and equals and value.strip()):
+            raise UsageError(f"--{flag_name}={text}: expected name=value")
+    return {name.strip(): value.strip() for name, _, value in found}
+
+
+def in_part(among: Fields, *parts: str) -> Sequence[str]:
+    """Returns the names of the flags in any of these parts."""
+    return [name for name, field in among.items() if field.metadata["part"] in parts]

@@ -1,0 +1,42 @@
+"""What a run's flags stand for: its images, its scoring call, its compilation cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+from cae_jax import data
+from cae_jax.runs.config import Config
+from cae_jax.runs.machine.progress import Bar
+from cae_jax.scoring import scorer
+from cae_jax.types import Split
+
+
+def read_split(config: Config) -> Split:
+    """Reads the images of the config's one category, validation images held out; raises DataError
+    for images that cannot be used."""
+    c = config
+    with Bar(f"read {c.category}", 0, "images") as bar:
+        split = data.read(
+            *(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed, c.on_bad_image),
+            progress=bar.update,
+        )
+    return data.hold_out(split, c.validation_fraction, c.seed)
+
+
+def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
+    """Returns the scoring call of a resolved config, by its own distance or by all of its method's;
+    raises UsageError for options that cannot work."""
+    method = config.build()
+    return scorer.scorer(
+        method.inspect, config.reduction(method.distances if all_distances else ())
+    )
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder: a second start compiles nothing."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(base) / "cae_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small ones are many

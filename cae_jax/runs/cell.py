@@ -1,0 +1,194 @@
+"""One category, run and seed of a workdir: its folder, and whose it is.
+
+WORKDIR/CATEGORY/RUN/seed_N, where RUN is the method or what it calls itself: MODEL[-LOSS] of an
+autoencoder. A cell is finished when its metrics.json is there: it comes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from cae_jax import data, files
+from cae_jax.options import IDENTITY, SCORING
+from cae_jax.reports import results
+from cae_jax.runs.config import Config, identity
+from cae_jax.runs.machine import lock
+from cae_jax.scoring import scorer
+from cae_jax.training import crops
+from cae_jax.training.schedule import Training
+from cae_jax.types import DataError, Duplicate, LeftOut, Split, UsageError
+
+FINISHED, FLAGS, VERSIONS = "metrics.json", "flags.txt", "versions.json"
+_PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+
+
+class Cell(NamedTuple):
+    """One category, run and seed of a workdir."""
+
+    folder: Path
+    config: Config  # its category is the cell's one
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its files are written."""
+        return (self.folder / FINISHED).exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is known what images it is of."""
+        return (self.folder / VERSIONS).exists()
+
+    @property
+    def left_to_do(self) -> bool:
+        """Whether the job has something to do for it."""
+        return self.config.overwrite or not self.finished
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images that it was begun with; raises FileNotFoundError before that."""
+        return json.loads((self.folder / VERSIONS).read_text())["data_fingerprint"]
+
+    @property
+    def name(self) -> str:
+        """Its folder in the workdir."""
+        return self.folder.relative_to(self.config.folder).as_posix()
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages and plots."""
+        c = self.config
+        return f"{c.category}, {c.label}, seed {c.seed}"
+
+
+def make(config: Config, category: str) -> Cell:
+    """Returns the cell of a category in the config's workdir.
+
+    Raises UsageError where --augment=auto does not know the category.
+    """
+    config = config.changed(category=category)
+    if isinstance(config.options, Training):
+        config = config.changed(augment=crops.kind_for(config.options.augment, category))
+    return Cell(config.folder / category / config.label / f"seed_{config.seed}", config)
+
+
+def find(workdir: Path) -> list[Cell]:
+    """Returns the cells of a workdir, sorted by folder.
+
+    Raises:
+      UsageError: no cell in it, or flags that this version does not know.
+    """
+    cells = []
+    for path in sorted(workdir.glob(f"*/*/seed_*/{FLAGS}")):
+        cells.append(Cell(path.parent, _read_flags(path).changed(workdir=str(workdir))))
+    if not cells:
+        raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/RUN/seed_N/{FLAGS})")
+    return cells
+
+
+def write_results(workdir: Path) -> pd.DataFrame:
+    """Writes results.csv over the finished cells of a workdir, if any, and returns it."""
+    rows = [json.loads(p.read_text()) for p in sorted(workdir.glob(f"*/*/seed_*/{FINISHED}"))]
+    table = results.results_table(rows)
+    if rows:
+        files.write_csv(workdir / "results.csv", table)
+    return table
+
+
+@contextlib.contextmanager
+def claimed(cells: Sequence[Cell]) -> Iterator[None]:
+    """Holds the folders of the cells that are not finished against every other process.
+
+    Raises:
+      UsageError: another process holds one, or one holds another run's results and the config has
+        no --overwrite.
+      DataError: a folder cannot be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        for cell in cells:
+            if cell.left_to_do:
+                stack.enter_context(lock.hold(cell.folder))
+            check_same(cell)
+        yield
+
+
+def check_same(cell: Cell) -> None:
+    """Raises UsageError where the cell's folder holds another run and may not be overwritten."""
+    path = cell.folder / FLAGS
+    if cell.config.overwrite or not path.exists():
+        return
+    before, now = (
+        identity(config, IDENTITY, SCORING) for config in (_read_flags(path), cell.config)
+    )
+    for name in ("method", *now):
+        if before.get(name) != now[name]:
+            raise UsageError(
+                f"{cell.folder} holds a run with --{name}={before.get(name)}, now {now[name]}: "
+                "take another --workdir, or --overwrite"
+            )
+
+
+def prepare(cell: Cell, split: Split) -> None:
+    """Writes what the run is before it starts; on a later start checks the images against it.
+
+    Raises DataError for other images than the run was begun with, and where a file cannot be
+    written.
+    """
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
+        _clear(cell.folder)
+    fingerprint = data.fingerprint(split)
+    if cell.begun and cell.fingerprint != fingerprint:
+        raise DataError(
+            f"{cell.folder}: the images changed since this run began "
+            f"(fingerprint {cell.fingerprint[:12]}, now {fingerprint[:12]}); use --overwrite"
+        )
+    # First of all files: whatever else lies in a cell belongs to these flags.
+    files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())
+    for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
+        # object: pandas' own strings refuse a file name that is no UTF-8
+        rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
+        files.write_csv(cell.folder / f"{name}.csv", rows)
+    files.write_json(
+        cell.folder / VERSIONS,
+        {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
+            "device": scorer.device(),
+            "seed": cell.config.seed,
+            "data_fingerprint": fingerprint,
+        },
+    )
+
+
+def _read_flags(path: Path) -> Config:
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # as write_whole writes
+    return Config.from_flagfile(text, str(path))
+
+
+def _clear(folder: Path) -> None:
+    """Removes a run; until the last moment it is nothing but that run, not finished."""
+    first, last = folder / FINISHED, folder / FLAGS
+    first.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != last and not path.name.startswith(lock.NAME):
+            path.unlink()
+    last.unlink(missing_ok=True)
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,205 @@
+"""The command line of the binaries: flags of the chosen method, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+
+from cae_jax import methods
+from cae_jax.options import SCORING, Fields, bounds, check_value
+from cae_jax.runs import config
+from cae_jax.runs.config import Config
+from cae_jax.types import CaeError, UsageError
+
+PRESETS = Path(__file__).resolve().parents[2] / "experiments" / "presets"
+_DEFINE: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+_EXPECTED = {  # what absl's messages hold, and what is expected
+    "invalid literal for int": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+flags.disclaim_key_flags()  # they belong to the binary that calls `main`: its --help
+
+
+def main(
+    run: Callable[[], None],
+    names: Collection[str] | None = None,
+    but: Collection[str] = (),
+    default_preset: str | None = None,
+    of_runs: bool = False,
+) -> None:
+    """Runs a binary under absl; what the user can mend becomes one line and an exit code.
+
+    Args:
+      run: the binary, which may ask for `given`.
+      names: the flags it has of `config.flags_of` the --method on the command line; None for all.
+      but: flags that it does not have.
+      default_preset: a flagfile of experiments/presets, for what the command line leaves open,
+        when it names neither a data set nor a flagfile of its own.
+      of_runs: it also has the flags of scoring of the runs in --workdir.
+
+    Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
+    after SIGTERM.
+    """
+    argv = _with_preset(sys.argv, default_preset)
+    _defined.clear()
+    try:
+        method, known = _known(argv, of_runs)
+        for name, field in known.items():
+            scored = of_runs and field.metadata["part"] == SCORING
+            if (names is None or name in names or scored) and name not in but:
+                _DEFINE[type(field.default)](name, field.default, field.metadata["help"])
+                _defined[name] = field
+    except (flags.Error, UsageError) as error:
+        _leave(str(error), UsageError.exit_code)
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(argv)
+            for name, field in _defined.items():
+                check_value(field, flags.FLAGS[name].value)
+        except flags.UnrecognizedFlagError as error:
+            _leave(_unrecognized(error, method), UsageError.exit_code)
+        except flags.Error as error:
+            _leave(_plainly(str(error)), UsageError.exit_code)
+        except UsageError as error:
+            _leave(str(error), error.exit_code)
+        except SystemExit:  # of --help, which absl ends with 1
+            sys.exit(0)
+        if len(rest) > 1:
+            _leave(f"not a flag: {rest[1]!r} (flags are --name=value)", UsageError.exit_code)
+        return rest
+
+    app.run(lambda _: _guarded(run), argv=argv, flags_parser=parse)
+
+
+_defined: dict[str, Any] = {}  # the fields of the flags that `main` defined
+
+
+def given() -> Config:
+    """Returns the record of the parsed flags, checked; raises UsageError.
+
+    What the binary has no flag for has its default.
+    """
+    found = config.configure(**{name: flags.FLAGS[name].value for name in _defined})
+    found.check()
+    return found
+
+
+def present(names: Collection[str] | None = None) -> dict[str, Any]:
+    """Returns the flags, of these names or all, that stand on the command line, with values."""
+    return {
+        name: flags.FLAGS[name].value
+        for name in _defined
+        if flags.FLAGS[name].present and (names is None or name in names)
+    }
+
+
+def value(name: str) -> Any:
+    """Returns a flag's value."""
+    return flags.FLAGS[name].value
+
+
+def needed(name: str, what: str) -> Path:
+    """Returns a flag's path; raises UsageError where it was not given, saying `what` it is."""
+    found = flags.FLAGS[name].value
+    if not found:
+        raise UsageError(f"--{name} is needed: {what}")
+    return Path(found).expanduser()
+
+
+def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
+    words = {word.lstrip("-").partition("=")[0] for word in argv[1:]}
+    if not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
+        return list(argv)
+    print(f"no --dataset given: flags from {preset}", file=sys.stderr)
+    return [argv[0], f"--flagfile={PRESETS / preset}", *argv[1:]]
+
+
+def _known(argv: Sequence[str], of_runs: bool) -> tuple[str, Fields]:
+    """The method that the command line names, and its flags, or those of the runs it names."""
+    whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    early = flags.FlagValues()
+    flags.DEFINE_string("method", methods.DEFAULT, "", flag_values=early)
+    flags.DEFINE_string("workdir", "", "", flag_values=early)
+    early(whole, known_only=True)
+    if not of_runs:
+        return early.method, config.flags_of(early.method)
+    workdir = Path(early.workdir or os.devnull).expanduser()
+    known: dict[str, dataclasses.Field[Any]] = {}
+    names = set()
+    for path in workdir.glob("*/*/seed_*/flags.txt"):
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        found = Config.from_flagfile(text, str(path))
+        names.add(found.method)
+        known |= found.fields()
+    if not known:
+        return early.method, config.flags_of(early.method)
+    return " or ".join(sorted(names)), known
+
+
+def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
+    """Says of which method a flag is; else what absl says."""
+    for name in (error.flagname, error.flagname.removeprefix("no")):
+        if others := config.methods_with(name):
+            return str(config.not_a_flag(name, method, others))
+    return _plainly(str(error))
+
+
+def _guarded(run: Callable[[], None]) -> None:
+    logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
+    signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
+    try:
+        run()
+    except CaeError as error:
+        _leave(str(error), error.exit_code)
+    except OSError as error:
+        full = error.errno in _FULL_DISK
+        hint = "no space left; what was written before is whole" if full else error.strerror
+        _leave(f"{error.filename or 'writing'}: {hint or error}", 1)
+    except KeyboardInterrupt as stop:
+        word, code = ("terminated", 143) if stop.args else ("interrupted", 130)
+        _leave(f"{word}; the same command goes on from the last checkpoint", code)
+
+
+def _terminate(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _plainly(message: str) -> str:
+    """What absl says of a flag, in the words of `check_value`."""
+    if message.startswith("Unknown command line flag") and "Did you mean" not in message:
+        return f"{message.rstrip('. ')}: --help lists the flags"
+    found = re.match(r"flag --(\w+)=(.*?): (.*)", message, re.DOTALL)
+    if not found:
+        return message
+    name, given, cause = found.groups()
+    for theirs, ours in _EXPECTED.items():
+        if theirs in cause:
+            range_of = bounds(_defined[name]) if name in _defined else ""
+            return f"--{name}={given}: must be {ours}{range_of}"
+    return f"--{name}={given}: {cause}"
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print("error: " + " ".join(message.split("\n")), file=sys.stderr)
+    sys.exit(code)

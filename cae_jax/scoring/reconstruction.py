@@ -1,0 +1,130 @@
+"""Reconstruction by patches: what autoencoders, GANs and inpainting have in common at test time.
+
+An image is cut into overlapping patches, each is reconstructed, the patches are averaged back
+(thesis, Figures 10 to 12), and every distance compares the result with the image, pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from cae_jax.options import SCORING, flag
+from cae_jax.scoring import patches as windows
+from cae_jax.scoring import residuals, ssim
+from cae_jax.scoring.residuals import DISTANCES
+from cae_jax.scoring.ssim import BORDERS, CONSTANTS, WEIGHTS, Ssim
+from cae_jax.types import Evidence, Reconstruction, UsageError, Variables
+
+AVERAGES = ("pixels", "maps")
+Reconstruct: TypeAlias = Callable[[Variables, jax.Array], Reconstruction]
+Inspect: TypeAlias = Callable[[Variables, jax.Array], Evidence]
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How an image is cut into patches, and how their errors become maps."""
+
+    patch_size: int = flag(128, "side of a patch, in pixels", 8)
+    stride: int = flag(30, "pixels between the patches of a test image", 1)
+    residual_average: str = flag(
+        "pixels",
+        "pixels: average patches (thesis); maps: their errors",
+        among=AVERAGES,
+        part=SCORING,
+    )
+    residual_border: str = flag(
+        "reflect", "at the image's border: reflect, edge or crop", among=BORDERS, part=SCORING
+    )
+    ssim_window: int = flag(11, "side of SSIM's window, in pixels", 3, 255)
+    ssim_weights: str = flag("gaussian", "SSIM's window", among=WEIGHTS)
+    ssim_constants: str = flag(
+        "wang", "wang: (0.01)^2, (0.03)^2; printed: 0.01, 0.03", among=CONSTANTS
+    )
+
+    @property
+    def ssim(self) -> Ssim:
+        """Which structural similarity is meant."""
+        return Ssim(self.ssim_window, self.ssim_weights, self.ssim_constants)
+
+
+def check(w: Windows, side: int) -> None:
+    """Raises UsageError, naming the flag, for windows that cannot work on images of that side."""
+    windows.check_sizes(side, w.patch_size, w.stride)
+    ssim.check(w.ssim)
+    if w.residual_border != "crop":
+        return
+    if w.residual_average == "maps":
+        raise UsageError(
+            "--residual_border=crop: not with --residual_average=maps, where every patch would "
+            "leave its border out of the average; take reflect or edge"
+        )
+    if w.ssim_window > side:
+        raise UsageError(
+            f"--ssim_window={w.ssim_window}: --residual_border=crop would leave nothing of "
+            f"images of --image_size={side}"
+        )
+
+
+def by_patches(
+    reconstruct: Reconstruct,
+    w: Windows,
+    chunk_size: int | None = None,
+    own: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] | None = None,
+) -> Inspect:
+    """Returns a method's `inspect`, pure: images to maps by distance and their reconstruction.
+
+    Args:
+      reconstruct: (variables, patches [N, p, p, C]) -> Reconstruction of the same shape. Its aux
+        may hold "score" [N], a number of each patch by a paper's own formula.
+      w: windows, SSIM and borders.
+      chunk_size: patches per pass, all passes side by side in one program, so that one's layers
+        fill the gaps of another's; None takes `default_chunk_size`.
+      own: further distances, by name: (x, y) [N, H, W, C] -> map [N, H, W]. Of these the image's
+        number is the largest "score" of its patches.
+
+    Returns:
+      A function (variables, images [B, H, W, C] in [0, 1]) -> Evidence, whose maps are those of
+      `own` and of `residuals.DISTANCES`.
+    """
+    own = own or {}
+
+    def error(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
+        if name in own:
+            return own[name](x, y)
+        return residuals.residual_map(name, x, y, w.ssim, w.residual_border)
+
+    def inspect(variables: Variables, images: jax.Array) -> Evidence:
+        _, height, width, _ = images.shape
+        with jax.named_scope("extract"):
+            cut = windows.extract(images, w.patch_size, w.stride)
+        flat = cut.reshape(-1, *cut.shape[3:])
+        size = chunk_size or default_chunk_size() or len(flat)
+        each = [reconstruct(variables, flat[i : i + size]) for i in range(0, len(flat), size)]
+        made = jnp.concatenate([one.output for one in each])
+        with jax.named_scope("merge"):
+            output = windows.merge(made.reshape(cut.shape), height, width, w.stride)
+        maps = {}
+        with jax.named_scope("score"):
+            for name in (*own, *DISTANCES):
+                if w.residual_average == "maps":  # CVPR 2019 averages the patches' own maps
+                    of_patches = error(name, flat, made).reshape(*cut.shape[:-1], 1)
+                    maps[name] = windows.merge(of_patches, height, width, w.stride)[..., 0]
+                else:
+                    maps[name] = error(name, images, output)
+        numbers = {}
+        if own:
+            score = jnp.concatenate([one.aux["score"] for one in each])
+            numbers = dict.fromkeys(own, score.reshape(len(images), -1).max(axis=1))
+        return Evidence(maps, numbers, output)
+
+    return inspect
+
+
+def default_chunk_size() -> int | None:
+    """Patches reconstructed at a time: a chunk stays in a CPU's cache; an accelerator takes all."""
+    return 9 if jax.default_backend() == "cpu" else None

@@ -1,0 +1,212 @@
+"""A folder of any size, scored by a trained run in bounded memory, restartable.
+
+Every batch's rows are written before the next one's. In the output folder:
+
+    scores.csv      path, distance, p_value, defective: one row per image, sorted by path
+    left_out.csv    path, cause: what could not be used
+    run.json        whose scores these are
+    anomaly_maps/PATH.tiff, predicted_masks/PATH.png    on demand
+
+An image is known by its path alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import jax
+import numpy as np
+
+from cae_jax.data import images, pictures
+from cae_jax.evaluation.verdict import Judge
+from cae_jax.options import IDENTITY, SCORING
+from cae_jax.runs.config import identity
+from cae_jax.runs.machine import lock, multihost
+from cae_jax.runs.machine.progress import Bar
+from cae_jax.scoring import scorer
+from cae_jax.serving import growing_table
+from cae_jax.serving.detector import Detector
+from cae_jax.serving.stream import Batch, ScoringCall, scored, scoring_call
+from cae_jax.types import DataError, Scores, unknown_name
+
+_ON_BAD_IMAGE = ("error", "skip")
+# Of a run's flags, where its images were does not tell its scores from another run's.
+_NOT_OF_SCORES = ("dataset", "data_dir", "on_bad_image")
+
+
+class Summary(NamedTuple):
+    """What a table of scores holds."""
+
+    n_images: int
+    n_defective: int
+    n_left_out: int
+
+
+def find(root: Path, recursive: bool = True, but: Path | None = None) -> list[str]:
+    """Returns the images in a folder, by suffix: relative paths with forward slashes, sorted.
+
+    What is hidden, and the folder `but`, is passed over. Raises DataError where the folder cannot
+    be listed or holds no image.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    seen = {os.path.realpath(but)} if but else set()
+    found = []
+    for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        if (real := os.path.realpath(folder)) in seen:  # linked folders may go round in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in images.SUFFIXES and not name.startswith("."):
+                found.append(Path(folder, name).relative_to(root).as_posix())
+    if not found:
+        suffixes = " ".join(sorted(images.SUFFIXES))
+        raise DataError(f"{root}: no image in it; suffixes read: {suffixes}")
+    return sorted(found)
+
+
+def score_folder(
+    detector: Detector,
+    root: Path,
+    output: Path,
+    *,
+    recursive: bool = True,
+    batch_size: int | None = None,
+    on_bad_image: str = "error",
+    save_maps: bool = False,
+    overwrite: bool = False,
+) -> Summary:
+    """Scores all images of a folder, or those that an earlier start has not.
+
+    Several processes (`multihost.start`) take a share each.
+
+    Args:
+      detector: the trained run, with its threshold.
+      root: the images' folder.
+      output: where the tables go, see the top of this file; made when it is not there.
+      recursive: also the images in the folder's folders.
+      batch_size: see `scoring_call`.
+      on_bad_image: "error", or "skip" to list what cannot be used and go on. A next start tries
+        these again.
+      save_maps: also write each image's residual map and, where the run has a threshold for it,
+        predicted mask, at the image's own size.
+      overwrite: throw away what another run left in `output`.
+
+    Returns:
+      The counts of the whole table.
+
+    Raises:
+      UsageError: a flag cannot work, or `output` is another job's or in another process's hands.
+      DataError: no image, one that cannot be used, or a file that cannot be written. The rows
+        before it are written.
+      CaeError: a distance or a map is not finite. The rows of the batches before are written.
+    """
+    if on_bad_image not in _ON_BAD_IMAGE:
+        raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
+    at = scoring_call(detector.cell.config, detector.variables, batch_size)
+    identity = _identity(detector, root, recursive, save_maps)
+    with contextlib.ExitStack() as stack:
+        with multihost.together("claim"):
+            paths = find(root, recursive, but=output)
+            stack.enter_context(lock.hold(output, (jax.process_index(), jax.process_count())))
+            if multihost.is_first():
+                growing_table.claim(output, identity, overwrite)
+        growing_table.check(output, identity)
+        with multihost.together("merge"):
+            with multihost.together("score"):
+                _score_share(detector, at, root, output, paths, on_bad_image, save_maps)
+            if multihost.is_first():
+                for name in growing_table.COLUMNS:
+                    growing_table.merge(output, name)
+    rows, left_out = (
+        growing_table.rows(output / f"{name}.csv", name) for name in growing_table.COLUMNS
+    )
+    if not all(path in rows or path in left_out for path in paths):
+        raise DataError(f"{output}: not all images are scored yet; the same command goes on")
+    defective = sum(row.endswith(",1\n") for row in rows.values())
+    return Summary(len(rows), defective, len(left_out))
+
+
+def _score_share(
+    detector: Detector,
+    at: ScoringCall,
+    root: Path,
+    output: Path,
+    paths: list[str],
+    on_bad_image: str,
+    save_maps: bool,
+) -> None:
+    """Scores what is missing of this process's share, each batch's rows written at once."""
+    done = growing_table.rows(output / "scores.csv", "scores").keys()
+    mine = multihost.share(paths)
+    left = [path for path in mine if path not in done]
+    n = jax.process_count()
+    part = f".part-{jax.process_index()}-of-{n}" if n > 1 else ""
+    with (
+        growing_table.append_to(output, "scores", part) as scores,
+        growing_table.append_to(output, "left_out", part) as left_out,
+        Bar("score", len(mine), "images", len(mine) - len(left)) as bar,
+        contextlib.closing(scored(at, root, left, save_maps)) as batches,
+    ):
+        for batch in batches:
+            name = at.config.distance
+            maps = {} if batch.residuals is None else {name: batch.residuals}
+            found = Scores({name: batch.distances}, maps, None)
+            scorer.check_finite(found, [str(root / path) for path in batch.paths])
+            if save_maps:
+                _write_maps(detector, output, batch)
+            _write_rows(detector.judge, batch, scores)
+            for each in batch.left_out:
+                left_out.write(growing_table.row(*each))
+            scores.flush()
+            left_out.flush()
+            if batch.left_out and on_bad_image == "error":
+                path, cause = batch.left_out[0]
+                raise DataError(
+                    f"{root / path}: {cause}; --on_bad_image=skip lists what is bad and goes on"
+                )
+            bar.update(len(batch.paths) + len(batch.left_out))
+
+
+def _write_rows(judge: Judge, batch: Batch, table: TextIO) -> None:
+    distances = batch.distances.astype(np.float64)
+    found = (distances.tolist(), judge.p_values(distances).tolist(), judge.defective(distances))
+    for path, distance, p_value, defective in zip(batch.paths, *found, strict=True):
+        table.write(growing_table.row(path, distance, p_value, int(defective)))
+
+
+def _write_maps(detector: Detector, output: Path, batch: Batch) -> None:
+    if batch.residuals is None:
+        return
+    judge, opening = detector.judge, detector.cell.config.opening
+    for path, size, residual in zip(batch.paths, batch.sizes, batch.residuals, strict=True):
+        mask = judge.mask(residual, opening) if math.isfinite(judge.map_threshold) else None
+        # With the suffix: two images of a folder may differ in nothing else.
+        pictures.write_prediction(output, path, size, residual, mask)
+
+
+def _identity(detector: Detector, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:
+    """What two starts must have in common to write the same table."""
+    digest = hashlib.sha256(detector.judge.held_out.tobytes())
+    for leaf in jax.tree.leaves(detector.variables):
+        digest.update(np.asarray(leaf).tobytes())
+    flags = identity(detector.cell.config, IDENTITY, SCORING)
+    return {
+        "images": os.path.realpath(root),
+        "recursive": recursive,
+        "save_maps": save_maps,
+        "percent": detector.judge.threshold.percent,
+        "threshold": detector.judge.threshold.value,
+        **{f"--{name}": flags[name] for name in flags if name not in _NOT_OF_SCORES},
+        "weights": digest.hexdigest()[:16],
+    }

@@ -1,0 +1,145 @@
+"""Benchmarks of methods that are no autoencoder: a fork's, by dotted names; and of precisions."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import inference, precision, production, table_rows
+from cae_jax.runs.config import configure
+from cae_jax.types import Split, UsageError
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = configure(model="small_net:Tiny", image_size=40, patch_size=16, stride=13)
+ONE_PASS = """
+import dataclasses
+import jax.numpy as jnp
+from cae_jax.options import flag
+from cae_jax.types import Evidence, Fit, Method
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    power: float = flag(2.0, "of the difference", 1)
+
+def make(options, side, channels):
+    def inspect(variables, images):
+        apart = jnp.abs(images - variables["mean"]) ** options.power
+        return Evidence({"apart": apart.sum(-1)}, {"apart": apart.max((1, 2, 3))})
+
+    return Method(Fit(lambda key, images: {"mean": images.mean(0)}), inspect, ("apart",))
+"""
+BY_STEPS = """
+import dataclasses
+import jax.numpy as jnp
+from cae_jax.scoring import reconstruction
+from cae_jax.scoring.reconstruction import Windows
+from cae_jax.training.schedule import Training
+from cae_jax.types import Method, Reconstruction, State, Steps
+
+@dataclasses.dataclass(frozen=True)
+class Options(Training, Windows):
+    pass
+
+def make(options, side, channels):
+    def init(key):
+        return State(jnp.zeros((), jnp.int32), key, {"gray": jnp.float32(0.5)}, ())
+
+    def reconstruct(variables, patches):
+        made = jnp.full_like(patches, variables["gray"])
+        return Reconstruction(made, {"score": patches.max((1, 2, 3))})
+
+    learn = Steps(init, lambda state, crops: (state, {}), lambda v, crops: {}, options.patch_size)
+    own = {"brightest": lambda x, y: x.sum(-1)}
+    inspect = reconstruction.by_patches(reconstruct, options, own=own)
+    return Method(learn, inspect, ("brightest", "l2"))
+"""
+OF_PATCHES = {"patches_per_image", "p50_ms_per_patch", "p95_ms_per_patch", "p99_ms_per_patch"}
+OF_NETWORK = {"gflops", "peak_gflops", "share_of_peak"}
+
+
+@pytest.fixture
+def fork(tmp_path, monkeypatch):
+    """Two methods of a fork's, by their dotted names."""
+    (tmp_path / "a_fork").mkdir()
+    for name, text in {"one_pass": ONE_PASS, "by_steps": BY_STEPS}.items():
+        (tmp_path / "a_fork" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "a_fork"]:
+        del sys.modules[name]
+
+
+def test_inference_of_any_method(fork):
+    def found(method, **flags):
+        ready = production.scoring(configure(method=f"a_fork.{method}", image_size=40, **flags), 2)
+        return ready, inference.measure(ready, 2, [])
+
+    ready, one_pass = found("one_pass", power=1.0)
+    assert not (OF_PATCHES | OF_NETWORK | {"around_the_network_share"}) & set(one_pass)
+    assert (one_pass["method"], one_pass["model"]) == ("a_fork.one_pass", "a_fork.one_pass")
+    assert one_pass["images_per_second"] == pytest.approx(1e3 / one_pass["p50_ms_per_image"])
+    (row,) = table_rows.inference(one_pass)
+    assert list(row) == ["model", "images", "p50, ms an image", "p95, ms an image", "images/s"]
+    apart = np.abs(ready.images - np.asarray(ready.variables["mean"])).max((1, 2, 3))
+    np.testing.assert_allclose(ready.scores.distances["apart"], apart, rtol=1e-5)
+
+    sizes = {"patch_size": 16, "stride": 13}
+    _, by_steps = found("by_steps", **sizes)
+    assert set(by_steps) & (OF_PATCHES | OF_NETWORK) == OF_PATCHES
+    assert by_steps["patches_per_image"] == 16
+    assert "around_the_network_share" not in by_steps  # by a distance of the method's own
+    _, by_steps = found("by_steps", distance="l2", **sizes)
+    assert 0 < by_steps["around_the_network_share"] < math.inf
+
+
+def test_other_engines_run_networks_by_l2_alone(fork):
+    pytest.importorskip("torch")
+    from benchmarks.engines import compare
+
+    ready = production.scoring(SMALL.changed(distance="ssim"), 1)
+    with pytest.raises(UsageError, match="l2 alone, not --distance=ssim"):
+        compare.scoring(["torch"], ready)
+    flags = {"image_size": 40, "patch_size": 16, "stride": 13, "distance": "l2"}
+    ready = production.scoring(configure(method="a_fork.by_steps", **flags), 1)
+    with pytest.raises(UsageError, match=r"--method=a_fork.by_steps"):
+        compare.scoring(["torch"], ready)
+
+
+def test_precision_counts_drift_and_verdicts(rng):
+    def images(n):
+        return rng.random((n, 40, 40, 1), np.float32)
+
+    c = SMALL.resolved()
+    names = [f.name for f in dataclasses.fields(Split)]
+    given = dict.fromkeys(names, ()) | {"validation": images(3), "test": images(4)}
+    split = Split(**given | {"kinds": ("good", "good", "hole", "hole")})
+    found = precision.measure(c, split, production.untrained(c))
+    rows = {row["precision"]: row for row in found["modes"]}
+    assert list(rows) == ["float64", "float32", "tf32", "bfloat16"]
+    assert rows["float64"]["largest_drift"] == rows["float64"]["verdicts_changed"] == 0
+    assert 0 < rows["float32"]["largest_drift"] < 1e-5 < rows["bfloat16"]["largest_drift"] < 0.1
+    none = dataclasses.replace(split, validation=images(0))
+    found = precision.measure(c, none, production.untrained(c))  # judged by the good test images
+    assert [row["images"] for row in found["modes"]] == 4 * [4]
+
+
+def test_the_binary_has_the_flags_of_the_method(fork, tmp_path):
+    def run(*flags):
+        command = [sys.executable, "-m", "benchmarks.inference", "--method=a_fork.one_pass", *flags]
+        environment = {**os.environ, "PYTHONPATH": str(fork)}
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+    file = tmp_path / "found.json"
+    flags = ["--image_size=32", "--power=1.5", "--repeats=1", "--batch_size=1,2"]
+    done = run(*flags, f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    assert [found["batch_size"] for found in json.loads(file.read_text())] == [1, 2]
+    done = run("--patch_size=16")
+    assert done.returncode == 2
+    assert "--patch_size: a flag of --method=autoencoder" in done.stderr

@@ -1,0 +1,73 @@
+"""Learning in one pass: compiled, the same bits from a seed, nothing that is not finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cae_jax.training import fit
+from cae_jax.types import CaeError, Fit
+
+
+def moments(traced: list) -> Fit:
+    """The mean and covariance of the pixels, and some of the images by chance."""
+
+    def learn(key, images):
+        traced.append(type(images))
+        pixels = images.reshape(-1, images.shape[-1])
+        mean = pixels.mean(axis=0)
+        off = pixels - mean
+        chosen = images[jax.random.choice(key, len(images), (2,), replace=False)]
+        stats = {"mean": mean, "covariance": off.T @ off / len(pixels)}
+        return {"stats": stats, "taken": {"images": chosen, "n": jnp.int32(len(images))}}
+
+    return Fit(learn)
+
+
+@pytest.fixture
+def images(rng) -> np.ndarray:
+    return rng.random((7, 5, 9, 3), np.float32)
+
+
+def test_a_fit_is_its_formula(images):
+    found = fit.fit(moments([]), images, 3)
+    pixels = images.reshape(-1, 3).astype(float)
+    np.testing.assert_allclose(found["stats"]["mean"], pixels.mean(axis=0), rtol=1e-5)
+    covariance = np.cov(pixels, rowvar=False, bias=True)
+    np.testing.assert_allclose(found["stats"]["covariance"], covariance, rtol=1e-4, atol=1e-6)
+    assert found["taken"]["n"] == 7
+    rows = [np.flatnonzero((images == one).all(axis=(1, 2, 3))) for one in found["taken"]["images"]]
+    assert len({int(at) for (at,) in rows}) == 2
+
+
+def test_it_is_compiled_once_per_shape(images):
+    traced = []
+    learn = moments(traced)
+    for seed, n in ((0, 7), (1, 7), (0, 7), (0, 6), (2, 6)):
+        fit.fit(learn, images[:n], seed)
+    assert len(traced) == 2
+    assert all(issubclass(kind, jax.core.Tracer) for kind in traced)
+
+
+def test_the_same_seed_gives_the_same_bits(images):
+    one, again, other = (fit.fit(moments([]), images, seed) for seed in (3, 3, 4))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    np.testing.assert_array_equal(one["stats"]["mean"], other["stats"]["mean"])
+    assert np.any(one["taken"]["images"] != other["taken"]["images"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(images, value):
+    """The first of several, in the order of their names."""
+    images[6, 4, 8, 1] = value
+    with pytest.raises(CaeError, match=r"^the fit gave a stats/covariance that is not finite$"):
+        fit.fit(moments([]), images, 0)
+
+
+def test_one_entry_of_half_precision_is_enough(images):
+    def learn(key, images):
+        half = jnp.zeros((3, 4), jnp.bfloat16).at[2, 1].set(jnp.inf)
+        return {"codes": jnp.zeros(4, jnp.int8), "tree": {"used": images[0] > 0, "half": half}}
+
+    with pytest.raises(CaeError, match=r"^the fit gave a tree/half that is not finite$"):
+        fit.fit(Fit(learn), images, 0)
