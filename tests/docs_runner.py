@@ -2,7 +2,7 @@
 
 Reads a list of [kind, ...] from standard input and answers with as many [cause or "", output]:
 
-    parse MODULE WORDS    reads a command line with the module's own flags and checks the record
+    parse MODULE WORDS    reads a command line as the module would, and checks the record
     run MODULE WORDS      runs it
     python SOURCE         runs a block of Python
     flag NAME VALUE       looks NAME up among all flags seen so far; VALUE may be null
@@ -20,9 +20,11 @@ from unittest import mock
 
 from absl import app, flags
 
-from cae_jax import files, methods
+from cae_jax import files, methods, options
 from cae_jax.runs import command_line, config, evaluate
 from cae_jax.training import crops
+from cae_jax.training.schedule import Training
+from cae_jax.types import UsageError
 
 app.define_help_flags()
 THEIRS = set(flags.FLAGS)
@@ -30,12 +32,13 @@ SEEN = {}
 
 
 def check(_, argv, flags_parser):
-    """Stands in for app.run: goes as far as the experiment would before it computes anything."""
+    """Stands in for app.run: goes as far as the module would before it computes anything."""
     flags_parser(argv)
     SEEN.update({name: flags.FLAGS[name] for name in set(flags.FLAGS) - THEIRS})
     found = command_line.given()
-    for category in found.categories:
-        crops.kind_for(getattr(found.options, "augment", "none"), category)
+    if isinstance(found.options, Training):
+        for category in found.categories:
+            crops.kind_for(found.options.augment, category)
 
 
 def module(name, words, *patches):
@@ -56,12 +59,24 @@ def module(name, words, *patches):
 
 
 def flag(name, value):
-    """Raises for a flag that no module seen so far has, or a value that it cannot take."""
-    if name not in THEIRS:
-        value = SEEN[name].parser.parse(value) if value else value
-        having = [method for method in methods.names() if name in config.flags_of(method)]
-        if value and name != "method" and having:
-            config.configure(method=having[0], **{name: value}).check()
+    """Raises for a flag that no module seen so far has, or a value that no method's can take."""
+    if name in THEIRS:
+        return
+    parser = SEEN[name].parser
+    if not value:
+        return
+    parsed, causes = parser.parse(value), []
+    fields = [known[name] for known in map(config.flags_of, methods.names()) if name in known]
+    for field in fields:
+        if not isinstance(parsed, type(field.default)):  # a benchmark's --batch_size is a list
+            continue
+        try:
+            options.check_value(field, parsed)
+            return
+        except UsageError as error:
+            causes.append(error)
+    for error in causes:
+        raise error
 
 
 def write(path, content):
@@ -73,6 +88,7 @@ def write(path, content):
 def here(command, **_):
     """Stands in for subprocess.run where a benchmark starts a process of its own for a module."""
     before = {name: flags.FLAGS[name] for name in set(flags.FLAGS) - THEIRS}
+    defined = dict(command_line._defined)
     for name in before:
         delattr(flags.FLAGS, name)
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -80,6 +96,7 @@ def here(command, **_):
     for name, one in before.items():
         flags.FLAGS[name] = one
     flags.FLAGS.mark_as_parsed()
+    command_line._defined.update(defined)
     return subprocess.CompletedProcess(command, 0, said.getvalue())
 
 

@@ -17,13 +17,15 @@ import subprocess
 import sys
 
 import pytest
+from test_house import ORDER
 
 from benchmarks import engines
 from cae_jax.data import synthetic
 from cae_jax.training import crops
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+README = ROOT / "README.md"
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted(ROOT.glob("docs/*.md"))]
 PRESETS = sorted(ROOT.glob("experiments/presets/*.flags"))
 # What stands for something of the user's, and what a test puts there.
 CAPITALS = {
@@ -37,10 +39,17 @@ CAPITALS = {
 NET = "--model=small_net:Tiny"
 SIZES = "--image_size=32 --patch_size=32 --stride=32"
 TRAIN = f"{SIZES} --epochs=1 --num_patches=8 --batch_size=4"
+# By method, the flags that make a run small.
+METHODS = {
+    "autoencoder": f"{NET} {TRAIN}",
+    "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
+    "variation_model": "--image_size=32",
+    "my_method": "--image_size=32",
+}
 CALLS = f"{NET} {SIZES} --repeats=1"
 # By program, the flags that make it small; they take the place of the command's own.
 SMALL = {
-    "experiments.run": f"{NET} {TRAIN} --category=FIRST",
+    "experiments.run": "METHOD --category=FIRST",
     "experiments.reproduce_thesis": f"--models=small_net:Tiny {TRAIN} --category=FIRST",
     "experiments.evaluate": "",
     "experiments.report": "",
@@ -75,6 +84,8 @@ OTHERS = {
     ),
     "pip install -r benchmarks/requirements.txt": lambda: _exist("benchmarks/requirements.txt"),
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
+    "python -m pytest -m quick": lambda: '"quick: ' in (ROOT / "pyproject.toml").read_text(),
+    "python -m pytest -m slow": lambda: '"slow: ' in (ROOT / "pyproject.toml").read_text(),
     # flags for several processes, of which test_multihost.py starts two
     "--coordinator_address=HOST:PORT --num_processes=2 --process_id=0": lambda: True,
 }
@@ -93,6 +104,13 @@ def outside(text):
 def joined(path):
     """A text whose lines that end in a backslash are one with the next."""
     return re.sub(r"\s*\\\n#?\s*", " ", path.read_text())
+
+
+def marked(name, page=README):
+    """The block of a page behind <!-- name -->."""
+    found = re.search(rf"^<!-- {name} -->\n```\w*\n(.*?)^```$", page.read_text(), re.M | re.S)
+    assert found, f"no block behind <!-- {name} -->"
+    return found[1]
 
 
 def commands_of(path):
@@ -141,12 +159,22 @@ def words_of(command):
     return OURS.match(command)[1], filled
 
 
+def given_by(words):
+    """The flags of a command line by name, those of its preset under its own."""
+    given = dict(word.partition("=")[::2] for word in words)
+    if "--flagfile" in given:
+        lines = (ROOT / given["--flagfile"]).read_text().splitlines()
+        given = dict(line.partition("=")[::2] for line in lines if line[:2] == "--") | given
+    return given
+
+
 def small(command):
     """The words of a command, those of SMALL in the place of its own."""
     module, words = words_of(command)
-    given = dict(word.partition("=")[::2] for word in words)
+    given = given_by(words)
     first = given.get("--category", "").split(",")[0].replace("all", "")
-    smaller = SMALL[module].replace("FIRST", first or "weave").split()
+    smaller = SMALL[module].replace("METHOD", METHODS[given.get("--method", "autoencoder")])
+    smaller = smaller.replace("FIRST", first or "weave").split()
     if ":" in given.get("--model", ""):  # a fork's net is small already
         smaller = [word for word in smaller if word != NET]
     names = {word.partition("=")[0] for word in smaller}
@@ -168,9 +196,8 @@ def x(tmp_path_factory):
     images(folder / "in")
     shutil.copytree(ROOT / "experiments/presets", folder / "experiments/presets")
     shutil.copy(folder / "in/weave/test/good/000.png", folder / "product.png")
-    for _, source in PYTHON:
-        if "class Shallow" in source:
-            (folder / "my_nets.py").write_text(source)
+    for name, mark in (("my_nets", "fork"), ("my_method", "method")):
+        (folder / f"{name}.py").write_text(marked(mark))
     return folder
 
 
@@ -287,6 +314,15 @@ def test_every_program_is_named_on_a_page():
     named = {words_of(command)[0] for command in PROGRAMS}
     parts = {"benchmarks.scaling_process", "benchmarks.scoring_process"}
     assert set(binaries) - parts <= named
+
+
+@pytest.mark.parametrize("name", ["fork", "method"])
+def test_a_file_of_ones_own_is_short(name):
+    assert len(marked(name).splitlines()) <= 30
+
+
+def test_the_import_order_is_the_one_that_is_held():
+    assert f"```\n{ORDER.strip()}\n```\n" in README.read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")
