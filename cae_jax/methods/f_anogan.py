@@ -28,11 +28,11 @@ from jax import lax
 
 from cae_jax.methods import gradients
 from cae_jax.models.wgan import ACTIVATIONS, Critic, Encoder, Generator, depth
-from cae_jax.options import SCORING, flag
 from cae_jax.options import check as check_values
+from cae_jax.options import flag
 from cae_jax.scoring import reconstruction, residuals
 from cae_jax.scoring.reconstruction import Reconstruct, Windows
-from cae_jax.scoring.residuals import DISTANCES, REDUCTIONS
+from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
 from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
@@ -73,15 +73,13 @@ class Options(Training, Windows):
     gradient_penalty: float = flag(10.0, "weight of the critic's gradient penalty", 0)
     kappa: float = flag(1.0, "weight of the critic's features in loss and score", 0)
     precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
-    image_score: str = flag(
-        "max", "a map as one number; top: mean of the top share", among=REDUCTIONS, part=SCORING
-    )
+    image_score: str = score_flag("max")
 
     @property
     def gan_steps(self) -> int:
         """Training steps before those of the encoder."""
         if self.encoder_epochs:
-            return (self.epochs - self.encoder_epochs) * (self.num_patches // self.batch_size)
+            return (self.epochs - self.encoder_epochs) * self.steps_per_epoch
         return max(1, round(_GAN_SHARE * self.steps))
 
 

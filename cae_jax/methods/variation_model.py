@@ -18,7 +18,7 @@ from jax import lax
 
 from cae_jax.options import SCORING, check, flag
 from cae_jax.scoring.reconstruction import Inspect
-from cae_jax.scoring.residuals import REDUCTIONS
+from cae_jax.scoring.residuals import score_flag
 from cae_jax.types import Evidence, Fit, Method, Variables
 
 DISTANCES = ("variation", "deviation")
@@ -51,9 +51,7 @@ class Options:
         part=SCORING,
     )
     # HALCON finds a defect where any pixel is outside: where the map's maximum is above 1
-    image_score: str = flag(
-        "max", "a map as one number; top: mean of the top share", among=REDUCTIONS, part=SCORING
-    )
+    image_score: str = score_flag("max")
 
 
 def make(options: Options, side: int, channels: int) -> Method:

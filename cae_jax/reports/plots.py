@@ -188,7 +188,7 @@ def plot_gallery(
 def plot_reproduction(path: str | os.PathLike[str], table: pd.DataFrame, title: str = "") -> None:
     """Draws the mean of good and defect accuracy per category, ours and the thesis's.
 
-    `table` is one of `thesis.tables11_14`: a panel per model, a full dot for ours with the spread
+    `table` is one of `tables.tables11_14`: a panel per model, a full dot for ours with the spread
     over seeds, an empty one for the thesis, a cross for the CVPR 2019 paper. Raises DataError where
     the file cannot be written.
     """

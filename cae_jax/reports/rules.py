@@ -82,7 +82,7 @@ def on_roc(metrics: Mapping[str, Any]) -> list[tuple[str, float, float, str]]:
 
 def leak_points(metrics: Mapping[str, Any]) -> dict[int, float]:
     """Returns by percent, 70 first, what the thesis's leak is worth in points, as metrics.json
-    tells (`thresholds.leak_points`); {} where it does not."""
+    tells (`verdict.leak_points`); {} where it does not."""
     found = metrics.get("leak_points")
     found = found if isinstance(found, dict) else {}
     worth = {int(share): real(value) for share, value in found.items() if share.isdecimal()}

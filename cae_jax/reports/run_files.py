@@ -15,6 +15,8 @@ import pandas as pd
 from cae_jax.evaluation.scores import read_scores
 from cae_jax.types import DataError
 
+# In a cell, WORKDIR/CATEGORY/RUN/seed_N: what it holds as a result, is of, and was begun with.
+FINISHED, FLAGS, VERSIONS = "metrics.json", "flags.txt", "versions.json"
 _EXAMPLES = {  # dtype kind and number of axes of the arrays in examples.npz
     "row": ("iu", 1),
     "image": ("u", 4),
@@ -58,7 +60,12 @@ class Run(NamedTuple):
     absent: tuple[str, ...]  # the files that are not there
 
 
-def read_run(folder: Path, metrics: str = "metrics.json") -> Run:
+def cells_with(workdir: Path, name: str) -> list[Path]:
+    """Returns the folders of the cells of a workdir that hold a file of that name, sorted."""
+    return sorted(path.parent for path in workdir.glob(f"*/*/seed_*/{name}"))
+
+
+def read_run(folder: Path, metrics: str = FINISHED) -> Run:
     """Reads the files of a cell, finished but for the name of its metrics.json.
 
     `metrics` and scores.csv have to be there; any of the others may be missing, which `absent`
@@ -81,8 +88,8 @@ def read_run(folder: Path, metrics: str = "metrics.json") -> Run:
         folder=folder,
         metrics=_read(folder / metrics, _json),
         frame=frame,
-        flags=read("flags.txt", _lines, ()),
-        versions=read("versions.json", _json, {}),
+        flags=read(FLAGS, _lines, ()),
+        versions=read(VERSIONS, _json, {}),
         history=read("history.csv", _numbers, None),
         left_out=read("left_out.csv", _texts, None),
         curves=read("curves.json", _json, {}),

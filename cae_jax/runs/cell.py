@@ -20,6 +20,7 @@ import pandas as pd
 from cae_jax import data, files
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.reports import results
+from cae_jax.reports.run_files import FINISHED, FLAGS, VERSIONS, cells_with
 from cae_jax.runs.config import Config, identity
 from cae_jax.runs.machine import lock
 from cae_jax.scoring import scorer
@@ -27,7 +28,6 @@ from cae_jax.training import crops
 from cae_jax.training.schedule import Training
 from cae_jax.types import DataError, Duplicate, LeftOut, Split, UsageError
 
-FINISHED, FLAGS, VERSIONS = "metrics.json", "flags.txt", "versions.json"
 _PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
@@ -86,17 +86,25 @@ def find(workdir: Path) -> list[Cell]:
     Raises:
       UsageError: no cell in it, or flags that this version does not know.
     """
-    cells = []
-    for path in sorted(workdir.glob(f"*/*/seed_*/{FLAGS}")):
-        cells.append(Cell(path.parent, _read_flags(path).changed(workdir=str(workdir))))
-    if not cells:
-        raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/RUN/seed_N/{FLAGS})")
-    return cells
+    if cells := listed(workdir):
+        return cells
+    raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/RUN/seed_N/{FLAGS})")
+
+
+def listed(workdir: Path) -> list[Cell]:
+    """Returns the cells of a workdir, sorted by folder, [] where there is none.
+
+    Raises UsageError for flags that this version does not know.
+    """
+    return [
+        Cell(folder, _read_flags(folder / FLAGS).changed(workdir=str(workdir)))
+        for folder in cells_with(workdir, FLAGS)
+    ]
 
 
 def write_results(workdir: Path) -> pd.DataFrame:
     """Writes results.csv over the finished cells of a workdir, if any, and returns it."""
-    rows = [json.loads(p.read_text()) for p in sorted(workdir.glob(f"*/*/seed_*/{FINISHED}"))]
+    rows = [json.loads((folder / FINISHED).read_text()) for folder in cells_with(workdir, FINISHED)]
     table = results.results_table(rows)
     if rows:
         files.write_csv(workdir / "results.csv", table)

@@ -18,6 +18,7 @@ from absl import app, flags, logging
 from cae_jax import methods
 from cae_jax.options import SCORING, Fields, bounds, check_value
 from cae_jax.runs import config
+from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
 from cae_jax.types import CaeError, UsageError
 
@@ -142,17 +143,12 @@ def _known(argv: Sequence[str], of_runs: bool) -> tuple[str, Fields]:
     early(whole, known_only=True)
     if not of_runs:
         return early.method, config.flags_of(early.method)
-    workdir = Path(early.workdir or os.devnull).expanduser()
+    cells = listed(Path(early.workdir or os.devnull).expanduser())
+    names = sorted({cell.config.method for cell in cells}) or [early.method]
     known: dict[str, dataclasses.Field[Any]] = {}
-    names = set()
-    for path in workdir.glob("*/*/seed_*/flags.txt"):
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        found = Config.from_flagfile(text, str(path))
-        names.add(found.method)
-        known |= found.fields()
-    if not known:
-        return early.method, config.flags_of(early.method)
-    return " or ".join(sorted(names)), known
+    for name in names:
+        known |= config.flags_of(name)
+    return " or ".join(names), known
 
 
 def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:

@@ -42,12 +42,7 @@ class Scoring:
     residual_border: str = flag(
         "reflect", "at the image's border: reflect, edge or crop", among=BORDERS, part=SCORING
     )
-    image_score: str = flag(
-        "sum",
-        "a map as one number; top: mean of the top share",
-        among=residuals.REDUCTIONS,
-        part=SCORING,
-    )
+    image_score: str = residuals.score_flag("sum")
     top_share: float = flag(
         0.01, "share of the pixels that image_score=top averages", 0, 1, part=SCORING
     )
@@ -241,5 +236,6 @@ def not_a_flag(name: str, method: str, others: Sequence[str] = ()) -> UsageError
 
 def identity(config: Config, *parts: str) -> dict[str, Any]:
     """Returns the flags in these parts, IDENTITY without any, with their values."""
+    flags = config.flags()
     names = options.in_part(config.fields(), *(parts or (IDENTITY,)))
-    return {name: config.flags()[name] for name in names}
+    return {name: flags[name] for name in names}

@@ -128,8 +128,7 @@ def _left_out(n: int) -> str:
 def _method(c: Config, size: Sizes) -> str:
     line = f"{c.label}: {size.parameters:,} parameters"
     if isinstance(t := c.options, Training):
-        steps = t.num_patches // t.batch_size
-        line += f", {t.epochs} epochs of {steps} steps of {t.batch_size} patches"
+        line += f", {t.epochs} epochs of {t.steps_per_epoch} steps of {t.batch_size} patches"
     if isinstance(c.options, Windows):
         line += f"; an image is judged by {patches.number(c.image_size, c.options.stride)} patches"
     return line

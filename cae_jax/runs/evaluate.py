@@ -22,8 +22,9 @@ from cae_jax.evaluation import (
     verdict,
 )
 from cae_jax.reports import charts, examples, html, plots, results
+from cae_jax.reports.run_files import FINISHED
 from cae_jax.runs.build import scoring_call
-from cae_jax.runs.cell import FINISHED, Cell
+from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.runs.train import Trained

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cae_jax import data, files
+from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
 from cae_jax.runs.build import read_split, use_compilation_cache
-from cae_jax.runs.cell import FINISHED, FLAGS, Cell
+from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.evaluate import write_evaluation
 from cae_jax.runs.machine import lock, multihost
@@ -141,7 +142,8 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
             if isinstance(trained, CaeError):
                 raise trained
             write_evaluation(cell, split, trained)
-            cells_of.write_results(cell.config.folder)
+            if multihost.is_first():  # which writes what is written once
+                cells_of.write_results(cell.config.folder)
     return failed
 
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cae_jax.runs.cell import FINISHED, Cell
+from cae_jax.reports.run_files import FINISHED
+from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import interrupt
 from cae_jax.runs.machine.progress import Bar, say

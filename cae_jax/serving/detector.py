@@ -14,6 +14,7 @@ from cae_jax.data import images
 from cae_jax.evaluation import scores, verdict
 from cae_jax.evaluation.thresholds import Threshold
 from cae_jax.evaluation.verdict import Judge
+from cae_jax.reports.run_files import FINISHED
 from cae_jax.runs import cell as cells
 from cae_jax.runs.build import scoring_call
 from cae_jax.runs.cell import Cell
@@ -111,6 +112,6 @@ def load(workdir: str | os.PathLike[str], percent: int | None = None, **which: A
     good, _, held_out = scores.distances_of(table)
     if not len(held_out) and not len(good):
         raise DataError(f"{cell.folder}: no good image but the training ones, so no threshold")
-    points = json.loads((cell.folder / cells.FINISHED).read_text())["operating_points"]
+    points = json.loads((cell.folder / FINISHED).read_text())["operating_points"]
     judge = verdict.judge(good, held_out, points, percent)
     return Detector(cell, trained.variables, judge, scoring_call(cell.config))

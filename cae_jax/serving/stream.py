@@ -55,7 +55,7 @@ def scoring_call(
       config: of the model.
       variables: its parameters.
       batch_size: images per call, rounded up to a multiple of the number of devices; None takes
-        `score.default_batch_size` for each.
+        `scorer.default_batch_size` for each.
 
     Raises:
       UsageError: a batch size below 1.

@@ -37,9 +37,14 @@ class Training:
     keep: int = flag(2, "last checkpoints kept, besides the one of the lowest loss", 1, part=FREE)
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.num_patches // self.batch_size
+
+    @property
     def steps(self) -> int:
         """Training steps in all."""
-        return self.epochs * (self.num_patches // self.batch_size)
+        return self.epochs * self.steps_per_epoch
 
     def schedule(self, patch_size: int, seed: int) -> Schedule:
         """Returns the course of a run."""

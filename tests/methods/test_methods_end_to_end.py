@@ -1,18 +1,15 @@
 """The built-in methods but the first, small, through all that a run is: kills, members, reports."""
 
 import json
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+import small_runs
 
 import cae_jax
 from cae_jax.data import synthetic
@@ -53,34 +50,6 @@ METHODS = {
         True,
     ),
 }
-# Runs the flags given, and kills itself at a step of training, or where scoring begins (step 0):
-# once the checkpoint of the epoch before is there.
-KILLED = """
-import os, pathlib, signal, sys, time
-from cae_jax.runs import job
-from cae_jax.runs.config import Config
-from cae_jax.runs.machine.progress import Bar
-from cae_jax.scoring import scorer
-
-config, at = Config.from_flagfile(sys.argv[1], "flags"), int(sys.argv[2])
-saved = pathlib.Path(config.workdir, config.category, config.label, "seed_0", "checkpoints")
-
-def kill(*_):
-    while not (saved / str(max(1, (at - 1) // 2))).exists():
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def update(self, n, note=""):
-    self.steps = getattr(self, "steps", 0) + 1
-    if note and self.steps == at:
-        kill()
-
-if at:
-    Bar.update = update
-else:
-    scorer.score_all = kill
-job.run(config)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -202,20 +171,6 @@ def test_a_dry_run(straight, world):
     assert "0 new, 0 go on, 1 finished" in dry_run.forecast(job.plan([straight]))
 
 
-def killed(config, at):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, config.to_flagfile(), str(at)],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not (cell_of(config) / "metrics.json").exists()
-
-
 @pytest.mark.parametrize(
     ("straight", "at", "said"),
     [
@@ -230,7 +185,7 @@ def test_killed_and_started_again_is_the_same(
     straight, at, said, world, undrawn, monkeypatch, capfd
 ):
     config = config_of(world, straight.method, f"killed_{straight.method}_{at}")
-    killed(config, at)
+    small_runs.killed(config, at)
     if not METHODS[straight.method].by_steps:
         monkeypatch.setattr(train, "fit", None)  # it was fitted before
     job.run(config)

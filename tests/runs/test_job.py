@@ -1,12 +1,8 @@
 """The main job as a whole, on images of 64 pixels: what it writes, and that it is exact."""
 
 import json
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
-from small_runs import config_of, folder_of
+from small_runs import config_of, folder_of, killed
 
 from cae_jax import data, models
 from cae_jax.data import images, synthetic
@@ -36,27 +32,6 @@ FILES = {
     *("gallery.png", "checkpoints", "curves.json", "examples.npz", "report.html"),
     "duplicates.csv",
 }
-# Runs the flags given, and kills itself in the middle of the second epoch (two steps each), once
-# the checkpoint of the first is there.
-KILLED = """
-import os, pathlib, signal, sys, time
-from cae_jax.runs import job
-from cae_jax.runs.config import Config
-from cae_jax.runs.machine.progress import Bar
-
-config = Config.from_flagfile(sys.argv[1], "flags")
-first = pathlib.Path(config.workdir, "tablet", "bergmann", "seed_0", "checkpoints", "1")
-
-def update(self, n, note=""):
-    self.steps = getattr(self, "steps", 0) + 1
-    if note and self.steps == 3:
-        while not first.exists():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Bar.update = update
-job.run(config)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -203,18 +178,8 @@ def test_distances_at_other_sizes_and_in_color(world, undrawn):
 
 def test_killed_and_started_again_is_the_same(straight, world, capfd, undrawn):
     config = config_of(world, world / "killed", model="bergmann")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, config.to_flagfile()],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed(config, 3)  # in the midst of the second epoch, whose steps are two
     cell = folder_of(config)
-    assert not (cell / "metrics.json").exists()
     job.run(config)
     assert f"{cell}: goes on after epoch 1 of 2" in capfd.readouterr().err
     assert (cell / "scores.csv").read_bytes() == (straight[1] / "scores.csv").read_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 from cae_jax.files import write_whole
 from cae_jax.reports.html.overview import overview_page
 from cae_jax.reports.html.page import run_page
-from cae_jax.reports.run_files import Examples, Run, read_run
+from cae_jax.reports.run_files import FINISHED, Examples, Run, cells_with, read_run
 from cae_jax.types import UsageError
 
 __all__ = ["Examples", "Run", "overview_page", "read_run", "run_page", "write"]
@@ -23,10 +23,10 @@ def write(workdir: Path) -> list[Path]:
       UsageError: no finished cell there.
       DataError: a file of a cell that cannot be read, or a page that cannot be written.
     """
-    folders = sorted(path.parent for path in workdir.glob("*/*/seed_*/metrics.json"))
+    folders = cells_with(workdir, FINISHED)
     if not folders:
         raise UsageError(
-            f"--workdir={workdir}: no finished run in it (no CATEGORY/MODEL/seed_N/metrics.json)"
+            f"--workdir={workdir}: no finished run in it (no CATEGORY/MODEL/seed_N/{FINISHED})"
         )
     runs, written = [], []
     for folder in folders:
