@@ -222,6 +222,7 @@ def _follow(stream: io.BytesIO, storages: dict[str, _Storage]) -> Any:
     marks: list[int] = []
     memo: dict[int, Any] = {}
     try:
+        argument: Any
         for opcode, argument, _ in pickletools.genops(stream):
             operation = opcode.name
             if operation in _CONSTANTS:
