@@ -1,0 +1,185 @@
+"""Feature maps of several stages as one, and what is streamed over them."""
+
+import re
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import cae_jax.models
+from cae_jax.methods import features
+from cae_jax.methods.features import Features, aligned, deviations, even, extractor, neighbourhood
+from cae_jax.types import UsageError
+
+STAGES = {"2@2": (2, 2), "3@4": (4, 3), "5@8": (8, 5)}  # by name: stride, channels
+
+
+def load(name, stages=(), weights_file="", precision="float32"):
+    """A pyramid of averages under random 1x1 convolutions."""
+    rng = np.random.default_rng(len(weights_file))
+    frozen = {s: rng.normal(size=(3, STAGES[s][1])).astype("f") for s in stages}
+
+    def extract(variables, images):
+        b, h, w, _ = images.shape
+        images, found = jnp.broadcast_to(images, (b, h, w, 3)), {}
+        for stage in stages:
+            k = STAGES[stage][0]
+            means = images.reshape(b, h // k, k, w // k, k, 3).mean(axis=(2, 4))
+            found[stage] = jnp.abs(means @ variables["frozen"][stage])
+        return found
+
+    load.called = (name, stages, weights_file, precision)
+    return types.SimpleNamespace(extract=extract, frozen=frozen)
+
+
+@pytest.fixture
+def backbones(monkeypatch):
+    made = types.ModuleType("cae_jax.models.backbones")
+    made.NAMES, made.load = ("small", "resnet"), load
+    made.STAGES = dict.fromkeys(made.NAMES, tuple(STAGES))
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(cae_jax.models, "backbones", made, raising=False)
+    return made
+
+
+def bilinear(maps, h, w):
+    """Between the centers of points, the outermost ones repeated: [h0, w0, c] -> [h, w, c]."""
+    sides = zip(maps.shape[:2], (h, w), strict=True)
+    at = np.meshgrid(*((np.arange(n) + 0.5) * n0 / n - 0.5 for n0, n in sides), indexing="ij")
+    each = np.moveaxis(maps.astype(float), -1, 0)
+    found = [ndimage.map_coordinates(one, at, order=1, mode="nearest") for one in each]
+    return np.stack(found, axis=-1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("around", [1, 3])
+def test_stages_are_one_map_on_the_finest_grid(rng, backbones, channels, around):
+    images = rng.random((2, 16, 16, channels), np.float32)
+    found = extractor(Features(features="small"), 16, channels, around=around)
+    assert (found.grid, found.channels, found.uneven) == ((8, 8), 10, False)
+    maps = jax.jit(found.maps)({"frozen": dict(found.frozen)}, images)
+    network = load("small", tuple(STAGES))
+    stages = network.extract({"frozen": network.frozen}, images)
+    for image in range(2):
+        each = [np.asarray(stage[image]) for stage in stages.values()]
+        expected = [bilinear(means(stage, around), 8, 8) for stage in each]
+        np.testing.assert_allclose(maps[image], np.concatenate(expected, -1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.of(images), found.maps({"frozen": found.frozen}, images))
+
+
+def means(maps, around):
+    """Over the points of a window that are inside."""
+    found = np.zeros(maps.shape)
+    for i, j in np.ndindex(maps.shape[:2]):
+        r = around // 2
+        found[i, j] = maps[max(i - r, 0) : i + r + 1, max(j - r, 0) : j + r + 1].mean(axis=(0, 1))
+    return found
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (7, 4)])
+def test_neighbourhood(rng, shape):
+    maps = rng.random((2, *shape, 3), np.float32)
+    found = jax.jit(neighbourhood, static_argnums=1)(maps, 3)
+    np.testing.assert_allclose(found, [means(one, 3) for one in maps], rtol=1e-5)
+    inside = ndimage.uniform_filter(maps[0], (3, 3, 1))[1:-1, 1:-1]
+    np.testing.assert_allclose(found[0, 1:-1, 1:-1], inside, rtol=1e-5)
+
+
+def test_which_stages(backbones):
+    wanted = {
+        "": ("2@2", "3@4"),  # the method's own choice
+        "5@8": ("5@8",),
+        " 5@8, 2@2,": ("5@8", "2@2"),
+    }
+    for text, stages in wanted.items():
+        o = Features(features="resnet", stages=text, weights="x.pt", feature_precision="bfloat16")
+        extractor(o, 16, 1, slice(0, 2))
+        assert load.called == ("resnet", stages, "x.pt", "bfloat16")
+
+
+@pytest.mark.parametrize("intensity", features.INTENSITIES)
+def test_an_image_twice_as_bright_is_the_same_once_even(rng, intensity):
+    images = (0.1 + 0.3 * rng.random((2, 5, 7, 3))).astype("f")
+    found, doubled = even(images, intensity), even(2 * images, intensity)
+    if intensity == "none":
+        assert found is images
+        return
+    np.testing.assert_allclose(found, doubled, rtol=1e-5)
+    for image in found:
+        if intensity == "median":
+            np.testing.assert_allclose(np.median(image), 0.45, rtol=1e-5)
+        else:
+            np.testing.assert_allclose([np.mean(image), np.std(image)], [0.45, 0.225], rtol=1e-4)
+    np.testing.assert_allclose(found[1:], even(images[1:], intensity), rtol=1e-6)
+
+
+@pytest.mark.parametrize("intensity", features.INTENSITIES)
+def test_a_black_image_stays_finite(intensity):
+    assert np.isfinite(even(jnp.zeros((1, 4, 4, 1)), intensity)).all()
+
+
+def test_intensity_comes_before_the_features(rng, backbones):
+    images = rng.random((1, 16, 16, 1), np.float32)
+    plain, median = (
+        extractor(Features(features="small", intensity=name), 16, 1) for name in ("none", "median")
+    )
+    np.testing.assert_allclose(median.of(images), plain.of(even(images, "median")), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "size"), [(1, 4), (7, 3), (6, 3), (5, 100), (9, 4), (3, 1)])
+def test_every_image_is_met_once(rng, n, size):
+    images = rng.random((n, 2), np.float32)
+
+    def turn(found, chunk, new, before):
+        total, seen = found
+        return total + jnp.sum(chunk * new[:, None], axis=0), seen + jnp.sum(new)
+
+    total, seen = features.in_chunks(turn, (jnp.zeros(2), jnp.asarray(0.0)), images, size)
+    np.testing.assert_allclose(total, images.sum(axis=0), rtol=1e-5)
+    assert seen == n
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_deviations_in_one_pass(rng, size):
+    """Of a small spread about a large mean too; a channel that never changes is not divided."""
+    images = rng.random((5, 4, 6, 3), np.float32)
+
+    def extract(variables, images):
+        return {"x": images * jnp.array([1, 1e-3, 0]) + jnp.array([0, 5, 2])}
+
+    found = aligned(extract, {}, "none", 6, 3)._replace(grid=(4, 6))
+    np.testing.assert_array_equal(deviations(found, images, size), 1)
+    uneven = deviations(found._replace(uneven=True), images, size)
+    spread = images.astype(float).std(axis=(0, 1, 2)) * [1, 1e-3, 0] + [0, 0, 1]
+    np.testing.assert_allclose(uneven, spread, rtol=1e-3)
+
+
+def test_filters_are_uneven(rng):
+    found = extractor(Features(features="filter_bank"), 24, 3, around=3)
+    assert (found.grid, found.channels, found.uneven) == ((3, 3), 72, True)
+    assert not found.frozen
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"features": "smal"}, "unknown --features 'smal': did you mean small?"),
+        ({"features": "small", "stages": "2@3"}, "unknown --stages of small '2@3': did you mean"),
+        ({"features": "filter_bank", "stages": "a"}, "--stages=a: --features=filter_bank has none"),
+        ({"features": "filter_bank", "weights": "a"}, "--weights=a: --features=filter_bank has no"),
+    ],
+)
+def test_bad_options(backbones, flags, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        extractor(Features(**flags), 16, 1)
+
+
+def test_bad_images():
+    with pytest.raises(UsageError, match="unknown --intensity 'mean'"):
+        even(np.ones((1, 2, 2, 1), np.float32), "mean")
+    with pytest.raises(ValueError, match="no good image"):
+        features.in_chunks(None, 0, np.ones((0, 2), np.float32))
