@@ -57,8 +57,10 @@ class Judged:
         4.0, "sigma of a Gaussian over residual maps, in pixels", 0, 64, part=SCORING
     )
     image_score: str = flag(
-        *("max", "a map as one number; top: mean of the top share"),
-        **{"among": REDUCTIONS, "part": SCORING},
+        "max",
+        "a map as one number; top: mean of the top share",
+        among=REDUCTIONS,
+        part=SCORING,
     )
 
 

@@ -120,7 +120,7 @@ def derivatives(images: jax.Array, sigma: float, step: int = 1) -> dict[tuple[in
       pixel to the power of the order.
     """
     kernels = [_derivative(sigma, order) for order in (0, 1, 2)]
-    found = {}
+    found: dict[tuple[int, int], jax.Array] = {}
     for i, rows in enumerate(_down(images, kernels, step)):
         across = _across(rows, kernels[: 3 - i], step)
         found |= {(i, j): response for j, response in enumerate(across)}
