@@ -43,6 +43,10 @@ TRAIN = f"{SIZES} --epochs=1 --num_patches=8 --batch_size=4"
 METHODS = {
     "autoencoder": f"{NET} {TRAIN}",
     "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
+    "feature_memory": "--image_size=32",
+    "feature_pca": "--image_size=32",
+    "filter_bank": "--image_size=32",
+    "gaussian": "--image_size=32",
     "variation_model": "--image_size=32",
     "my_method": "--image_size=32",
 }

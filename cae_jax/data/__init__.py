@@ -137,7 +137,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
     if len(split.validation):
         raise ValueError("the split already has validation images")
     n = len(split.train)
-    count = max(1, round(fraction * n)) if fraction else 0
+    count = n_held_out(n, fraction)
     if n - count < 1:
         raise DataError(
             f"{split.category}: {n} training images, of which {count} would be held out for "
@@ -161,6 +161,11 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
         warnings=(*split.warnings, *duplicates.warnings(split.category, repeated)),
         duplicates=repeated,
     )
+
+
+def n_held_out(n: int, fraction: float) -> int:
+    """Returns how many of n images a share of them is: one at least, unless the share is 0."""
+    return max(1, round(fraction * n)) if fraction else 0
 
 
 def _draw(group: np.ndarray, count: int, seed: int) -> np.ndarray:

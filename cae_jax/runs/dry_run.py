@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from cae_jax import data
 from cae_jax.data import listing
 from cae_jax.runs import cell as cells_of
 from cae_jax.runs.cell import Cell
@@ -71,16 +72,18 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
     c, method = config, config.build()
     pixels, n = c.image_size**2, counts.n_train + counts.n_test
     learn, key = method.learn, jax.random.key(0)
+    held = data.n_held_out(counts.n_train, c.validation_fraction)
     if isinstance(learn, Steps):
         state = jax.eval_shape(learn.init, key)
         variables, saved = state.variables, state
         training = _steps(c, learn, state)
     else:
-        shape = (counts.n_train, c.image_size, c.image_size, c.channels)
+        learned = counts.n_train - held
+        shape = (learned, c.image_size, c.image_size, c.channels)
         variables = jax.eval_shape(learn.fit, key, jax.ShapeDtypeStruct(shape, np.float32))
         training, saved = _STATES * _bytes(variables), variables
     training += 4 * pixels * c.channels * counts.n_train  # once more, on the device
-    judged = counts.n_test + math.ceil(c.validation_fraction * counts.n_train)
+    judged = counts.n_test + held
     maps = 4 * pixels * (len(method.distances) + c.channels) * judged
     image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
     if isinstance(w := c.options, Windows):

@@ -38,10 +38,10 @@ def subject(request):
     own = {name: value for name, value in SMALL.items() if name in known}
     config = configure(method=request.param, image_size=SIDE, **own).resolved()
     method, rng = config.build(), np.random.default_rng(4)
-    images = 0.5 + 0.1 * rng.standard_normal((7, SIDE, SIDE, 1), np.float32)
-    images = np.clip(images, 0, 1)
+    drawn = 0.5 + 0.1 * rng.standard_normal((2, 7, SIDE, SIDE, 1), np.float32)
+    good, images = np.clip(drawn, 0, 1)
     if isinstance(method.learn, Fit):
-        variables = fit(method.learn, images, 3)
+        variables = fit(method.learn, good, 3)
     else:
         variables = loop.fresh_state(method.learn, 3).variables
     if method.frozen:

@@ -40,6 +40,18 @@ METHODS = {
         ["deviation", "variation"],
         False,
     ),
+    "gaussian": Small(
+        {"features": "filter_bank", "feature_channels": 6},
+        {"image_score": "top", "residual_smooth": 1.0},
+        ["mahalanobis"],
+        False,
+    ),
+    "feature_memory": Small(
+        {"features": "filter_bank", "coreset": 0.2},
+        {"memory_scoring": "official", "image_score": "sum"},
+        ["nearest"],
+        False,
+    ),
     "f_anogan": Small(
         {
             **{"epochs": 4, "encoder_epochs": 2, "num_patches": 8, "batch_size": 4},
@@ -155,7 +167,7 @@ def test_served_as_it_was_judged(straight, world):
     assert len([*output.rglob("*.tiff")]) == len(run)
     one = detector.score(images / run["path"][0])
     assert one.distance == pytest.approx(run["distance"][0], rel=1e-5)
-    assert one.reconstruction.shape == (32, 32, 1)
+    assert one.reconstruction is None or one.reconstruction.shape == (32, 32, 1)
 
 
 def test_the_report_names_it(straight):
