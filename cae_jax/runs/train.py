@@ -94,7 +94,8 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         if found := checkpoints.restore_variables():
             return _trained(method, found.held, [], found.notes["seconds"])
         began = time.perf_counter()
-        variables = jax.block_until_ready(fit(method.learn, split.train, cell.config.seed))
+        learned = fit(method.learn, split.train, cell.config.seed, method.frozen)
+        variables = jax.block_until_ready(learned)
         seconds = time.perf_counter() - began
         _check_space(cell, variables)
         checkpoints.save(1, variables, {"history": [], "seconds": seconds})
@@ -191,7 +192,8 @@ def _trained(
 ) -> Trained:
     if method.frozen:
         variables = {**variables, FROZEN: dict(method.frozen)}
-    return Trained(variables, history, seconds)
+    # once, not at every scoring call
+    return Trained(jax.device_put(variables), history, seconds)
 
 
 def _open(cell: Cell, method: Method) -> Checkpoints:

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cae_jax.types import CaeError, Fit, Variables
+from cae_jax.types import CaeError, Fit, Seen, Variables
+
+HELD = 2**31  # bytes: features of more images than that are not kept, but computed in each pass
+_AT_ONCE = 8  # images that are looked at in one call
 
 
-def fit(learn: Fit, images: np.ndarray, seed: int) -> Variables:
+def fit(
+    learn: Fit, images: np.ndarray, seed: int, frozen: Mapping[str, Any] = MappingProxyType({})
+) -> Variables:
     """Returns what `learn` makes of good images [n, H, W, C] in [0, 1].
 
-    Raises CaeError naming the first of the variables that is not finite.
+    Args:
+      learn: a method's.
+      images: the good ones.
+      seed: of what is drawn.
+      frozen: the method's pretrained weights.
+
+    Raises:
+      CaeError: one of the variables is not finite; the first is named.
     """
-    variables = _compiled(learn)(jax.random.key(seed, impl="rbg"), images)
+    if learn.seen and (features := look(learn.seen, images, frozen)) is not None:
+        return of(learn.seen.fit, features, seed)
+    return of(learn.fit, images, seed)
+
+
+def of(
+    learn: Callable[[jax.Array, jax.Array], Variables], examples: np.ndarray, seed: int
+) -> Variables:
+    """Returns what a function learns of images, or of features, [n, ...]; raises as `fit`."""
+    variables = _compiled(learn)(jax.random.key(seed, impl="rbg"), examples)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -25,6 +49,31 @@ def fit(learn: Fit, images: np.ndarray, seed: int) -> Variables:
     return variables
 
 
+def look(
+    seen: Seen,
+    images: np.ndarray,
+    frozen: Mapping[str, Any] = MappingProxyType({}),
+    at_most: int | None = None,
+) -> np.ndarray | None:
+    """Returns the features of images [n, H, W, C], float32 [n, ...].
+
+    None for no image, and where they would take more than `at_most` bytes, HELD unless told.
+    """
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    shape = jax.eval_shape(seen.look, {"frozen": dict(frozen)}, one).shape[1:]
+    n = len(images)
+    if not 0 < 4 * n * math.prod(shape) <= (HELD if at_most is None else at_most):
+        return None
+    variables = jax.device_put({"frozen": dict(frozen)})
+    found = np.empty((n, *shape), np.float32)
+    size = min(_AT_ONCE, n)
+    for i in range(0, n, size):
+        first = min(i, n - size)  # the last calls may look at some again: all have one shape
+        chunk = images[first : first + size]
+        found[first : first + size] = _compiled(seen.look)(variables, chunk)
+    return found
+
+
 @functools.lru_cache
-def _compiled(learn: Fit) -> Callable[[jax.Array, np.ndarray], Variables]:
-    return jax.jit(learn.fit)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function)

@@ -41,7 +41,7 @@ def subject(request):
     drawn = 0.5 + 0.1 * rng.standard_normal((2, 7, SIDE, SIDE, 1), np.float32)
     good, images = np.clip(drawn, 0, 1)
     if isinstance(method.learn, Fit):
-        variables = fit(method.learn, good, 3)
+        variables = fit(method.learn, good, 3, method.frozen)
     else:
         variables = loop.fresh_state(method.learn, 3).variables
     if method.frozen:
@@ -95,6 +95,17 @@ def test_jit_equals_eager(subject):
         np.testing.assert_allclose(
             jitted.maps[name], eager.maps[name], rtol=1e-3, atol=1e-4 * scale, err_msg=name
         )
+
+
+def test_features_seen_once_are_what_inspect_sees(subject):
+    learn = subject.method.learn
+    if not isinstance(learn, Fit) or learn.seen is None:
+        pytest.skip("it has no features apart")
+    looked = jax.jit(learn.seen.look)(subject.variables, subject.images)
+    found = jax.jit(learn.seen.judge)(subject.variables, looked)
+    whole = jax.jit(subject.method.inspect)(subject.variables, subject.images)
+    for name in subject.method.distances:
+        np.testing.assert_allclose(found.maps[name], whole.maps[name], rtol=1e-4, err_msg=name)
 
 
 def test_a_score_knows_no_batch(subject):

@@ -122,6 +122,28 @@ def test_a_black_image_stays_finite(intensity):
     assert np.isfinite(even(jnp.zeros((1, 4, 4, 1)), intensity)).all()
 
 
+def test_how_far_features_look_around(rng, backbones):
+    images = rng.random((2, 16, 16, 3), np.float32)
+    asked = extractor(Features(features="small", neighborhood=5), 16, 3, around=3).of(images)
+    own = extractor(Features(features="small"), 16, 3, around=5).of(images)
+    np.testing.assert_array_equal(asked, own)
+    with pytest.raises(UsageError, match=r"^--neighborhood=4: must be odd, or 0$"):
+        extractor(Features(features="small", neighborhood=4), 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("installed", "weights", "chosen"),
+    [(True, "", "lite0"), (False, "", "filter_bank"), (False, "a.pth", "lite0")],
+)
+def test_auto_is_what_is_installed(backbones, monkeypatch, capfd, installed, weights, chosen):
+    backbones.installed = lambda name: installed
+    monkeypatch.setattr(features, "_say", features._say.__wrapped__)
+    found = Features(features="auto", weights=weights).resolved(16)
+    assert (found.features, found.resolved(16)) == (chosen, found)
+    said = capfd.readouterr().err
+    assert ("requirements-features.txt" in said) == (chosen == "filter_bank")
+
+
 def test_intensity_comes_before_the_features(rng, backbones):
     images = rng.random((1, 16, 16, 1), np.float32)
     plain, median = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cae_jax.training import fit
-from cae_jax.types import CaeError, Fit
+from cae_jax.types import CaeError, Fit, Seen
 
 
 def moments(traced: list) -> Fit:
@@ -71,3 +71,45 @@ def test_one_entry_of_half_precision_is_enough(images):
 
     with pytest.raises(CaeError, match=r"^the fit gave a tree/half that is not finite$"):
         fit.fit(Fit(learn), images, 0)
+
+
+def squares(traced: list) -> Fit:
+    """The mean of the squared images, those being its features."""
+
+    def look(variables, images):
+        traced.append(len(images))
+        return jnp.square(images[:, ::2]) * variables["frozen"]["scale"]
+
+    def learn(key, features):
+        return {"mean": features.mean(axis=0)}
+
+    def whole(key, images):
+        return learn(key, look({"frozen": {"scale": 3.0}}, images))
+
+    return Fit(whole, Seen(look, learn, lambda variables, features: None))
+
+
+def test_features_are_computed_once_and_learned_from(rng):
+    images, traced = rng.random((19, 5, 9, 3), np.float32), []
+    learn = squares(traced)
+    features = fit.look(learn.seen, images, {"scale": np.float32(3)})
+    np.testing.assert_allclose(features, 3 * images[:, ::2] ** 2, rtol=1e-6)
+    assert set(traced) == {1, 8}  # for their shape, and chunks of one size
+    found = fit.fit(learn, images, 0, {"scale": np.float32(3)})
+    np.testing.assert_allclose(found["mean"], features.mean(axis=0), rtol=1e-5)
+    assert set(traced) == {1, 8}
+
+
+def test_features_of_too_many_images_are_not_kept(rng, monkeypatch):
+    images, traced = rng.random((9, 5, 9, 3), np.float32), []
+    learn, size = squares(traced), 4 * 9 * 3 * 9 * 3
+    scale = {"scale": np.float32(3)}
+    assert fit.look(learn.seen, images, scale, size) is not None
+    assert fit.look(learn.seen, images, scale, size - 1) is None
+    assert fit.look(learn.seen, images[:0], scale) is None
+    monkeypatch.setattr(fit, "HELD", size - 1)
+    kept = fit.look(learn.seen, images, scale, size).mean(axis=0)
+    traced.clear()
+    np.testing.assert_allclose(fit.fit(learn, images, 0, scale)["mean"], kept, rtol=1e-5)
+    assert traced[-1] == 9  # all at once, by the method itself
+    assert 8 not in traced
