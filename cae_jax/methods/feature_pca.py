@@ -33,7 +33,6 @@ from cae_jax.options import check, flag
 from cae_jax.types import Evidence, Method, Variables
 
 DISTANCES = ("unexplained",)
-AROUND = 1  # features are those of a point alone
 PCA_OF = ("maps", "vectors")
 _MIDDLE = slice(1, 3)  # of a network's stages
 _SHARES = {"maps": 0.9, "vectors": 0.97}  # kept variance

@@ -23,6 +23,10 @@ HEADS: Mapping[str, Any] = MappingProxyType(
 )
 
 
+# responses are averages around a point already; a memory wants more, as of a network's features
+_AROUND = MappingProxyType({"gaussian": 1, "memory": 3, "pca": 1})
+
+
 @dataclasses.dataclass(frozen=True)
 class Options(
     Intensity, Neighborhood, gaussian.Head, feature_memory.Head, feature_pca.Head, Judged
@@ -38,6 +42,6 @@ def make(options: Options, side: int, channels: int) -> Method:
     o = options
     check(o)
     head = HEADS[o.head]
-    around = o.around(head.AROUND)
+    around = o.around(_AROUND[o.head])
     found = features.of_filters(o.intensity, side, channels, o.filter_stride, around)
     return head.of_features(o, found)

@@ -5,10 +5,13 @@ localization", ICPR 2020 (arXiv 2011.08785). A point is as bad as its features a
 images' at the same place, by the Mahalanobis distance. So it wants products that are aligned;
 --covariance=pooled shares one covariance among all points, and asks less of few images.
 
-As the paper: the finest three stages of a network on the finest one's grid; 100 channels drawn at
-random (its ResNet-18 has 448); 0.01 on the covariance's diagonal; the map smoothed by sigma 4, its
-maximum the image's score. The paper leaves open how maps are aligned: here bilinearly. Channels of
-the filter bank are divided by their deviation first, so that 0.01 means the same for each.
+Features are the network's second and third stage, all of their channels, averaged over 3 x 3
+neighbours, as PatchCore has them (Roth et al. 2022); the paper takes the finest three stages and
+100 channels drawn at random of its ResNet-18's 448, none averaged: --stages=24@4,40@8,112@16
+--feature_channels=100 --neighborhood=1 on lite0. As the paper: 0.01 on the covariance's diagonal;
+the map smoothed by sigma 4, its maximum the image's score. It leaves open how maps are aligned:
+here bilinearly. Channels of the filter bank are divided by their deviation first, so that 0.01
+means the same for each.
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ from cae_jax.types import Evidence, Method, UsageError, Variables
 
 DISTANCES = ("mahalanobis",)
 COVARIANCES = ("position", "pooled")
-AROUND = 1  # features are those of a point alone
-_FINEST = slice(0, 3)  # of a network's stages
+_AROUND = 3  # neighbours that a network's features are averaged over, along a side
+_MIDDLE = slice(1, 3)  # of a network's stages
 # TF32, a GPU's default, would keep three digits of what a covariance's inverse magnifies
 _product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -49,7 +52,7 @@ class Head:
         "position", "position: of every point its own; pooled: of all together", among=COVARIANCES
     )
     shrinkage: float = flag(0.01, "added to a covariance's diagonal", 0)
-    feature_channels: int = flag(100, "at most so many channels, drawn by --seed; 0: all", 0)
+    feature_channels: int = flag(0, "at most so many channels, drawn by --seed; 0: all", 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Options(Features, Head, Judged):
 def make(options: Options, side: int, channels: int) -> Method:
     """Returns the method for images [B, side, side, channels]; raises UsageError."""
     check(options)
-    return of_features(options, extractor(options, side, channels, _FINEST))
+    return of_features(options, extractor(options, side, channels, _MIDDLE, _AROUND))
 
 
 def of_features(o: Head, found: Extractor) -> Method:

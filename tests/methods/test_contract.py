@@ -122,7 +122,7 @@ def test_a_score_knows_no_batch(subject):
 def test_the_same_seed_learns_the_same_bits(subject):
     learn = subject.method.learn
     if isinstance(learn, Fit):
-        ends = [fit(learn, subject.images, 3) for _ in range(2)]
+        ends = [fit(learn, subject.images, 3, subject.method.frozen) for _ in range(2)]
     else:
         step = compiled(learn.step)
         crops = np.random.default_rng(0).random((8, PATCH, PATCH, 1), np.float32)

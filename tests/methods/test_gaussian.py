@@ -133,13 +133,13 @@ def test_jit_equals_eager_and_no_score_knows_its_batch(rng):
     np.testing.assert_allclose(whole, each, rtol=1e-5)
 
 
-def test_the_paper_s_defaults_on_filters():
+def test_defaults_on_filters():
     o = Options(features="filter_bank")
     assert (o.residual_smooth, o.image_score, o.shrinkage, o.feature_channels) == (
         4,
         "max",
         0.01,
-        100,
+        0,
     )
     method = methods.build("gaussian", o, 16, 1)
     assert method.distances == ("mahalanobis",)
