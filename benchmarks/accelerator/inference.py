@@ -15,7 +15,7 @@ from cae_jax.runs import build
 from cae_jax.runs.config import Config, configure
 from cae_jax.types import Variables
 
-TOGETHER = 4  # programs that are compiled side by side
+TOGETHER = 3  # programs that are compiled side by side: the precisions of one call
 
 
 def prepare(given: Mapping[str, Any], scratch: Path) -> Callable[[], dict[str, Any]]:

@@ -16,6 +16,11 @@ Record = Mapping[str, Any]
 _SHOWN = 90  # characters of a cause
 
 
+def folders(above: Path) -> list[Path]:
+    """Returns the folders in one, by name, a device each, that hold the files of parts."""
+    return sorted({file.parent for part in plan.PARTS for file in above.glob(f"*/{part}.json")})
+
+
 def tables(folder: Path) -> str:
     """Returns a section per part whose file lies in the folder; "" without any."""
     lines: list[str] = []

@@ -32,6 +32,7 @@ class Sizes(NamedTuple):
     repeats: int  # of a timed call
     side: int  # of a matrix product
     own: Mapping[str, Any]  # flags of methods that have them
+    patience: float = 1.0  # how many times a case's limit it may take
 
 
 FULL = Sizes(
@@ -51,6 +52,7 @@ TOY = Sizes(
     {"patch_size": 16, "batch_size": 4, "num_patches": 12},
     *((1, 2), 2, 12, 2, 128),
     {"width": 4, "latent": 4, "features": "filter_bank", "patch_size": 16, "stride": 16},
+    patience=5.0,  # a CPU may be anybody's
 )
 # of eight minutes on an H100, in seconds: what a part may take before the next one begins, and
 # more where the ones before it took less
@@ -108,7 +110,10 @@ def cases(sizes: Sizes, models: Sequence[str], weights_file: str = "") -> dict[s
     of_others = {n: "features" if n in _FEATURES else "phases" for n, _ in rest}
     for name, flags in rest:
         found[of_others[name]] += _others(sizes, flags)
-    return found
+    return {
+        part: [case._replace(limit=case.limit * sizes.patience) for case in some]
+        for part, some in found.items()
+    }
 
 
 def text(parts: Mapping[str, Sequence[Case]]) -> str:
@@ -144,7 +149,7 @@ def _inference(sizes: Sizes, models: Sequence[str]) -> list[Case]:
         (model, batch) for batch in (sizes.batches[-1], *sizes.batches[:-1]) for model in models[1:]
     ]
     product = Case("matrix product", {"side": sizes.side, "repeats": sizes.repeats}, 3, 30)
-    return [product] + [
+    found = [
         Case(
             f"{model}, {batch} images, {mode}",
             {"flags": {**flags, "model": model, **own}, "mode": mode, "batch_size": batch}
@@ -155,6 +160,8 @@ def _inference(sizes: Sizes, models: Sequence[str]) -> list[Case]:
         for mode, (own, ambient) in modes({"method": methods.DEFAULT}).items()
         if ambient is None
     ]
+    first = len(sizes.batches) * (len(found) // len(wanted))  # of the first model
+    return [*found[:first], product, *found[first:]]
 
 
 def _training(sizes: Sizes, models: Sequence[str]) -> list[Case]:
