@@ -156,6 +156,7 @@ class Fitting(NamedTuple):
     """The fit of a method that learns in one pass, to random images, after its first call."""
 
     settings: Config  # resolved
+    n_images: int
     variables: Variables
     call: Callable[[], object]  # images on the host in, variables on the device out
     first_call_seconds: float  # with compilation
@@ -177,7 +178,7 @@ def fitting(settings: Config, n_images: int) -> Fitting:
     began = time.perf_counter()
     variables = call()
     first = time.perf_counter() - began
-    return Fitting(s, variables, call, first, timing.peak_memory_mb())
+    return Fitting(s, n_images, variables, call, first, timing.peak_memory_mb())
 
 
 def _state(learn: Steps, seed: int) -> State:
