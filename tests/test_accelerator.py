@@ -134,11 +134,10 @@ def test_the_plan_has_every_method_once_and_the_important_first():
     assert set(others) == names - {"autoencoder"}
     first = [c.name for c in found["inference"]][:10]
     assert (first[0], first[-1]) == ("bergmann, 1 images, float32", "matrix product")
-    for part, some in found.items():
+    for part in ("inference", "training", "members", "trained"):
         own = {"stride": 1} if part in ("training", "members") else {}
-        for c in some:
-            if "flags" in c.given:
-                config.configure(**c.given["flags"], **own).resolved()
+        for flags in [c.given["flags"] for c in found[part] if "flags" in c.given]:
+            config.configure(**flags, **own).resolved()
     shares = [plan.share(name, plan.PARTS[i + 1 :]) for i, name in enumerate(plan.PARTS)]
     left = math.prod(1 - share for share in shares[:-1])
     assert left == pytest.approx(plan.SECONDS[plan.PARTS[-1]] / sum(plan.SECONDS.values()))
