@@ -21,7 +21,7 @@ from cae_jax.training.checkpoints import FROZEN
 from cae_jax.training.fit import fit
 from cae_jax.training.members import Plan, compile_step, place_crops, place_images
 from cae_jax.training.schedule import epoch_crops
-from cae_jax.types import Reconstruction, Scores, State, Steps, Variables
+from cae_jax.types import Reconstruction, Scores, State, Steps, UsageError, Variables
 
 _GOOD = 64  # images that a method which learns in one pass is fitted to
 
@@ -80,7 +80,18 @@ def untrained(settings: Config) -> Variables:
         variables = _state(method.learn, seed).variables
     else:
         variables = fit(method.learn, _images(settings, _GOOD), seed, method.frozen)
-    return {**variables, FROZEN: dict(method.frozen)} if method.frozen else variables
+    return with_frozen(settings, variables)
+
+
+def with_frozen(settings: Config, variables: Variables) -> Variables:
+    """Returns variables with the method's pretrained weights beside them, if it has any."""
+    frozen = settings.build().frozen
+    return {**variables, FROZEN: dict(frozen)} if frozen else variables
+
+
+def size_of(variables: Variables) -> int:
+    """Returns the bytes of all arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
 
 
 def _images(s: Config, n: int) -> np.ndarray:
@@ -139,6 +150,35 @@ def training(settings: Config, n_images: int) -> Training:
         *(s, before, images, crops, loss, update, momenta, call),
         *(drawn - began, first, timing.peak_memory_mb()),
     )
+
+
+class Fitting(NamedTuple):
+    """The fit of a method that learns in one pass, to random images, after its first call."""
+
+    settings: Config  # resolved
+    n_images: int
+    variables: Variables
+    call: Callable[[], object]  # images on the host in, variables on the device out
+    first_call_seconds: float  # with compilation
+    peak_memory_mb: float
+
+
+def fitting(settings: Config, n_images: int) -> Fitting:
+    """Compiles the fit that experiments learn by, and calls it once; raises UsageError for a method
+    that learns by steps."""
+    s = settings.resolved()
+    method = s.build()
+    if isinstance(learn := method.learn, Steps):
+        raise UsageError(f"--method={s.method}: learns by steps; see benchmarks.training")
+    images = _images(s, n_images)
+
+    def call() -> Variables:
+        return jax.block_until_ready(fit(learn, images, s.seed, method.frozen))
+
+    began = time.perf_counter()
+    variables = call()
+    first = time.perf_counter() - began
+    return Fitting(s, n_images, variables, call, first, timing.peak_memory_mb())
 
 
 def _state(learn: Steps, seed: int) -> State:

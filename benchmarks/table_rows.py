@@ -29,6 +29,13 @@ def training(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {f"{name} / ours": ratio for name, ratio in r["ratio"].items()}]
 
 
+def fit(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """`benchmarks.fit`."""
+    row = {"method": r["method"], "images": r["images"], "side": r["image_size"]}
+    row |= {"s a fit": r["p50_seconds"], "s to compile": r["compile_seconds"]}
+    return [row | {"MB learned": r["learned_mb"], "peak memory, MB": round(r["peak_memory_mb"])}]
+
+
 def members(r: dict[str, Any]) -> list[dict[str, Any]]:
     """`benchmarks.members`."""
     row = {"model": r["model"], "members": r["num_members"], "batch": r["batch_size"]}
@@ -57,4 +64,5 @@ def scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-SECTIONS = (inference, training, members, scaling, precision, scoring)  # of the page, in order
+# of the page, in order
+SECTIONS = (inference, training, fit, members, scaling, precision, scoring)

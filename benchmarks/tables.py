@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import table_rows
+from benchmarks.accelerator import page as accelerators
 from cae_jax import files
 from cae_jax.reports.thesis import page
 
@@ -16,7 +17,8 @@ _BEGIN, _END = "<!-- tables: python -m benchmarks.tables -->\n", "<!-- end of ta
 
 
 def tables_page(results: Path) -> str:
-    """Returns the tables, a section per benchmark, from the JSON files of a folder."""
+    """Returns the tables, a section per benchmark, from the JSON files of a folder; after them
+    those of the accelerators, from the folders accelerator/DEVICE in it."""
     read = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
     lines = []
     for row_of in table_rows.SECTIONS:
@@ -34,6 +36,7 @@ def tables_page(results: Path) -> str:
             where = f"{first['device']} ({first['cpu']}), jax {first['jax']}"
             lines += [f"### {title}", "", f"On {where}:", "", *commands, ""]
             lines += [*page.grid(pd.DataFrame(rows)), ""]
+    lines += [accelerators.tables(path) for path in accelerators.folders(results / "accelerator")]
     return "\n".join(lines)
 
 

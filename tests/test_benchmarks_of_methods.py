@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import inference, precision, production, table_rows
+from benchmarks import fit, inference, precision, production, table_rows
 from cae_jax.runs.config import configure
 from cae_jax.types import Split, UsageError
 
@@ -98,6 +98,21 @@ def test_inference_of_any_method(fork):
     assert 0 < by_steps["around_the_network_share"] < math.inf
 
 
+def test_fit_of_a_method_that_learns_in_one_pass(fork):
+    ready = production.fitting(configure(method="a_fork.one_pass", image_size=40), 3)
+    found = fit.measure(ready, 2)
+    images = np.random.default_rng(0).random((3, 40, 40, 1), np.float32)
+    np.testing.assert_allclose(ready.variables["mean"], images.mean(0), rtol=1e-6)
+    assert found["learned_mb"] == 40 * 40 * 4 / 1e6
+    assert found["images_per_second"] == pytest.approx(3 / found["p50_seconds"])
+    together = found["compile_seconds"] + found["p50_seconds"]
+    assert found["first_call_seconds"] == pytest.approx(together)
+    (row,) = table_rows.fit(found)
+    assert (row["method"], row["images"], row["side"]) == ("a_fork.one_pass", 3, 40)
+    with pytest.raises(UsageError, match="by_steps: learns by steps"):
+        production.fitting(configure(method="a_fork.by_steps", image_size=40, patch_size=16), 3)
+
+
 def test_other_engines_run_networks_by_l2_alone(fork):
     pytest.importorskip("torch")
     from benchmarks.engines import compare
@@ -130,8 +145,9 @@ def test_precision_counts_drift_and_verdicts(rng):
 
 
 def test_the_binary_has_the_flags_of_the_method(fork, tmp_path):
-    def run(*flags):
-        command = [sys.executable, "-m", "benchmarks.inference", "--method=a_fork.one_pass", *flags]
+    def run(*flags, name="inference"):
+        program = [sys.executable, "-m", f"benchmarks.{name}"]
+        command = [*program, "--method=a_fork.one_pass", *flags]
         environment = {**os.environ, "PYTHONPATH": str(fork)}
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
@@ -140,6 +156,9 @@ def test_the_binary_has_the_flags_of_the_method(fork, tmp_path):
     done = run(*flags, f"--json={file}")
     assert done.returncode == 0, done.stderr
     assert [found["batch_size"] for found in json.loads(file.read_text())] == [1, 2]
+    done = run("--images=2", "--image_size=32", "--repeats=1", f"--json={file}", name="fit")
+    assert done.returncode == 0, done.stderr
+    assert [found["images"] for found in json.loads(file.read_text())] == [2]
     done = run("--patch_size=16")
     assert done.returncode == 2
     assert "--patch_size: a flag of --method=autoencoder" in done.stderr

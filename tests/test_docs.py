@@ -63,6 +63,7 @@ SMALL = {
     "benchmarks.inference": f"{CALLS} --batch_size=1,2 --against=",
     "benchmarks.training": f"{NET} --image_size=32 --patch_size=32 --repeats=1 --against= "
     "--batch_size=4 --num_patches=8",
+    "benchmarks.fit": "--method=variation_model --image_size=32 --images=4 --repeats=1",
     "benchmarks.layers": "--model=test_benchmarks:Model --image_size=32 --patch_size=16 "
     "--batch_size=4 --repeats=1",
     "benchmarks.members": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --repeats=1",
@@ -70,6 +71,7 @@ SMALL = {
     "benchmarks.scaling": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --images=2 "
     "--devices=1 --repeats=1",
     "benchmarks.scoring": f"{NET} {SIZES} --images=2 --size=32",
+    "benchmarks.accelerator": "--list --toy",
     "benchmarks.tables": "",
 }
 

@@ -20,8 +20,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from filelock import lock_descriptor
-
 from cae_jax.types import DataError, UsageError
 
 NAME = ".lock"
@@ -101,6 +99,13 @@ def _refuse(folder: Path, paths: Iterable[Path]) -> None:
                     raise _refusal(folder, path)
             finally:
                 os.close(file)
+
+
+def lock_descriptor(file: int, blocking: bool) -> bool:
+    """Calls filelock's function of that name; who locks nothing needs no filelock of that age."""
+    from filelock import lock_descriptor
+
+    return lock_descriptor(file, blocking=blocking)
 
 
 def _lock(file: int) -> bool:
