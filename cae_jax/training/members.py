@@ -54,7 +54,9 @@ def default_plan(strategy: str, n_members: int, batch_size: int) -> Plan:
     """Returns the plan for this process's devices.
 
     Args:
-      strategy: of STRATEGIES, or "auto": "loop" on a CPU (benchmarks.members), "vmap" elsewhere.
+      strategy: of STRATEGIES, or "auto": "loop" on one device, which was the fastest on a CPU
+        (benchmarks.members) and on a GPU (benchmarks.accelerator: five members of Table 4 take 34
+        ms a step, by vmap 105, whose convolutions are grouped ones), "vmap" over several.
       n_members: how many train together.
       batch_size: patches per step and member.
 
@@ -64,7 +66,7 @@ def default_plan(strategy: str, n_members: int, batch_size: int) -> Plan:
     check_strategy(strategy)
     cpu = jax.default_backend() == "cpu"
     if strategy == "auto":
-        strategy = "loop" if cpu else "vmap"
+        strategy = "loop" if cpu or jax.local_device_count() == 1 else "vmap"
     along = n_members if strategy != "loop" else 1
     return Plan(strategy, not cpu, mesh(along, batch_size, jax.local_devices()))
 
