@@ -186,12 +186,15 @@ def _start(cell: Cell, learn: Steps, checkpoints: Checkpoints) -> loop.Progress:
     return start
 
 
+def whole(method: Method, variables: Variables) -> Variables:
+    """Returns what a method's `inspect` is given: what was learned, and its pretrained weights."""
+    return {**variables, FROZEN: dict(method.frozen)} if method.frozen else variables
+
+
 def _trained(
     method: Method, variables: Variables, history: list[dict[str, float]], seconds: float
 ) -> Trained:
-    if method.frozen:
-        variables = {**variables, FROZEN: dict(method.frozen)}
-    return Trained(variables, history, seconds)
+    return Trained(whole(method, variables), history, seconds)
 
 
 def _open(cell: Cell, method: Method) -> Checkpoints:
