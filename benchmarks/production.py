@@ -79,7 +79,7 @@ def untrained(settings: Config) -> Variables:
     if isinstance(method.learn, Steps):
         variables = _state(method.learn, seed).variables
     else:
-        variables = fit(method.learn, _images(settings, _GOOD), seed, method.frozen)
+        variables = fit(method, _images(settings, _GOOD), seed)
     return with_frozen(settings, variables)
 
 
@@ -168,12 +168,12 @@ def fitting(settings: Config, n_images: int) -> Fitting:
     that learns by steps."""
     s = settings.resolved()
     method = s.build()
-    if isinstance(learn := method.learn, Steps):
+    if isinstance(method.learn, Steps):
         raise UsageError(f"--method={s.method}: learns by steps; see benchmarks.training")
     images = _images(s, n_images)
 
     def call() -> Variables:
-        return jax.block_until_ready(fit(learn, images, s.seed, method.frozen))
+        return jax.block_until_ready(fit(method, images, s.seed))
 
     began = time.perf_counter()
     variables = call()

@@ -10,9 +10,12 @@ if typing.TYPE_CHECKING:
 
 
 def load(
-    workdir: str | os.PathLike[str], percent: int | None = None, **which: typing.Any
+    workdir: str | os.PathLike[str],
+    percent: int | None = None,
+    false_alarms: float | None = None,
+    **which: typing.Any,
 ) -> Detector:
     """Returns a trained run of a workdir, ready to score images; see `serving.detector.load`."""
     from cae_jax.serving import detector
 
-    return detector.load(workdir, percent, **which)
+    return detector.load(workdir, percent, false_alarms, **which)

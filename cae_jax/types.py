@@ -87,7 +87,8 @@ class Split:
     test_sizes: tuple[tuple[int, int], ...]  # (H, W) of each test image's file, in pixels
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
-    duplicates: tuple[Duplicate, ...] = ()  # found by `data.hold_out`
+    duplicates: tuple[Duplicate, ...] = ()  # found by `data.hold_out`, as are
+    groups: tuple[int, ...] = ()  # per image of `train`: equal for those that repeat each other
 
     @property
     def labels(self) -> np.ndarray:

@@ -21,6 +21,13 @@ _PERCENT = flags.DEFINE_integer(
     1,
     100,
 )
+_FALSE_ALARMS = flags.DEFINE_float(
+    "false_alarms",
+    None,
+    "rate of them that the threshold is for; as in the report if not given",
+    0,
+    0.5,
+)
 _RECURSIVE = flags.DEFINE_bool("recursive", True, "also the folders in the folder")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
 flags.DEFINE_string("images", "", "the folder of the images to score")
@@ -35,7 +42,7 @@ def run() -> None:
     multihost.start_from_flags()
     use_compilation_cache()
     found = folder.score_folder(
-        detector.load(workdir, _PERCENT.value, **command_line.present(_WHICH)),
+        detector.load(workdir, _PERCENT.value, _FALSE_ALARMS.value, **command_line.present(_WHICH)),
         images,
         output,
         recursive=_RECURSIVE.value,

@@ -145,7 +145,8 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
         )
     pairs = duplicates.find([split.train, split.test])
     repeated = duplicates.table([*split.train_paths, *split.test_paths], n, pairs)
-    held = _draw(duplicates.groups(n, pairs), count, seed)
+    groups = duplicates.groups(n, pairs)
+    held = _draw(groups, count, seed)
     if count and not held.any():
         raise DataError(
             f"{split.category}: all {n} training images are the same one, so that none can be "
@@ -160,6 +161,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
         validation_paths=tuple(paths[held]),
         warnings=(*split.warnings, *duplicates.warnings(split.category, repeated)),
         duplicates=repeated,
+        groups=tuple(groups[~held].tolist()),
     )
 
 

@@ -121,7 +121,7 @@ def warnings(category: str, found: Sequence[Duplicate]) -> tuple[str, ...]:
     lines = []
     for part, of, meaning in (
         ("test", "train", "their scores are of images that training saw"),
-        ("train", "train", "kept together when validation images are held out"),
+        ("train", "train", "kept together, held out or in a fold"),
         ("test", "test", "they count twice"),
     ):
         rows = [d for d in found if (_part(d.path), _part(d.like)) == (part, of)]

@@ -21,28 +21,27 @@ class Localization(NamedTuple):
 
 
 def localize(
-    split: Split, validation: np.ndarray, test: np.ndarray, area: int, opening: int
+    split: Split,
+    test: np.ndarray,
+    found: segmentation.MinimumArea,
+    source: str = thresholds.VALIDATION_GOOD,
 ) -> Localization | None:
-    """Picks the maps' threshold on good validation images and segments the test images by it.
+    """Segments the test images by the maps' threshold of good images that were not seen.
 
     Args:
       split: what the maps are of.
-      validation: residual maps of the validation images, [n, H, W].
       test: residual maps of the test images, [m, H, W].
-      area: the smallest defect, in pixels.
-      opening: diameter of the disc that opens a segmentation; 0 for none.
+      found: of the unseen images' residual maps.
+      source: of them, one of thresholds.UNSEEN.
 
     Returns:
-      None where there is no validation image to pick a threshold on.
+      None where there is no unseen image to pick a threshold on.
     """
-    if not len(validation):
+    if not found.n:
         return None
-    value = segmentation.minimum_area_threshold(validation, area, opening)
-    threshold = thresholds.Threshold(
-        value, "min_area", thresholds.VALIDATION_GOOD, None, len(validation)
-    )
-    predicted = segmentation.segment(test, value, opening)
-    flagged = np.array([segmentation.largest(each) >= area for each in predicted])
+    threshold = thresholds.Threshold(found.threshold, "min_area", source, None, found.n)
+    predicted = segmentation.segment(test, found.threshold, found.opening)
+    flagged = np.array([segmentation.largest(each) >= found.area for each in predicted])
     defective = split.labels == 1
     point = verdict.from_verdicts(threshold, flagged[~defective], flagged[defective])
     return Localization(threshold, point, predicted)

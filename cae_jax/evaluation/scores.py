@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from cae_jax.evaluation.thresholds import OUT_OF_FOLD, VALIDATION_GOOD
 from cae_jax.types import DataError
 
 SCORE_COLUMNS = ("path", "label", "defect_kind", "distance", "split")
 _DTYPES = (object, np.int64, object, np.float64, object)
-SPLITS = ("validation", "test")
+HELD_OUT, UNFOLDED, TEST = SPLITS = ("validation", "out-of-fold", "test")
 
 
 def scores_frame(
@@ -94,10 +95,16 @@ def read_scores(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def distances_of(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the distances of test good, test defective and validation images, float64 [n] each.
+    """Returns the distances of test good, test defective and unseen good images, float64 [n] each.
 
-    `frame` is a table of `scores_frame`.
+    `frame` is a table of `scores_frame`; unseen are those of `source`.
     """
     distance = frame["distance"].to_numpy()
-    test, defective = frame["split"] == "test", frame["label"] == 1
+    test, defective = frame["split"] == TEST, frame["label"] == 1
     return distance[test & ~defective], distance[test & defective], distance[~test]
+
+
+def source(frame: pd.DataFrame) -> str:
+    """Returns which good images thresholds can be picked on, one of thresholds.UNSEEN: training
+    images out of fold where the table has them, else those held out, if any."""
+    return OUT_OF_FOLD if (frame["split"] == UNFOLDED).any() else VALIDATION_GOOD

@@ -8,6 +8,9 @@ first. Opening commutes with thresholding, so the map itself is opened, once for
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 from scipy import ndimage
 
@@ -66,31 +69,57 @@ def minimum_area_threshold(maps: np.ndarray, area: int, opening: int = 4) -> flo
     """Returns the lowest threshold that leaves no region of `area` pixels on the maps [n, H, W].
 
     It is one of the maps' values, and exact: under any lower value some map has a region of at
-    least `area` pixels (or there is no lower value). The areas fall as the threshold rises, so
-    each map is bisected over its distinct values, and only if it needs more than those before.
+    least `area` pixels (or there is no lower value). For maps that come one after the other, see
+    `MinimumArea`.
 
     Raises ValueError for an area below 1, no map, and maps that are not [n, H, W] and finite.
     """
-    maps = np.asarray(maps)
-    if area < 1:
-        raise ValueError(f"area must be at least 1 pixel, got {area}")
-    if maps.ndim != 3 or not maps.size:
-        raise ValueError(f"maps must be [n, H, W] with at least one map, got shape {maps.shape}")
-    threshold = maps.min()
+    found = MinimumArea(area, opening)
+    if np.ndim(maps) != 3 or not np.size(maps):
+        got = np.shape(maps)
+        raise ValueError(f"maps must be [n, H, W] with at least one map, got shape {got}")
     for each in maps:
-        opened = _opened(each, opening)
-        if largest(opened > threshold) < area:
-            continue
-        values = np.unique(opened[opened > threshold])
+        found = found.seen(each)
+    return found.threshold
+
+
+class MinimumArea(NamedTuple):
+    """The threshold of `minimum_area_threshold` of the maps seen so far, which it does not keep.
+
+    The areas fall as the threshold rises, so each map is bisected over its distinct values, and
+    only if it needs more than those before.
+    """
+
+    area: int
+    opening: int = 4
+    n: int = 0  # maps seen
+    lowest: float = math.inf  # of all values seen
+    needed: float = -math.inf  # by the map that needs most; -inf where no region can be too large
+
+    @property
+    def threshold(self) -> float:
+        """The lowest one that leaves no region of `area` pixels; infinite before the first map."""
+        return self.lowest if self.needed == -math.inf else self.needed
+
+    def seen(self, each: np.ndarray) -> MinimumArea:
+        """Returns the record with one more map, [H, W]; raises ValueError for an area below 1 and
+        a map that is not finite."""
+        if self.area < 1:
+            raise ValueError(f"area must be at least 1 pixel, got {self.area}")
+        lowest = min(self.lowest, float(np.min(each)))
+        now = self._replace(n=self.n + 1, lowest=lowest)
+        opened = _opened(each, self.opening)
+        if largest(opened > np.float64(self.needed)) < self.area:
+            return now
+        values = np.unique(opened[opened > np.float64(self.needed)])
         low, high = 0, len(values) - 1  # above the highest value there is nothing
         while low < high:
             middle = (low + high) // 2
-            if largest(opened > values[middle]) < area:
+            if largest(opened > values[middle]) < self.area:
                 high = middle
             else:
                 low = middle + 1
-        threshold = values[low]
-    return float(threshold)
+        return now._replace(needed=float(values[low]))
 
 
 def _opened(maps: np.ndarray, diameter: int) -> np.ndarray:

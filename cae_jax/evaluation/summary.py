@@ -15,24 +15,28 @@ from cae_jax.evaluation import metrics, scores, thresholds, verdict
 _RULES = (
     *(f"{source}{percent}" for source in ("", "val_") for percent in sorted(thresholds.PERCENTS)),
     *(f"conformal_{100 - alpha}" for alpha in thresholds.ALPHAS),
-    *("min_area", "f1_best"),
+    *("min_area", "f1_best", "false_alarms"),
 )
 ACCURACIES = tuple(
     f"{name}_accuracy_{rule}" for rule in _RULES for name in ("good", "defect", "mean")
 )
 
 
-def summarize(frame: pd.DataFrame, more: Sequence[verdict.OperatingPoint] = ()) -> dict[str, Any]:
+def summarize(
+    frame: pd.DataFrame, more: Sequence[verdict.OperatingPoint] = (), rate: float = 0.0
+) -> dict[str, Any]:
     """Returns the content of metrics.json from a table of `scores.scores_frame`.
 
-    image_auroc with its 95 % interval, image_ap, image_f1_max; n_good, n_defective, n_validation;
-    operating_points, a list of dicts, `more` ones after those of the distances; leak_points, of
-    `verdict.leak_points`; and the accuracies by name: good_accuracy_70, defect_accuracy_70,
-    mean_accuracy_70 ... from the good test images (the thesis), good_accuracy_val_70 ... from the
-    validation images, ..._conformal_90, ..._min_area, ..._f1_best. All accuracies are of the test
-    images; one without images is NaN.
+    image_auroc with its 95 % interval, image_ap, image_f1_max; n_good, n_defective, n_validation,
+    n_out_of_fold; operating_points, a list of dicts, `more` ones after those of the distances;
+    leak_points, of `verdict.leak_points`; and the accuracies by name: good_accuracy_70,
+    defect_accuracy_70, mean_accuracy_70 ... from the good test images (the thesis),
+    good_accuracy_val_70 ... from unseen good images, held out or out of fold, ..._conformal_90,
+    ..._false_alarms (at `rate`, where one is asked for), ..._min_area, ..._f1_best. All accuracies
+    are of the test images; one without images is NaN.
     """
-    good, defective, validation = scores.distances_of(frame)
+    good, defective, unseen = scores.distances_of(frame)
+    source = scores.source(frame)
     labels = np.repeat([0, 1], [good.size, defective.size])
     distances = np.concatenate([good, defective])
     result: dict[str, Any] = {
@@ -42,13 +46,14 @@ def summarize(frame: pd.DataFrame, more: Sequence[verdict.OperatingPoint] = ()) 
         else None,
         "n_good": good.size,
         "n_defective": defective.size,
-        "n_validation": validation.size,
+        "n_validation": unseen.size if source == thresholds.VALIDATION_GOOD else 0,
+        "n_out_of_fold": unseen.size if source == thresholds.OUT_OF_FOLD else 0,
         "median_distance_good": np.median(good) if good.size else math.nan,
         "median_distance_defective": np.median(defective) if defective.size else math.nan,
         **dict.fromkeys(ACCURACIES, math.nan),
         "operating_points": [],
     }
-    points = [*verdict.operating_points(good, defective, validation), *more]
+    points = [*verdict.operating_points(good, defective, unseen, source, rate), *more]
     result["leak_points"] = verdict.leak_points(points)
     for point in points:
         at = point.threshold
@@ -67,6 +72,7 @@ def summarize(frame: pd.DataFrame, more: Sequence[verdict.OperatingPoint] = ()) 
                 "percent": at.percent,
                 "threshold": at.value,
                 "n": at.n,
+                **({} if at.rate is None else {"rate": at.rate}),
                 **accuracies,
                 **intervals,
             }

@@ -3,18 +3,35 @@
 Thesis, Sec. 4.1.6: try every good distance as the threshold, collect the accuracies on the good
 images, and take the best of the lowest 100, 90, 80 or 70 % of them. That is the k-th smallest good
 distance. The thesis takes the good images of the *test* set, so its thresholds have seen what they
-are judged on; the same rule on held-out validation images has not.
+are judged on; the same rule on good images that the model has not seen has not. There are two sorts
+of those, and they promise different things:
 
-Rule "conformal" is another rank of the validation distances, the one whose false-alarm rate is
-guaranteed (Vovk, Gammerman, Shafer 2005; Bates et al., Annals of Statistics 51, 2023). Rule
-"min_area" is a threshold of residual maps, see `segmentation`. Rule "f1_best" is picked on the
-labelled test images: a bound for the others and no rule to work by.
+VALIDATION_GOOD, held out of training. They and a new good image are scored by one model that has
+seen neither, so they are exchangeable if the images are, and the rank of rule "conformal" has the
+false-alarm rate that it names, at most and whatever the number of images (Vovk, Gammerman, Shafer
+2005; Bates et al., Annals of Statistics 51, 2023).
+
+OUT_OF_FOLD, all training images, each scored by a model that was fitted without its fold
+(`training.cross_fit`), while a new image is scored by the model fitted to all of them. That is the
+jackknife's way, by folds. Nothing is promised for every method and every n: where a method is not
+stable, the rate can be anything (Barber, Candes, Ramdas, Tibshirani, "Predictive inference with the
+jackknife+", Annals of Statistics 49, 2021). Where leaving out a fold hardly changes a score, the
+rate is about the one named, and what the fold's model lacks in images makes its distances larger,
+which errs to fewer false alarms. Cross-conformal prediction (Vovk, Annals of Mathematics and
+Artificial Intelligence 74, 2015) does promise: of K folds, a rate of at most 2 alpha +
+2 (1 - alpha) (K - 1) / (n + K). But it scores a new image by the models of all folds, as CV+
+(Barber et al.) does, and has no one threshold; it is not computed here.
+
+Rule "false_alarms" is the rank of "conformal" for a rate that the user asks for. Rule "min_area" is
+a threshold of residual maps, see `segmentation`. Rule "f1_best" is picked on the labelled test
+images: a bound for the others and no rule to work by.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,10 +41,13 @@ from cae_jax.types import UsageError, unknown_name
 
 PERCENTS = (100, 90, 80, 70)
 ALPHAS = (10, 5)  # false-alarm rates of the conformal thresholds, in percent
+MAX_RATE = 0.5  # of false alarms that can be asked for
 RULES = ("ceil", "exclusive")  # of `rank`
 TEST_GOOD = "test good"
 TEST_LABELLED = "labelled test"
 VALIDATION_GOOD = "validation good"
+OUT_OF_FOLD = "out-of-fold good"
+UNSEEN = (VALIDATION_GOOD, OUT_OF_FOLD)  # by the model that scored them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +55,16 @@ class Threshold:
     """A threshold and where it comes from: a `distance <= value` is called good."""
 
     value: float  # a distance; with rule "min_area", a value of the residual map
-    rule: str  # one of RULES, "conformal", "min_area" or "f1_best"
-    source: str  # TEST_GOOD, TEST_LABELLED or VALIDATION_GOOD
+    rule: str  # one of RULES, "conformal", "false_alarms", "min_area" or "f1_best"
+    source: str  # TEST_GOOD, TEST_LABELLED, VALIDATION_GOOD or OUT_OF_FOLD
     percent: int | None  # 1..100: the share wanted good; None where the rule asks for none
     n: int  # how many images it was picked on
+    rate: float | None = None  # of false alarms, as wanted; of rule "false_alarms"
 
     @property
     def leaks(self) -> bool:
         """Whether it was picked on images that it is judged on."""
-        return self.source != VALIDATION_GOOD
+        return self.source not in UNSEEN
 
 
 def rank(percent: int, n: int, rule: str = "ceil") -> int:
@@ -71,22 +92,21 @@ def from_good(
     Raises UsageError for an unknown rule or source and a percent outside 1..100, ValueError for
     distances that are empty or not finite.
     """
-    if source not in (TEST_GOOD, VALIDATION_GOOD):
-        raise unknown_name("threshold source", source, (TEST_GOOD, VALIDATION_GOOD))
+    _check_source(source, TEST_GOOD, *UNSEEN)
     good = _not_empty(distances)
     k = rank(percent, good.size, rule)
     return Threshold(float(np.sort(good)[k - 1]), rule, source, int(percent), good.size)
 
 
-def p_values(validation: ArrayLike, distances: ArrayLike) -> np.ndarray:
-    """Returns how usual each of the distances [m] is among the good `validation` ones [n].
+def p_values(unseen: ArrayLike, distances: ArrayLike) -> np.ndarray:
+    """Returns how usual each of the distances [m] is among those of `unseen` good images [n].
 
-    p = (1 + #{validation >= distance}) / (n + 1), float64 [m] in [1 / (n + 1), 1]. A good image
-    has p <= alpha with a chance of at most alpha, if it and the validation images are exchangeable
-    (Vovk, Gammerman, Shafer 2005). NaN without validation images. Raises ValueError for distances
-    that are not finite.
+    p = (1 + #{unseen >= distance}) / (n + 1), float64 [m] in [1 / (n + 1), 1]. A good image has
+    p <= alpha with a chance of at most alpha, if it and the unseen images are exchangeable (Vovk,
+    Gammerman, Shafer 2005): those held out are, those out of fold but nearly, see above. NaN
+    without such images. Raises ValueError for distances that are not finite.
     """
-    good = np.sort(metrics.finite("validation distances", validation))
+    good = np.sort(metrics.finite("unseen distances", unseen))
     distances = metrics.finite("distances", distances)
     if good.size == 0:
         return np.full(distances.shape, np.nan)
@@ -94,25 +114,52 @@ def p_values(validation: ArrayLike, distances: ArrayLike) -> np.ndarray:
     return (1 + at_least) / (good.size + 1)
 
 
-def conformal(validation: ArrayLike, alpha: int) -> Threshold:
+def conformal(unseen: ArrayLike, alpha: int, source: str = VALIDATION_GOOD) -> Threshold:
     """Returns the threshold above which `p_values` are at most `alpha` percent.
 
-    The k-th smallest of the n validation distances, k = ceil((n + 1) (1 - alpha / 100)): a good
-    image is called defective with a chance of at most `alpha` percent, whatever the distances'
-    distribution, over the draw of validation images and image together (Bates et al. 2023).
-    Infinite with n < 100 / alpha - 1, where no finite threshold can promise that. `percent` is
-    100 - alpha.
+    The k-th smallest of the n `unseen` distances, k = ceil((n + 1) (1 - alpha / 100)): of images
+    held out, a good one is called defective with a chance of at most `alpha` percent, whatever the
+    distances' distribution, over the draw of the n images and that one together (Bates et al.
+    2023). Infinite with n < 100 / alpha - 1, where no finite threshold can promise that. `percent`
+    is 100 - alpha.
 
-    Raises UsageError for an alpha that is no integer in 1..99, ValueError for distances that are
-    empty or not finite.
+    Raises UsageError for an alpha that is no integer in 1..99 and an unknown source, ValueError for
+    distances that are empty or not finite.
     """
     if not _is_integer(alpha) or not 1 <= alpha <= 99:
         raise UsageError(f"alpha must be an integer from 1 to 99 (percent), got {alpha!r}")
-    good = _not_empty(validation)
-    percent = 100 - int(alpha)
-    k = -(-(good.size + 1) * percent // 100)
-    value = float(np.sort(good)[k - 1]) if k <= good.size else math.inf
-    return Threshold(value, "conformal", VALIDATION_GOOD, percent, good.size)
+    _check_source(source, *UNSEEN)
+    good = _not_empty(unseen)
+    value = _at_rate(good, Fraction(int(alpha), 100))
+    return Threshold(value, "conformal", source, 100 - int(alpha), good.size)
+
+
+def false_alarms(unseen: ArrayLike, rate: float, source: str = VALIDATION_GOOD) -> Threshold:
+    """Returns the threshold for the false-alarm rate that is wanted: `conformal` at any rate.
+
+    With fewer than `images_needed` images no finite threshold can promise that rate, and it is the
+    largest distance: the strictest rate that n images allow, 1 / (n + 1), see `promised`.
+
+    Raises UsageError for a rate outside (0, MAX_RATE] and an unknown source, ValueError for
+    distances that are empty or not finite.
+    """
+    exact = _exact(rate)
+    _check_source(source, *UNSEEN)
+    good = _not_empty(unseen)
+    value = min(_at_rate(good, exact), float(good.max()))
+    return Threshold(value, "false_alarms", source, None, good.size, float(rate))
+
+
+def images_needed(rate: float) -> int:
+    """Returns the fewest good images n with which a finite threshold can promise a false-alarm
+    rate: 1 / (n + 1) is at most `rate`. Raises UsageError for a rate outside (0, MAX_RATE]."""
+    return math.ceil(1 / _exact(rate)) - 1
+
+
+def promised(rate: float, n: int) -> float:
+    """Returns the false-alarm rate of `false_alarms`: as wanted, or 1 / (n + 1) with too few of
+    n images. Raises UsageError for a rate outside (0, MAX_RATE]."""
+    return float(rate) if n >= images_needed(rate) else 1 / (n + 1)
 
 
 def oracle_f1(good: ArrayLike, defective: ArrayLike) -> Threshold:
@@ -125,6 +172,24 @@ def oracle_f1(good: ArrayLike, defective: ArrayLike) -> Threshold:
     labels = np.repeat([0, 1], [good.size, defective.size])
     _, value = metrics.f1_max(labels, np.concatenate([good, defective]))
     return Threshold(value, "f1_best", TEST_LABELLED, None, labels.size)
+
+
+def _at_rate(good: np.ndarray, rate: Fraction) -> float:
+    """The k-th smallest, k = ceil((n + 1) (1 - rate)); infinite where k is more than n."""
+    k = math.ceil((good.size + 1) * (1 - rate))
+    return float(np.sort(good)[k - 1]) if k <= good.size else math.inf
+
+
+def _exact(rate: float) -> Fraction:
+    """The rate as it is written: 0.1 is a tenth, not the float beside it."""
+    if not 0 < rate <= MAX_RATE:
+        raise UsageError(f"false_alarms must be above 0 and at most {MAX_RATE}, got {rate!r}")
+    return Fraction(repr(float(rate)))
+
+
+def _check_source(source: str, *known: str) -> None:
+    if source not in known:
+        raise unknown_name("threshold source", source, known)
 
 
 def _is_integer(value: object) -> bool:

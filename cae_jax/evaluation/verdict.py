@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cae_jax.evaluation import metrics, segmentation, thresholds
-from cae_jax.evaluation.thresholds import TEST_GOOD, VALIDATION_GOOD, Threshold
+from cae_jax.evaluation.thresholds import TEST_GOOD, UNSEEN, VALIDATION_GOOD, Threshold
 
 # The threshold that counts is the first of these that a run has and that is finite.
-COUNTS = (("ceil", VALIDATION_GOOD, 90), ("ceil", TEST_GOOD, 70))
+COUNTS: tuple[tuple[str, str, int | None], ...] = (
+    *(("false_alarms", source, None) for source in UNSEEN),  # where a rate was asked for
+    *(("ceil", source, 90) for source in UNSEEN),
+    ("ceil", TEST_GOOD, 70),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Judge:
     """What turns scores into verdicts."""
 
     threshold: Threshold  # of distances
-    held_out: np.ndarray  # float64 [n]: distances of the held-out good images; n may be 0
+    held_out: np.ndarray  # float64 [n]: of good images held out or out of fold; n may be 0
     map_threshold: float = math.inf  # of the segmentation; infinite where there is none
 
     def defective(self, distances: ArrayLike) -> np.ndarray:
@@ -104,29 +108,32 @@ def from_verdicts(
 
 
 def operating_points(
-    good: ArrayLike, defective: ArrayLike, validation: ArrayLike
+    good: ArrayLike,
+    defective: ArrayLike,
+    unseen: ArrayLike,
+    source: str = VALIDATION_GOOD,
+    rate: float = 0.0,
 ) -> list[OperatingPoint]:
     """Returns what the thresholds do on the test distances `good` [n] and `defective` [m].
 
     In this order: at PERCENTS, rule "ceil" on `good` (the thesis), then "exclusive" on `good`,
-    then "ceil" on the `validation` distances, which leaks nothing; "conformal" at ALPHAS; and
-    "f1_best". A source without images gives no points. Raises ValueError for distances that are
-    not finite.
+    then "ceil" on the `unseen` good distances of `source`, which leaks nothing; "conformal" at
+    ALPHAS; "false_alarms" at `rate`, unless that is 0; and "f1_best". A source without images gives
+    no points. Raises ValueError for distances that are not finite.
     """
     sources = [
         (good, "ceil", TEST_GOOD),
         (good, "exclusive", TEST_GOOD),
-        (validation, "ceil", VALIDATION_GOOD),
+        (unseen, "ceil", source),
     ]
     found = [
-        thresholds.from_good(distances, percent, rule, source)
-        for distances, rule, source in sources
+        thresholds.from_good(distances, percent, rule, picked_on)
+        for distances, rule, picked_on in sources
         for percent in (thresholds.PERCENTS if np.size(distances) else ())
     ]
-    found += [
-        thresholds.conformal(validation, alpha)
-        for alpha in (thresholds.ALPHAS if np.size(validation) else ())
-    ]
+    if np.size(unseen):
+        found += [thresholds.conformal(unseen, alpha, source) for alpha in thresholds.ALPHAS]
+        found += [thresholds.false_alarms(unseen, rate, source)] if rate else []
     found += [thresholds.oracle_f1(good, defective)] if np.size(good) and np.size(defective) else []
     return [
         OperatingPoint(
@@ -141,7 +148,7 @@ def operating_points(
 def leak_points(points: Iterable[OperatingPoint]) -> dict[int, float]:
     """Returns what the thesis's look at the test images is worth, by percent.
 
-    The balanced accuracy of rule "ceil" on test good images less that on validation images, in
+    The balanced accuracy of rule "ceil" on test good images less that on unseen good images, in
     percentage points: -100..100, NaN without one of the classes. Percents that lack one of the two
     are left out.
     """
@@ -162,24 +169,31 @@ def judge(
     held_out: np.ndarray,
     points: Iterable[Mapping[str, Any]],
     percent: int | None = None,
+    source: str = VALIDATION_GOOD,
+    rate: float = 0.0,
 ) -> Judge:
     """Returns the judge of a finished run.
 
     Args:
       good: distances of the good test images, float64 [m].
-      held_out: those of the held-out good images, float64 [n].
+      held_out: those of the unseen good images, held out or out of fold, float64 [n].
       points: the operating points of metrics.json.
-      percent: 1..100, the share of held-out good images (of good test images where none is held
-        out) that the threshold calls good; None takes the threshold that counts.
+      percent: 1..100, the share of unseen good images (of good test images where there are none)
+        that the threshold calls good; None takes the threshold that counts.
+      source: of `held_out`, one of thresholds.UNSEEN.
+      rate: the false-alarm rate asked for, 0 for none. A percent goes before it; without unseen
+        images there is no threshold for it, and the one that counts is another.
 
     Raises:
-      UsageError: a percent that is no integer in 1..100.
+      UsageError: a percent that is no integer in 1..100, a rate that cannot be.
       ValueError: no good image at all, so no threshold.
     """
-    rule, source, usual = COUNTS[0] if len(held_out) else COUNTS[1]
-    distances = held_out if len(held_out) else good
-    share = usual if percent is None else percent
-    threshold = thresholds.from_good(distances, share, rule, source)
+    usual, distances, source = (90, held_out, source) if len(held_out) else (70, good, TEST_GOOD)
+    if rate and percent is None and len(held_out):
+        threshold = thresholds.false_alarms(distances, rate, source)
+    else:
+        share = usual if percent is None else percent
+        threshold = thresholds.from_good(distances, share, source=source)
     of_maps = [value(point) for point in points if point.get("rule") == "min_area"]
     return Judge(threshold, held_out, of_maps[0] if of_maps else math.inf)
 

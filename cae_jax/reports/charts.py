@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cae_jax.evaluation.scores import distances_of
+from cae_jax.evaluation.scores import TEST, distances_of, source
 from cae_jax.reports import rules
 from cae_jax.reports.rules import Mark
 from cae_jax.types import GOOD
@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
     name: str
     distances: np.ndarray  # float64 [n]
-    style: str  # "validation", "good" or "defective"
+    style: str  # "validation" (good images that were not seen), "good" or "defective"
 
 
 class Histogram(NamedTuple):
@@ -113,15 +113,15 @@ def of_run(frame: pd.DataFrame, metrics: Mapping[str, Any], history: pd.DataFram
       metrics: the content of metrics.json; any key may be missing.
       history: of history.csv; None where there is none.
     """
-    good, defective, validation = distances_of(frame)
-    test = frame[frame["split"] == "test"]
+    good, defective, unseen = distances_of(frame)
+    test = frame[frame["split"] == TEST]
     # compared one by one: pandas' own grouping refuses a name that is no UTF-8
     by_kind = [
         Group(kind, test["distance"][test["defect_kind"] == kind].to_numpy(), "defective")
         for kind in sorted(set(test["defect_kind"]) - {GOOD})
     ]
     all_good = [
-        Group("validation good", validation, "validation"),
+        Group(source(frame), unseen, "validation"),
         Group("test good", good, "good"),
     ]
     label = f"distance {metrics['distance']}" if metrics.get("distance") else "distance"

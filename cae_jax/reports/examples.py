@@ -42,10 +42,10 @@ def worst(defective: ArrayLike, distances: ArrayLike) -> tuple[list[int], list[i
     return order[defective][:WORST].tolist(), order[~defective][::-1][:WORST].tolist()
 
 
-def scale(validation: np.ndarray, test: np.ndarray) -> float:
-    """Returns the residual at the top of the one color scale: a quantile of the validation maps
-    [n, H, W], or of the test maps [m, H, W] where none is held out."""
-    return float(np.quantile(validation if len(validation) else test, _TOP))
+def scale(unseen: np.ndarray, test: np.ndarray) -> float:
+    """Returns the residual at the top of the one color scale: a quantile of the unseen good maps
+    [n, H, W], or of the test maps [m, H, W] where there are none."""
+    return float(np.quantile(unseen if len(unseen) else test, _TOP))
 
 
 def pack(
@@ -55,6 +55,7 @@ def pack(
     top: float,
     predicted: np.ndarray | None,
     threshold: float,
+    n_before: int,
 ) -> bytes:
     """Returns examples.npz: the pictures of a few test images, every kind among them.
 
@@ -65,9 +66,10 @@ def pack(
       top: see `scale`.
       predicted: segmentations, bool [n_test, H, W], or None where there is no threshold.
       threshold: of the segmentation.
+      n_before: how many rows of scores.csv are before those of the test images.
 
     Returns:
-      The file's bytes. `row` [k] counts the rows of scores.csv, validation images first; image and
+      The file's bytes. `row` [k] counts the rows of scores.csv; image and
       reconstruction are uint8 [k, H, W, C], residual float32 [k, H, W], mask and predicted bool
       [k, H, W], has_mask bool [k], scale and segmentation_threshold single numbers. A method that
       reconstructs nothing leaves no array reconstruction.
@@ -84,7 +86,7 @@ def pack(
     np.savez_compressed(
         file,
         **optional,
-        row=shown + len(split.validation_paths),
+        row=shown + n_before,
         image=_bytes(split.test[shown]),
         residual=np.asarray(test.residuals[distance][shown], np.float32),
         mask=masks,

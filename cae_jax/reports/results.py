@@ -20,6 +20,7 @@ RESULT_COLUMNS = (
     *summary.ACCURACIES,
     *("ms_per_image", "train_seconds", "loss", "distance", "image_ap", "image_f1_max"),
     *LOCALIZATION,
+    "n_out_of_fold",
 )
 
 
@@ -45,7 +46,17 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def format_table(frame: pd.DataFrame) -> str:
-    """Returns a table of `results_table` as text of at most 100 columns, with title and legend."""
+    """Returns a table of `results_table` as text of at most 100 columns, with title and legend.
+
+    Where every run was asked for a rate of false alarms, the threshold for that stands in place of
+    the leak-free 90 %.
+    """
+    honest, asked = "val_90", "good_accuracy_false_alarms"
+    title = "leak-free 90 %"
+    legend = "threshold from good images alone that the model had not seen."
+    if len(frame) and asked in frame and frame[asked].notna().all():
+        honest, title = "false_alarms", "false alarms"
+        legend = "threshold for the --false_alarms asked for, from such good images alone."
     columns = {
         "category": ("category", ""),
         "model": ("model", ""),
@@ -53,12 +64,12 @@ def format_table(frame: pd.DataFrame) -> str:
         "image_auroc": ("AUROC", ".3f"),
         "good_accuracy_70": ("good", ".2f"),
         "defect_accuracy_70": ("defect", ".2f"),
-        "good_accuracy_val_90": ("good", ".2f"),
-        "defect_accuracy_val_90": ("defect", ".2f"),
+        f"good_accuracy_{honest}": ("good", ".2f"),
+        f"defect_accuracy_{honest}": ("defect", ".2f"),
         "ms_per_image": ("ms/image", ".1f"),
         "train_seconds": ("train s", ".0f"),
     }
-    groups = ["", "", "", "", "thesis 70 %", "", "leak-free 90 %", "", "", ""]
+    groups = ["", "", "", "", "thesis 70 %", "", title, "", "", ""]
     lines = [[title for title, _ in columns.values()]]
     for row in frame.to_dict("records"):
         lines.append([_cell(row[name], style) for name, (_, style) in columns.items()])
@@ -78,7 +89,7 @@ def format_table(frame: pd.DataFrame) -> str:
             *("", head, body[0], rule, *body[1:], rule),
             "good, defect: share of the good and of the defective test images that are told right.",
             "thesis 70 %: threshold from the good test images themselves (it leaks);",
-            "leak-free 90 %: threshold from validation images held out of training.",
+            f"{title}: {legend}",
         ]
     )
 

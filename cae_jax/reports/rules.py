@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cae_jax.evaluation import verdict
-from cae_jax.evaluation.thresholds import TEST_GOOD, VALIDATION_GOOD
+from cae_jax.evaluation import thresholds, verdict
+from cae_jax.evaluation.thresholds import OUT_OF_FOLD, TEST_GOOD, UNSEEN
 from cae_jax.reports.run_files import real
 
-# Drawn in the charts, in this order: those that may count, the guaranteed one, the best there is.
-_DRAWN = (
-    verdict.COUNTS[0],
-    ("conformal", VALIDATION_GOOD, 90),
-    verdict.COUNTS[1],
+# Drawn in the charts, in this order: those that may count, the conformal one, the best there is.
+_DRAWN: tuple[tuple[str, str | None, int | None], ...] = (
+    *(key for key in verdict.COUNTS if key[1] != TEST_GOOD),
+    ("conformal", None, 90),
+    *(key for key in verdict.COUNTS if key[1] == TEST_GOOD),
     ("f1_best", None, None),
 )
 
@@ -39,16 +39,37 @@ def name(point: Mapping[str, Any]) -> str:
     """Returns what a threshold is called, plain text."""
     rule, percent, source = (point.get(key) for key in ("rule", "percent", "source"))
     if rule in ("ceil", "exclusive"):
-        whose = {TEST_GOOD: "thesis, ", VALIDATION_GOOD: "quantile, "}.get(str(source), "")
+        whose = {TEST_GOOD: "thesis, ", **dict.fromkeys(UNSEEN, "quantile, ")}.get(str(source), "")
         kind = " (exclusive)" if rule == "exclusive" else ""
         return f"{whose}{percent} % of {source}{kind}"
     if rule == "conformal" and isinstance(percent, int):
-        return f"conformal, false alarms at most {100 - percent} %"
+        return f"conformal, false alarms {_bound(point)} {100 - percent} %"
+    if rule == "false_alarms" and _wanted(point):
+        return promise(point)
     if rule == "min_area":
         return "minimum area of the residual map"
     if rule == "f1_best":
         return "best F1 (oracle)"
     return " ".join(str(part) for part in (rule, percent) if part is not None)
+
+
+def promise(point: Mapping[str, Any]) -> str:
+    """Returns what comes of the false-alarm rate that was asked for, plain text: the rate, and how
+    many good images it needs.
+
+    `point` is an operating point of rule "false_alarms".
+    """
+    rate, n = _wanted(point), int(real(point.get("n")))
+    needed, good = (
+        thresholds.images_needed(rate),
+        f"{n} good image{'s allow' if n > 1 else ' allows'}",
+    )
+    if n >= needed:
+        return f"false alarms {_bound(point)} {_rate(rate)}: needs {needed} good images, has {n}"
+    return (
+        f"false alarms {_bound(point)} {_rate(thresholds.promised(rate, n))}, the strictest that "
+        f"{good}: no finite threshold can promise {_rate(rate)}, which needs {needed}"
+    )
 
 
 def shown(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -92,6 +113,21 @@ def leak_points(metrics: Mapping[str, Any]) -> dict[int, float]:
 def _drawn(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found = points(metrics)
     return [point for key in _DRAWN if (point := verdict.find(found, *key))]
+
+
+def _wanted(point: Mapping[str, Any]) -> float:
+    """The rate asked for; 0 where it or the number of images is not there."""
+    rate, n = real(point.get("rate")), real(point.get("n"))
+    return rate if 0 < rate <= thresholds.MAX_RATE and n >= 1 else 0.0
+
+
+def _bound(point: Mapping[str, Any]) -> str:
+    """Whether a rate is promised, see `thresholds`."""
+    return "about" if point.get("source") == OUT_OF_FOLD else "at most"
+
+
+def _rate(rate: float) -> str:
+    return f"{100 * rate:.3g} %"
 
 
 def _style(point: Mapping[str, Any]) -> str:

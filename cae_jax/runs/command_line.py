@@ -97,9 +97,9 @@ _defined: dict[str, Any] = {}  # the fields of the flags that `main` defined
 def given() -> Config:
     """Returns the record of the parsed flags, checked; raises UsageError.
 
-    What the binary has no flag for has its default.
+    What is not given, or the binary has no flag for, has its default.
     """
-    found = config.configure(**{name: flags.FLAGS[name].value for name in _defined})
+    found = config.configure(**present())
     found.check()
     return found
 

@@ -15,7 +15,9 @@ from cae_jax.options import FREE, IDENTITY, SCORING, Fields, flag
 from cae_jax.scoring import residuals
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Method, UsageError, unknown_name
+from cae_jax.types import Fit, Method, UsageError, unknown_name
+
+AUTO, FOLDS = -1, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,13 @@ class Images:
     category: str = flag("all", "a category, several with commas, or all")
     image_size: int = flag(256, "side that images are resized to, in pixels", 8, 8192)
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
+    folds: int = flag(
+        AUTO,
+        "of cross-fitting, where nothing is held out; 0: hold out; -1: as the method learns, "
+        f"{FOLDS} in one pass, 0 by steps",
+        AUTO,
+        1000,
+    )
     validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
     on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
 
@@ -48,6 +57,9 @@ class Scoring:
     )
     minimum_area: int = flag(
         0, "smallest defect, in pixels; 0: a share of the image", 0, part=SCORING
+    )
+    false_alarms: float = flag(
+        0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
     )
     opening: int = flag(
         4, "diameter of the disc that opens a segmentation; 0: none", 0, 64, part=SCORING
@@ -82,8 +94,11 @@ class Config(Images, Scoring, Output):
     def changed(self, **flags: Any) -> Config:
         """Returns the record with other values; of another method, the shared flags are kept.
 
-        Raises UsageError for what is no flag of it.
+        A --validation_fraction without --folds asks for it, see `configure`. Raises UsageError for
+        what is no flag of it.
         """
+        if "validation_fraction" in flags:
+            flags = {"folds": 0} | flags
         same = flags.get("method", self.method) == self.method
         return configure(**((self.flags() if same else options.values(self)) | flags))
 
@@ -145,14 +160,43 @@ class Config(Images, Scoring, Output):
         Raises UsageError for what cannot work.
         """
         self.check()
-        known = self.build().distances
+        method = self.build()
+        known = method.distances
         if self.distance and self.distance not in known:
             raise unknown_name("--distance", self.distance, known)
         own = self.options
         own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
         distance = self.distance or known[0]
-        return dataclasses.replace(self, data_dir=where, distance=distance, options=own)
+        found = dataclasses.replace(self, data_dir=where, distance=distance, options=own)
+        return found.changed(**self._unseen(isinstance(method.learn, Fit)))
+
+    def _unseen(self, in_one_pass: bool) -> dict[str, Any]:
+        """Which good images thresholds are picked on, with folds nothing held out; raises
+        UsageError for what cannot be."""
+        folds, fraction = self.folds, self.validation_fraction
+        if folds == AUTO:
+            folds = FOLDS if in_one_pass else 0
+        if folds == 1:
+            raise UsageError("--folds=1: must be 0, or at least 2: one fold leaves nothing to fit")
+        if folds and not in_one_pass:
+            raise UsageError(
+                f"--folds={folds}: --method={self.method} learns by steps, which would be done "
+                "once a fold; leave it out, and --validation_fraction of the images are held out"
+            )
+        if folds:
+            if fraction not in (0.0, shared()["validation_fraction"].default):
+                raise UsageError(
+                    f"--validation_fraction={fraction}: with --folds={folds} nothing is held out; "
+                    "leave one of them out"
+                )
+            fraction = 0.0
+        elif self.false_alarms and not fraction:
+            raise UsageError(
+                f"--false_alarms={self.false_alarms}: needs good images that were not learned "
+                "from: --folds, or a --validation_fraction above 0"
+            )
+        return {"folds": folds, "validation_fraction": fraction}
 
     def reduction(self, all_distances: tuple[str, ...] = ()) -> Reduction:
         """Returns how maps become numbers: of the run's distance, or of all that are named."""
@@ -207,6 +251,9 @@ def flags_of(method: str) -> Fields:
 def configure(**flags: Any) -> Config:
     """Returns the record of a run from flags by name; what is left out has its default.
 
+    A validation_fraction without folds is one of a run that holds it out: folds are 0. So it was
+    in every run before there were folds, and their flags are read by this.
+
     Raises UsageError for an unknown method, and for a flag that is none of its.
     """
     method = flags.get("method", methods.DEFAULT)
@@ -214,6 +261,8 @@ def configure(**flags: Any) -> Config:
     for name in flags:
         if name not in known:
             raise not_a_flag(name, method, methods_with(name))
+    if "validation_fraction" in flags:
+        flags = {"folds": 0} | flags
     values: dict[str, Any] = {name: field.default for name, field in known.items()} | flags
     own = methods.resolve(method).Options
     of_method = {name: values[name] for name in options.fields(own)}

@@ -83,6 +83,8 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
         variables = jax.eval_shape(learn.fit, key, jax.ShapeDtypeStruct(shape, np.float32))
         training, saved = _STATES * _bytes(variables), variables
     training += 4 * pixels * c.channels * counts.n_train  # once more, on the device
+    if c.folds:  # a fold's images, and its model beside the run's
+        training += 4 * pixels * c.channels * counts.n_train + _bytes(variables)
     judged = counts.n_test + held
     maps = 4 * pixels * (len(method.distances) + c.channels) * judged
     image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
@@ -134,6 +136,8 @@ def _method(c: Config, size: Sizes) -> str:
         line += f", {t.epochs} epochs of {t.steps_per_epoch} steps of {t.batch_size} patches"
     if isinstance(c.options, Windows):
         line += f"; an image is judged by {patches.number(c.image_size, c.options.stride)} patches"
+    if c.folds:
+        line += f"; fitted once more for each of {c.folds} folds"
     return line
 
 

@@ -21,9 +21,10 @@ from cae_jax.evaluation import (
     trivial_scores,
     verdict,
 )
-from cae_jax.reports import charts, examples, html, plots, results
+from cae_jax.reports import charts, examples, html, plots, results, rules
 from cae_jax.reports.run_files import FINISHED
 from cae_jax.runs.build import scoring_call
+from cae_jax.runs.calibration import Calibration, calibrate
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar, say
@@ -36,10 +37,10 @@ from cae_jax.types import GOOD, Scores, Split
 class Judged(NamedTuple):
     """What scoring a split gives."""
 
-    validation: Scores[np.ndarray]
+    unseen: Calibration
     test: Scores[np.ndarray]
     frame: pd.DataFrame  # of scores.csv
-    found: localization.Localization | None  # None where no image is held out
+    found: localization.Localization | None  # None where no good image was left unseen
 
 
 def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
@@ -59,7 +60,7 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
     results.write_thesis_csvs(folder, judged.frame)
     if trained.history:
         files.write_csv(folder / "history.csv", pd.DataFrame(trained.history))
-    maps = (judged.validation.residuals[config.distance], judged.test.residuals[config.distance])
+    maps = (judged.unseen.maps, judged.test.residuals[config.distance])
     top = examples.scale(*maps)
     if config.save_maps:
         _write_maps(cell, split, judged)
@@ -70,7 +71,8 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
     predicted, value = (
         (judged.found.predicted, judged.found.threshold.value) if judged.found else (None, math.nan)
     )
-    packed = examples.pack(split, judged.test, config.distance, top, predicted, value)
+    n_before = len(judged.unseen.paths)
+    packed = examples.pack(split, judged.test, config.distance, top, predicted, value, n_before)
     files.write_whole(folder / "examples.npz", packed)
     beside = folder / f".{FINISHED}"  # the page needs it, and it must come last
     files.write_json(beside, found)
@@ -80,35 +82,19 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
 
 
 def judge(config: Config, split: Split, trained: Trained) -> Judged:
-    """Scores the held-out and the test images by every distance, in one pass over them.
+    """Scores the unseen good and the test images by every distance, in one pass over them.
 
     Raises CaeError where a distance or a map is not finite, naming the image.
     """
+    unseen = calibrate(config, split, trained)
     call = scoring_call(config, all_distances=True)
-    test = _score(call, trained, split.test, f"score {config.category} test")
-    scorer.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
-    validation = jax.tree.map(lambda field: field[:0], test)
-    if len(split.validation):
-        name = f"score {config.category} validation"
-        validation = _score(call, trained, split.validation, name)
-        paths = [f"{split.category}/{path}" for path in split.validation_paths]
-        scorer.check_finite(validation, paths)
-    found = localization.localize(
-        split,
-        validation.residuals[config.distance],
-        test.residuals[config.distance],
-        config.smallest_defect,
-        config.opening,
-    )
-    return Judged(validation, test, _frame(config, split, validation, test), found)
-
-
-def _score(
-    call: scorer.Scorer, trained: Trained, images: np.ndarray, name: str
-) -> Scores[np.ndarray]:
-    with Bar(name, len(images), "images") as bar:
+    with Bar(f"score {config.category} test", len(split.test), "images") as bar:
         batch = scorer.default_batch_size()
-        return scorer.score_all(call, trained.variables, images, batch, bar.update)
+        test = scorer.score_all(call, trained.variables, split.test, batch, bar.update)
+    scorer.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
+    maps = test.residuals[config.distance]
+    found = localization.localize(split, maps, unseen.area, unseen.source)
+    return Judged(unseen, test, _frame(config, split, unseen, test), found)
 
 
 def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> dict[str, Any]:
@@ -119,11 +105,14 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         **_identity(config),
         "n_train": len(split.train),
         **by_distance[config.distance],
-        **summary.summarize(judged.frame, [judged.found.point] if judged.found else []),
+        **summary.summarize(
+            judged.frame, [judged.found.point] if judged.found else [], config.false_alarms
+        ),
         "distances": by_distance,
         **localization.results(split, maps, judged.test.distances[config.distance], judged.found),
         "trivial_auroc": _trivial_auroc(split),
         **_times(config, split, trained),
+        **({"cross_fit_seconds": judged.unseen.seconds} if config.folds else {}),
         "data_fingerprint": data.fingerprint(split),
         "device": scorer.device(),
         "jax": jax.__version__,
@@ -164,23 +153,24 @@ def _by_distance(split: Split, test: Scores[np.ndarray]) -> dict[str, dict[str, 
 
 
 def _frame(
-    config: Config, split: Split, validation: Scores[np.ndarray], test: Scores[np.ndarray]
+    config: Config, split: Split, unseen: Calibration, test: Scores[np.ndarray]
 ) -> pd.DataFrame:
-    """The table of scores.csv: validation images first, then the test images."""
-    paths = [*split.validation_paths, *split.test_paths]
+    """The table of scores.csv: unseen good images first, then the test images."""
+    paths = [*unseen.paths, *split.test_paths]
     columns = {
-        name: np.concatenate([validation.distances[name], test.distances[name]])
+        name: np.concatenate([unseen.distances[name], test.distances[name]])
         for name in test.distances
     }
     distance = columns[config.distance]
-    n = len(split.validation_paths)
+    n = len(unseen.paths)
+    of_unseen = scores.UNFOLDED if unseen.source == thresholds.OUT_OF_FOLD else scores.HELD_OUT
     columns["p_value"] = np.full(len(paths), np.nan)
     columns["p_value"][n:] = thresholds.p_values(distance[:n], distance[n:])
     return scores.scores_frame(
         paths,
         [*[0] * n, *split.labels],
         [*[GOOD] * n, *split.kinds],
-        [*["validation"] * n, *["test"] * (len(paths) - n)],
+        [*[of_unseen] * n, *[scores.TEST] * (len(paths) - n)],
         distance,
         columns,
     )
@@ -235,6 +225,16 @@ def _trivial_auroc(split: Split) -> dict[str, float]:
 
 
 def _warn(cell: Cell, found: dict[str, Any]) -> None:
-    """Says when a method is no better than chance or than a trivial score."""
+    """Says when a method is no better than chance or than a trivial score, what a rate of false
+    alarms that was asked for comes to, and when no good image could be left unseen."""
     if found["flag"]:
         say(f"warning: {cell.title}: AUROC {found['image_auroc']:.3f}: {found['flag']}")
+    point, rate = rules.shown(found), cell.config.false_alarms
+    if rate and point and point["rule"] == "false_alarms":
+        say(f"{cell.title}: {rules.promise(point)}")
+    if cell.config.folds and not found["n_out_of_fold"]:
+        say(
+            f"warning: {cell.title}: the good images to learn from are one image, which cannot be "
+            "left out: no threshold from good images alone"
+            + (f", none for --false_alarms={rate}" if rate else "")
+        )

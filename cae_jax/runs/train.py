@@ -20,9 +20,8 @@ from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import interrupt
 from cae_jax.runs.machine.progress import Bar, say
-from cae_jax.training import loop
+from cae_jax.training import fit, loop
 from cae_jax.training.checkpoints import FROZEN, KEEP, Checkpoints
-from cae_jax.training.fit import fit
 from cae_jax.training.members import default_plan
 from cae_jax.training.schedule import Training
 from cae_jax.types import CaeError, DataError, Fit, Method, Split, State, Steps, Variables
@@ -37,6 +36,8 @@ class Trained(NamedTuple):
     variables: Variables
     history: list[dict[str, float]]  # see `loop.Progress`; empty after a fit
     seconds: float
+    # of the images learned from, float32 [n, ...], see `types.Seen`; where they were computed now
+    features: np.ndarray | None = None
 
 
 def load_trained(cell: Cell, best: bool = False) -> Trained:
@@ -94,14 +95,15 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         if found := checkpoints.restore_variables():
             return _trained(method, found.held, [], found.notes["seconds"])
         began = time.perf_counter()
-        learned = fit(method.learn, split.train, cell.config.seed, method.frozen)
-        variables = jax.block_until_ready(learned)
+        learn, features = fit.examples(method, split.train)
+        variables = jax.block_until_ready(fit.of(learn, features, cell.config.seed))
         seconds = time.perf_counter() - began
         _check_space(cell, variables)
         checkpoints.save(1, variables, {"history": [], "seconds": seconds})
     except CaeError as error:
         return error
-    return _trained(method, variables, [], seconds)
+    seen = None if features is split.train else features
+    return _trained(method, variables, [], seconds)._replace(features=seen)
 
 
 def _train(
@@ -187,13 +189,16 @@ def _start(cell: Cell, learn: Steps, checkpoints: Checkpoints) -> loop.Progress:
     return start
 
 
+def whole(method: Method, variables: Variables) -> Variables:
+    """Returns what a method's `inspect` is given: what was learned, and its pretrained weights."""
+    return {**variables, FROZEN: dict(method.frozen)} if method.frozen else variables
+
+
 def _trained(
     method: Method, variables: Variables, history: list[dict[str, float]], seconds: float
 ) -> Trained:
-    if method.frozen:
-        variables = {**variables, FROZEN: dict(method.frozen)}
     # once, not at every scoring call
-    return Trained(jax.device_put(variables), history, seconds)
+    return Trained(jax.device_put(whole(method, variables)), history, seconds)
 
 
 def _open(cell: Cell, method: Method) -> Checkpoints:

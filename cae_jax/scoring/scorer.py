@@ -31,14 +31,15 @@ def default_batch_size() -> int:
 
 
 @functools.lru_cache
-def scorer(inspect: Inspect, reduction: Reduction) -> Scorer:
+def scorer(inspect: Inspect, reduction: Reduction, size: tuple[int, int] | None = None) -> Scorer:
     """Returns the jitted function (variables, images) -> Scores, compiled once per shape.
 
     The same arguments give the same function, so that runs share what they compile.
 
     Args:
-      inspect: a method's.
+      inspect: a method's; or its `Seen.judge`, of features in the place of images.
       reduction: which of its distances, and how a map becomes a number.
+      size: of the images, in pixels, where it is not they that are given.
 
     Returns:
       A function of images float32 [B, H, W, C] in [0, 1]. An image's score depends on that image
@@ -50,7 +51,7 @@ def scorer(inspect: Inspect, reduction: Reduction) -> Scorer:
         with jax.named_scope("score"):
             maps, distances = {}, {}
             for name in reduction.distances:
-                whole = _resized(evidence.maps[name], images.shape[1:3])
+                whole = _resized(evidence.maps[name], size or images.shape[1:3])
                 maps[name] = residuals.smooth(whole, reduction.smooth, reduction.border)
                 number = evidence.numbers.get(name)
                 if number is None:

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cae_jax.data import images
-from cae_jax.evaluation import scores, verdict
+from cae_jax.evaluation import scores, thresholds, verdict
 from cae_jax.evaluation.thresholds import Threshold
 from cae_jax.evaluation.verdict import Judge
+from cae_jax.reports import rules
 from cae_jax.reports.run_files import FINISHED
 from cae_jax.runs import cell as cells
 from cae_jax.runs.build import scoring_call
 from cae_jax.runs.cell import Cell
+from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import load_trained
 from cae_jax.scoring import scorer
 from cae_jax.types import DataError, UsageError, Variables
@@ -31,7 +33,7 @@ class Verdict(NamedTuple):
     threshold: Threshold
     residual: np.ndarray  # float32 [H, W]: the map that the distance comes from
     reconstruction: np.ndarray | None  # float32 [H, W, C] in [0, 1]; of a method that makes one
-    p_value: float  # among the held-out good images, see `thresholds.p_values`; NaN without any
+    p_value: float  # among the unseen good images, see `thresholds.p_values`; NaN without any
     mask: np.ndarray  # bool [H, W]: where the defect is, by the minimum-area threshold
 
 
@@ -80,21 +82,33 @@ class Detector:
         )
 
 
-def load(workdir: str | os.PathLike[str], percent: int | None = None, **which: Any) -> Detector:
+def load(
+    workdir: str | os.PathLike[str],
+    percent: int | None = None,
+    false_alarms: float | None = None,
+    **which: Any,
+) -> Detector:
     """Loads a run that `experiments.run` trained.
 
     Args:
       workdir: of the run.
-      percent: 1..100, the share of held-out good images that the threshold calls good; of the good
-        test images where none is held out, which is the thesis's threshold. None takes the one
-        that the run's own report goes by: 90 % of those held out, or 70 % of the test images.
+      percent: 1..100, the share of unseen good images, held out or out of fold, that the threshold
+        calls good; of the good test images where there are none, which is the thesis's threshold.
+        None takes the one that the run's own report goes by: for its --false_alarms, else 90 % of
+        the unseen images, or 70 % of the test images.
+      false_alarms: the rate up to 0.5 that the threshold is for, in place of a percent and of the
+        run's own rate; 0 for none. With too few good images for the rate that counts a line on
+        standard error says so, see `thresholds.false_alarms`.
       which: flags by name, as in `category="screw"`, `model="gong"`, `method="variation_model"`,
         `seed=1`: which run, where the workdir holds several.
 
     Raises:
-      UsageError: no run, or more than one, fits.
+      UsageError: no run, or more than one, fits; a percent and a rate; a rate without good images
+        that were not learned from.
       DataError: the run was not finished, or its files cannot be read.
     """
+    if percent is not None and false_alarms is not None:
+        raise UsageError(f"percent={percent} and false_alarms={false_alarms}: take one of them")
     found = cells.find(Path(workdir))
     fit = [c for c in found if which.items() <= c.config.flags().items()]
     if len(fit) != 1:
@@ -112,6 +126,14 @@ def load(workdir: str | os.PathLike[str], percent: int | None = None, **which: A
     good, _, held_out = scores.distances_of(table)
     if not len(held_out) and not len(good):
         raise DataError(f"{cell.folder}: no good image but the training ones, so no threshold")
+    if false_alarms and not len(held_out):
+        raise UsageError(
+            f"false_alarms={false_alarms}: {cell.folder} has no good image but those learned from"
+        )
     points = json.loads((cell.folder / FINISHED).read_text())["operating_points"]
-    judge = verdict.judge(good, held_out, points, percent)
+    wanted = cell.config.false_alarms if false_alarms is None else false_alarms
+    judge = verdict.judge(good, held_out, points, percent, scores.source(table), wanted)
+    rate = judge.threshold.rate
+    if rate and len(held_out) < thresholds.images_needed(rate):
+        say(f"warning: {cell.title}: {rules.promise(dataclasses.asdict(judge.threshold))}")
     return Detector(cell, trained.variables, judge, scoring_call(cell.config))

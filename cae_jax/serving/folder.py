@@ -206,6 +206,7 @@ def _identity(detector: Detector, root: Path, recursive: bool, save_maps: bool) 
         "recursive": recursive,
         "save_maps": save_maps,
         "percent": detector.judge.threshold.percent,
+        "false_alarms": detector.judge.threshold.rate,
         "threshold": detector.judge.threshold.value,
         **{f"--{name}": flags[name] for name in flags if name not in _NOT_OF_SCORES},
         "weights": digest.hexdigest()[:16],

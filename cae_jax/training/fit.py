@@ -12,35 +12,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cae_jax.types import CaeError, Fit, Seen, Variables
+from cae_jax.types import CaeError, Fit, Method, Seen, Variables
 
 HELD = 2**31  # bytes: features of more images than that are not kept, but computed in each pass
 _AT_ONCE = 8  # images that are looked at in one call
 
 
-def fit(
-    learn: Fit, images: np.ndarray, seed: int, frozen: Mapping[str, Any] = MappingProxyType({})
-) -> Variables:
-    """Returns what `learn` makes of good images [n, H, W, C] in [0, 1].
+def fit(method: Method, images: np.ndarray, seed: int) -> Variables:
+    """Returns what a method learns of good images [n, H, W, C] in [0, 1].
 
-    Args:
-      learn: a method's.
-      images: the good ones.
-      seed: of what is drawn.
-      frozen: the method's pretrained weights.
-
-    Raises:
-      CaeError: one of the variables is not finite; the first is named.
+    Raises CaeError where one of the variables is not finite; the first is named.
     """
-    if learn.seen and (features := look(learn.seen, images, frozen)) is not None:
-        return of(learn.seen.fit, features, seed)
-    return of(learn.fit, images, seed)
+    learn, found = examples(method, images)
+    return of(learn, found, seed)
+
+
+def examples(
+    method: Method, images: np.ndarray
+) -> tuple[Callable[[jax.Array, jax.Array], Variables], np.ndarray]:
+    """Returns how a method that learns in one pass learns, and what of: the images' features where
+    it has them apart and they can be held, or the images [n, H, W, C] themselves."""
+    learn = method.learn
+    assert isinstance(learn, Fit)
+    if learn.seen and (features := look(learn.seen, images, method.frozen)) is not None:
+        return learn.seen.fit, features
+    return learn.fit, images
 
 
 def of(
     learn: Callable[[jax.Array, jax.Array], Variables], examples: np.ndarray, seed: int
 ) -> Variables:
-    """Returns what a function learns of images, or of features, [n, ...]; raises as `fit`."""
+    """Returns what a function learns of images, or of their features, [n, ...]; raises as `fit`."""
     variables = _compiled(learn)(jax.random.key(seed, impl="rbg"), examples)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cae_jax.evaluation import localization, thresholds
+from cae_jax.evaluation import localization, segmentation, thresholds
 from cae_jax.types import Split
 
 SIZE = (37, 29)  # 1073 pixels: one of them is less than 0.1 %, eleven more than 1 %
@@ -55,6 +55,14 @@ def make(seed=0):
     return split, smooth(rng, 5), test
 
 
+def of_good(maps, area, opening):
+    """What the minimum-area rule has seen in maps of good images."""
+    found = segmentation.MinimumArea(area, opening)
+    for each in maps:
+        found = found.seen(each)
+    return found
+
+
 def cut(residual, threshold, opening):
     mask = residual > threshold
     return ndimage.binary_opening(mask, DISCS[opening]) if opening else mask
@@ -97,7 +105,7 @@ def slow_area(points, limit):
 @pytest.mark.parametrize(("area", "opening"), [(1, 0), (12, 0), (12, 3), (12, 4), (40, 4)])
 def test_localize_takes_the_lowest_threshold_that_no_good_validation_image_exceeds(area, opening):
     split, validation, test = make(area)
-    found = localization.localize(split, validation, test, area, opening)
+    found = localization.localize(split, test, of_good(validation, area, opening))
     want = min(
         value
         for value in np.unique(validation).tolist()
@@ -120,7 +128,7 @@ def test_localize_takes_the_lowest_threshold_that_no_good_validation_image_excee
 
 def test_without_validation_images_there_is_no_threshold():
     split, validation, test = make()
-    assert localization.localize(split, validation[:0], test, 12, 4) is None
+    assert localization.localize(split, test, of_good(validation[:0], 12, 4)) is None
     distances = test.mean((1, 2))
     assert list(localization.results(split, test, distances, None)) == ["kinds"]
 
@@ -128,7 +136,7 @@ def test_without_validation_images_there_is_no_threshold():
 def test_results_equal_loops_over_pixels_and_regions():
     split, validation, test = make(1)
     distances = test.max((1, 2))
-    found = localization.localize(split, validation, test, 12, 0)
+    found = localization.localize(split, test, of_good(validation, 12, 0))
     results = localization.results(split, test, distances, found)
     assert list(results["kinds"]) == ["crack", "dent"]
     for kind, rows, seen in (("crack", [0, 1], [0, 1]), ("dent", [2, UNKNOWN], [2])):
@@ -176,13 +184,13 @@ def test_pixel_results_equal_scikit_learn_and_the_slow_curve():
 
 def test_an_image_without_a_mask_is_not_good_pixels():
     split, validation, test = make(3)
-    found = localization.localize(split, validation, test, 12, 3)
+    found = localization.localize(split, test, of_good(validation, 12, 3))
     before = localization.pixel_results(split, test)
     results = localization.results(split, test, test.mean((1, 2)), found)
     curve = localization.pro_curve(split, test)
     other = test.copy()
     other[UNKNOWN] += 9  # all of it above every other pixel
-    found = localization.localize(split, validation, other, 12, 3)
+    found = localization.localize(split, other, of_good(validation, 12, 3))
     assert found.predicted[UNKNOWN].all()  # the image is judged all the same
     assert localization.pixel_results(split, other) == before
     assert localization.pro_curve(split, other) == curve
@@ -218,7 +226,7 @@ def test_without_both_classes_of_pixels_metrics_are_nan_and_the_curve_is_empty(w
     assert list(found) == ["pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_5", "au_pro_1"]
     assert all(map(math.isnan, found.values()))
     assert localization.pro_curve(split, test) == {"fpr": [], "pro": []}
-    localized = localization.localize(split, validation, test, 12, 0)
+    localized = localization.localize(split, test, of_good(validation, 12, 0))
     results = localization.results(split, test, test.mean((1, 2)), localized)
     for kind in ("crack", "dent"):
         assert math.isnan(results["kinds"][kind]["pixel_auroc"])

@@ -118,6 +118,17 @@ def test_minimum_area_threshold_does_not_depend_on_the_order_and_finds_a_defect(
     assert segmentation.largest(segmentation.segment(maps[0], found)) < area
 
 
+@pytest.mark.parametrize("area", [1, 40, 19 * 14 + 1])
+def test_maps_may_come_one_by_one(area):
+    maps = rough(5, 4, 19, 14)
+    found = segmentation.MinimumArea(area)
+    assert (found.n, found.threshold) == (0, np.inf)
+    for i, each in enumerate(maps):
+        found = found.seen(each)
+        assert found.n == i + 1
+        assert found.threshold == segmentation.minimum_area_threshold(maps[: i + 1], area)
+
+
 def test_minimum_area_threshold_is_fast():
     maps = rough(1, 30, 256, 256)
     start = time.process_time()

@@ -47,6 +47,21 @@ def test_summary_against_loops(tmp_path):
     assert back["good_accuracy_min_area"] is None  # no maps, no such threshold
 
 
+def test_images_out_of_fold_take_the_place_of_those_held_out():
+    frame = score_table()
+    unfolded = frame.assign(split=frame["split"].replace("validation", "out-of-fold"))
+    one, other = (summary.summarize(each, rate=0.2) for each in (frame, unfolded))
+    assert (one["n_validation"], one["n_out_of_fold"]) == (10, 0)
+    assert (other["n_validation"], other["n_out_of_fold"]) == (0, 10)
+    names = {"validation good": "out-of-fold good"}
+    renamed = [p | {"source": names.get(p["source"], p["source"])} for p in one["operating_points"]]
+    assert other["operating_points"] == renamed
+    assert [p["rate"] for p in renamed if p["rule"] == "false_alarms"] == [0.2]
+    assert {name: other[name] for name in summary.ACCURACIES if "min_area" not in name} == {
+        name: one[name] for name in summary.ACCURACIES if "min_area" not in name
+    }
+
+
 def test_one_class_alone_has_no_metrics(tmp_path):
     for frame in (score_table(0, 5, 0), score_table(4, 0, 3), score_table(0, 0, 0)):
         files.write_json(tmp_path / "m.json", summary.summarize(frame))
@@ -71,8 +86,12 @@ def test_image_metrics_are_scikit_learns(rng):
 def test_every_accuracy_has_its_name():
     found = summary.summarize(score_table())
     assert set(summary.ACCURACIES) <= set(found)
-    assert len(set(summary.ACCURACIES)) == len(summary.ACCURACIES) == 3 * 12
+    assert len(set(summary.ACCURACIES)) == len(summary.ACCURACIES) == 3 * 13
     known = {name for name in summary.ACCURACIES if not np.isnan(found[name])}
     # there are no maps here; an infinite threshold has its accuracies too
-    assert known == {name for name in summary.ACCURACIES if not name.endswith("min_area")}
+    without = ("min_area", "false_alarms")
+    assert known == {name for name in summary.ACCURACIES if not name.endswith(without)}
+    asked = summary.summarize(score_table(), rate=0.2)
+    named = {name for name in summary.ACCURACIES if not np.isnan(asked[name])}
+    assert named - known == {f"{of}_accuracy_false_alarms" for of in ("good", "defect", "mean")}
     assert (found["good_accuracy_conformal_95"], found["defect_accuracy_conformal_95"]) == (1, 0)

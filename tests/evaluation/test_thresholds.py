@@ -272,3 +272,86 @@ def test_bad_input_of_conformal_and_oracle():
         thresholds.oracle_f1([1.0], [])
     with pytest.raises(ValueError, match="finite"):
         thresholds.p_values([1.0, np.inf], [1.0])
+
+
+def rank_in_integers(n, per_mille):
+    """The smallest k with at least n + 1 - (n + 1) rate distances up to it; none has k above n."""
+    return next(k for k in range(n + 2) if 1000 * k >= (n + 1) * (1000 - per_mille))
+
+
+@pytest.mark.parametrize("source", thresholds.UNSEEN)
+def test_false_alarms_at_any_rate_and_awkward_n(source):
+    rng = np.random.default_rng(7)
+    for n in (1, 2, 3, 8, 9, 18, 19, 20, 98, 99, 100, 288):
+        good = rng.integers(40, size=n).astype(np.float32)  # with ties
+        for per_mille in (1, 10, 49, 50, 51, 70, 100, 250, 333, 500):
+            at = thresholds.false_alarms(good, per_mille / 1000, source)
+            k, enough = rank_in_integers(n, per_mille), per_mille * (n + 1) >= 1000
+            assert (k <= n) == enough == (n >= thresholds.images_needed(per_mille / 1000))
+            assert at.value == sorted(good)[min(k, n) - 1]
+            assert (at.rule, at.source, at.leaks, at.percent) == (
+                *("false_alarms", source),
+                *(False, None),
+            )
+            assert (at.n, at.rate) == (n, per_mille / 1000)
+            allowed = thresholds.promised(per_mille / 1000, n)
+            assert allowed == (per_mille / 1000 if enough else 1 / (n + 1))
+    for rate, needed in {0.5: 1, 0.25: 3, 0.1: 9, 0.05: 19, 0.01: 99, 0.001: 999, 0.3: 3}.items():
+        assert thresholds.images_needed(rate) == needed
+    # 30 x 0.1 is 3.0000000000000004 in floats, which would be a rank too high or low
+    assert thresholds.false_alarms(np.arange(29.0), 0.1).value == 26.0
+    for alpha in thresholds.ALPHAS:
+        good = rng.random(77)
+        same = thresholds.conformal(good, alpha, source)
+        assert (same.value, same.source) == (
+            thresholds.false_alarms(good, alpha / 100).value,
+            source,
+        )
+
+
+@pytest.mark.parametrize(("n", "rate"), [(24, 0.07), (30, 0.05), (3, 0.05)])
+def test_the_rate_of_held_out_images_is_as_promised(n, rate):
+    """Exchangeable distances, by simulation: floor((n + 1) rate) of n + 1 places are above the
+    threshold, or the one above all with too few images."""
+    rng, trials = np.random.default_rng(8), 20_000
+    *held_out, new = rng.gamma(2, 1.0, (n + 1, trials))
+    above = [
+        new[i] > thresholds.false_alarms([row[i] for row in held_out], rate).value
+        for i in range(2000)
+    ]
+    wanted = max(1, math.floor((n + 1) * rate)) / (n + 1)
+    assert wanted <= thresholds.promised(rate, n)
+    assert abs(np.mean(above) - wanted) < 4 * math.sqrt(wanted * (1 - wanted) / 2000)
+
+
+def test_the_rate_out_of_fold_is_about_as_named_and_errs_to_fewer():
+    """A mean as the model, which is stable: five folds of 20 normal images, in 12 dimensions."""
+    rng, trials, n, rate = np.random.default_rng(9), 4000, 20, 0.1
+    images = rng.normal(size=(trials, n, 12))
+    new = rng.normal(size=(trials, 12))
+    fold = np.arange(n) % 5
+    means = np.stack([images[:, fold != i].mean(axis=1) for i in range(5)], axis=1)
+    unseen = np.linalg.norm(images - means[:, fold], axis=2)
+    distance = np.linalg.norm(new - images.mean(axis=1), axis=1)
+    values = [thresholds.false_alarms(each, rate, "out-of-fold good").value for each in unseen]
+    found, exact = np.mean(distance > values), 2 / 21
+    assert 0.6 * exact < found < exact + 2 * math.sqrt(exact * (1 - exact) / trials)
+
+
+def test_bad_rates_and_sources():
+    for rate in (0, -0.1, 0.51, 1, math.nan):
+        for call in (
+            lambda rate: thresholds.false_alarms([1.0], rate),
+            thresholds.images_needed,
+            lambda rate: thresholds.promised(rate, 3),
+        ):
+            with pytest.raises(UsageError, match=r"false_alarms must be above 0 and at most 0\.5"):
+                call(rate)
+    for call in (
+        lambda source: thresholds.false_alarms([1.0], 0.1, source),
+        lambda source: thresholds.conformal([1.0], 10, source),
+    ):
+        with pytest.raises(UsageError, match="known: out-of-fold good, validation good"):
+            call("test good")
+    with pytest.raises(ValueError, match="at least one"):
+        thresholds.false_alarms([], 0.1)

@@ -1,5 +1,6 @@
 """The verdict against loops over plain numbers: ties, infinities, nothing held out."""
 
+import itertools
 import math
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_judge_against_a_loop(rng, percent, n_held_out):
     assert judge.map_threshold == math.inf
     asked = [wanted, wanted - 1, wanted + 1, 5.5]
     assert judge.defective(asked).tolist() == [d > wanted for d in asked]
+
+
+@pytest.mark.parametrize("source", thresholds.UNSEEN)
+def test_a_rate_that_was_asked_for_counts_unless_a_percent_is(rng, source):
+    good, unseen = rng.random(5), rng.integers(0, 50, 30).astype(float)
+    for rate, k in ((0.1, 28), (0.05, 30), (0.01, 30)):  # ceil(31 * .9), ceil(31 * .95), the last
+        judge = verdict.judge(good, unseen, [], None, source, rate)
+        at = judge.threshold
+        assert (at.rule, at.source, at.rate) == ("false_alarms", source, rate)
+        assert at.value == sorted(unseen)[k - 1]
+        other = verdict.judge(good, unseen, [], 70, source, rate).threshold
+        assert (other.rule, other.source, other.percent) == ("ceil", source, 70)
+    without = verdict.judge(good, unseen[:0], [], None, source, 0.1).threshold
+    assert (without.rule, without.source, without.percent) == ("ceil", "test good", 70)
 
 
 def test_p_values_count_ties_as_at_least():
@@ -151,12 +166,13 @@ def test_the_leak_free_point_counts_where_it_is_finite():
 def test_the_point_that_counts_is_the_judges(rng):
     """The two doors, a finished run's metrics.json and its scores, lead to one threshold."""
     good, held_out = rng.gamma(2, size=31), rng.gamma(2, size=17)
-    for validation in (held_out, held_out[:0]):
-        found = verdict.operating_points(good, 3 + good, validation)
+    every = itertools.product((held_out, held_out[:0]), thresholds.UNSEEN, (0.0, 0.2, 0.01))
+    for unseen, source, rate in every:
+        found = verdict.operating_points(good, 3 + good, unseen, source, rate)
         points = [
             point(at.rule, at.source, at.percent, at.value) for at in (p.threshold for p in found)
         ]
-        counts = verdict.judge(good, validation, points).threshold
+        counts = verdict.judge(good, unseen, points, None, source, rate).threshold
         chosen = verdict.counting(points)
         assert verdict.value(chosen) == counts.value
         assert (chosen["rule"], chosen["source"], chosen["percent"]) in verdict.COUNTS

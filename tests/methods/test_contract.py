@@ -41,7 +41,7 @@ def subject(request):
     drawn = 0.5 + 0.1 * rng.standard_normal((2, 7, SIDE, SIDE, 1), np.float32)
     good, images = np.clip(drawn, 0, 1)
     if isinstance(method.learn, Fit):
-        variables = fit(method.learn, good, 3, method.frozen)
+        variables = fit(method, good, 3)
     else:
         variables = loop.fresh_state(method.learn, 3).variables
     if method.frozen:
@@ -122,7 +122,7 @@ def test_a_score_knows_no_batch(subject):
 def test_the_same_seed_learns_the_same_bits(subject):
     learn = subject.method.learn
     if isinstance(learn, Fit):
-        ends = [fit(learn, subject.images, 3, subject.method.frozen) for _ in range(2)]
+        ends = [fit(subject.method, subject.images, 3) for _ in range(2)]
     else:
         step = compiled(learn.step)
         crops = np.random.default_rng(0).random((8, PATCH, PATCH, 1), np.float32)

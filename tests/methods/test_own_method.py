@@ -16,6 +16,7 @@ from cae_jax.runs import dry_run, evaluate, job, train
 from cae_jax.runs.config import configure
 from cae_jax.scoring import scorer
 from cae_jax.serving import folder
+from cae_jax.training import cross_fit
 from cae_jax.types import UsageError
 
 NAME, SIDE, WINDOW = "my_package.my_method", 32, 3
@@ -58,7 +59,7 @@ def finished(world):
 
 
 def split_of(config):
-    c = config
+    c = config.resolved()
     split = data.read(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed)
     return data.hold_out(split, c.validation_fraction, c.seed)
 
@@ -98,10 +99,15 @@ def resized(maps):
 
 @pytest.fixture(scope="module")
 def wanted(finished):
-    """NumPy's maps of the validation and the test images, in the order of scores.csv."""
+    """NumPy's maps of the training images, each by a model without its fold, and of the test
+    images, in the order of scores.csv."""
     split = split_of(finished)
-    maps = rx_maps(split.train, np.concatenate([split.validation, split.test]))
-    return resized(maps)
+    unseen = {}
+    for own, learned in cross_fit.folds(split.groups, 5, 0):
+        found = rx_maps(split.train[learned], split.train[own])
+        unseen |= dict(zip(own.tolist(), found, strict=True))
+    maps = [*(unseen[i] for i in range(len(split.train))), *rx_maps(split.train, split.test)]
+    return resized(np.array(maps))
 
 
 def test_scores_are_numpys(world, finished, wanted):

@@ -59,7 +59,7 @@ def test_format_table():
     expected = [f"{row[name]:.{3 if name == 'image_auroc' else 2}f}" for name in names]
     assert lines[5].split() == ["weave", "bergmann", "3", *expected, "41.3", "12346"]
     assert lines[6].split()[3] == "-"
-    assert "held out" in lines[-1]
+    assert "good images alone" in lines[-1]
     assert "synthetic data" not in results.format_table(
         results.results_table([make_row(dataset="folder")])
     )

@@ -1,12 +1,18 @@
 """Learning in one pass: compiled, the same bits from a seed, nothing that is not finite."""
 
+from types import MappingProxyType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cae_jax.training import fit
-from cae_jax.types import CaeError, Fit, Seen
+from cae_jax.types import CaeError, Fit, Method, Seen
+
+
+def method_of(learn: Fit, frozen=MappingProxyType({})) -> Method:
+    return Method(learn, lambda variables, images: None, ("none",), frozen)
 
 
 def moments(traced: list) -> Fit:
@@ -30,7 +36,7 @@ def images(rng) -> np.ndarray:
 
 
 def test_a_fit_is_its_formula(images):
-    found = fit.fit(moments([]), images, 3)
+    found = fit.fit(method_of(moments([])), images, 3)
     pixels = images.reshape(-1, 3).astype(float)
     np.testing.assert_allclose(found["stats"]["mean"], pixels.mean(axis=0), rtol=1e-5)
     covariance = np.cov(pixels, rowvar=False, bias=True)
@@ -44,13 +50,13 @@ def test_it_is_compiled_once_per_shape(images):
     traced = []
     learn = moments(traced)
     for seed, n in ((0, 7), (1, 7), (0, 7), (0, 6), (2, 6)):
-        fit.fit(learn, images[:n], seed)
+        fit.fit(method_of(learn), images[:n], seed)
     assert len(traced) == 2
     assert all(issubclass(kind, jax.core.Tracer) for kind in traced)
 
 
 def test_the_same_seed_gives_the_same_bits(images):
-    one, again, other = (fit.fit(moments([]), images, seed) for seed in (3, 3, 4))
+    one, again, other = (fit.fit(method_of(moments([])), images, seed) for seed in (3, 3, 4))
     jax.tree.map(np.testing.assert_array_equal, one, again)
     np.testing.assert_array_equal(one["stats"]["mean"], other["stats"]["mean"])
     assert np.any(one["taken"]["images"] != other["taken"]["images"])
@@ -61,7 +67,7 @@ def test_what_is_not_finite_is_named(images, value):
     """The first of several, in the order of their names."""
     images[6, 4, 8, 1] = value
     with pytest.raises(CaeError, match=r"^the fit gave a stats/covariance that is not finite$"):
-        fit.fit(moments([]), images, 0)
+        fit.fit(method_of(moments([])), images, 0)
 
 
 def test_one_entry_of_half_precision_is_enough(images):
@@ -70,7 +76,7 @@ def test_one_entry_of_half_precision_is_enough(images):
         return {"codes": jnp.zeros(4, jnp.int8), "tree": {"used": images[0] > 0, "half": half}}
 
     with pytest.raises(CaeError, match=r"^the fit gave a tree/half that is not finite$"):
-        fit.fit(Fit(learn), images, 0)
+        fit.fit(method_of(Fit(learn)), images, 0)
 
 
 def squares(traced: list) -> Fit:
@@ -95,7 +101,7 @@ def test_features_are_computed_once_and_learned_from(rng):
     features = fit.look(learn.seen, images, {"scale": np.float32(3)})
     np.testing.assert_allclose(features, 3 * images[:, ::2] ** 2, rtol=1e-6)
     assert set(traced) == {1, 8}  # for their shape, and chunks of one size
-    found = fit.fit(learn, images, 0, {"scale": np.float32(3)})
+    found = fit.fit(method_of(learn, {"scale": np.float32(3)}), images, 0)
     np.testing.assert_allclose(found["mean"], features.mean(axis=0), rtol=1e-5)
     assert set(traced) == {1, 8}
 
@@ -110,6 +116,6 @@ def test_features_of_too_many_images_are_not_kept(rng, monkeypatch):
     monkeypatch.setattr(fit, "HELD", size - 1)
     kept = fit.look(learn.seen, images, scale, size).mean(axis=0)
     traced.clear()
-    np.testing.assert_allclose(fit.fit(learn, images, 0, scale)["mean"], kept, rtol=1e-5)
+    np.testing.assert_allclose(fit.fit(method_of(learn, scale), images, 0)["mean"], kept, rtol=1e-5)
     assert traced[-1] == 9  # all at once, by the method itself
     assert 8 not in traced

@@ -39,6 +39,7 @@ _METRICS = {  # of every distance and of every kind
 _CLEAR = 0.9  # an AUROC from which on, or 1 minus it down from which, a trivial score is a shortcut
 _FACTS = {
     "dataset": "data set", "n_train": "training images", "n_validation": "validation images",
+    "n_out_of_fold": "scored out of fold",
     "n_good": "good test images", "n_defective": "defective test images", "epochs": "epochs",
     "num_patches": "training patches", "batch_size": "batch size",
     "learning_rate": "learning rate", "image_ap": "image AP", "image_f1_max": "image F1-max",
