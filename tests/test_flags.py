@@ -72,6 +72,7 @@ OF_CONFIG = {
     "patch_size": number(8),
     "stride": number(1),
     "channels": {"2": "must be 1 or 3 (1: gray, 3: RGB)", "gray": "must be a whole number"},
+    "train_images": number(0),
     "validation_fraction": number(0, 0.9, whole=False),
     "distance": name("sim", "ssim", "l1", "l2", "ssim"),
     "residual_average": name("map", "maps", "maps", "pixels"),

@@ -27,6 +27,7 @@ class Images:
     category: str = flag("all", "a category, several with commas, or all")
     image_size: int = flag(256, "side that images are resized to, in pixels", 8, 8192)
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
+    train_images: int = flag(0, "learn from so many, drawn by the seed; 0: from all", 0)
     validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
     on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
 
