@@ -124,7 +124,9 @@ def html(of: Page, pictures: Mapping[str, tuple[str, Path]]) -> str:
 
     `pictures` are PNG files by where they belong, "ranks" and "few", each with its description.
     """
-    shown = {name: markup.png(path.read_bytes(), alt) for name, (alt, path) in pictures.items()}
+    shown: dict[str, markup.Image | None] = {"ranks": None, "few": None}
+    for name, (alt, path) in pictures.items():
+        shown[name] = markup.png(path.read_bytes(), alt)
     choices = {i: sorted({row[i].key for row in of.cells.rows}) for i in (0, 1, 2)}
     return markup.document(
         "benchmark.html",

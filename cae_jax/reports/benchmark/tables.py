@@ -101,9 +101,11 @@ def trivial(found: Found) -> pd.DataFrame:
 def ranked(rows: pd.DataFrame) -> Ranking | None:
     """Returns the ranking of rows of `by_category` of one number of training images.
 
-    Categories without an AUROC do not count. None where nothing is left to rank.
+    Categories that most entries lack, or have no AUROC of, do not count; then entries that lack one
+    do not. None where nothing is left to rank.
     """
     values = rows.pivot_table("image_auroc", "category", "entry", sort=False)
+    values = values[values.notna().mean(axis="columns") >= 0.5]
     complete = values.dropna(axis="columns")
     if complete.empty:
         return None
