@@ -84,9 +84,6 @@ def read_run(folder: Path, metrics: str = FINISHED, pictures: bool = True) -> Ru
         return _read(folder / name, reader)
 
     frame = read_scores(folder / "scores.csv")
-    examples = None
-    if pictures:
-        examples = read("examples.npz", lambda path: _examples(path, len(frame)), None)
     run = Run(
         folder=folder,
         metrics=_read(folder / metrics, _json),
@@ -96,7 +93,9 @@ def read_run(folder: Path, metrics: str = FINISHED, pictures: bool = True) -> Ru
         history=read("history.csv", _numbers, None),
         left_out=read("left_out.csv", _texts, None),
         curves=read("curves.json", _json, {}),
-        examples=examples,
+        examples=read("examples.npz", lambda path: _examples(path, len(frame)), None)
+        if pictures
+        else None,
         absent=(),
     )
     return run._replace(absent=tuple(absent))

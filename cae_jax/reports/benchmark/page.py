@@ -275,7 +275,7 @@ def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:
         ("images, in pixels", each("image_size")),
         ("accuracies by", each("threshold")),
         ("computed on", f"{each('device')}, jax {each('jax')}"),
-        ("ranks at", f"{100 * ranking.ALPHA:.0f} %"),
+        ("level of the tests", f"{100 * ranking.ALPHA:.0f} %"),
     ]
 
 

@@ -101,11 +101,11 @@ def trivial(found: Found) -> pd.DataFrame:
 def ranked(rows: pd.DataFrame) -> Ranking | None:
     """Returns the ranking of rows of `by_category` of one number of training images.
 
-    Categories that most entries lack, or have no AUROC of, do not count; then entries that lack one
+    Categories of which half of the entries have no AUROC do not count; then entries that lack one
     do not. None where nothing is left to rank.
     """
     values = rows.pivot_table("image_auroc", "category", "entry", sort=False)
-    values = values[values.notna().mean(axis="columns") >= 0.5]
+    values = values[values.notna().mean(axis="columns") > 0.5]
     complete = values.dropna(axis="columns")
     if complete.empty:
         return None
@@ -139,6 +139,8 @@ def words(of: Ranking | None) -> str:
             f"Mean ranks of {k} methods are at most {k - 1} apart: with {over} no difference "
             "between two of them can be significant."
         )
+    if of.absent:
+        lines.append(f"Not ranked, for want of a category: {', '.join(of.absent)}.")
     return " ".join(lines)
 
 

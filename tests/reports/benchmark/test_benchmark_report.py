@@ -178,6 +178,7 @@ def test_ranks_and_what_they_may_be_taken_for(made, rng):
     assert tables.words(one) == "One method: nothing to rank."
     lacking = base[(base["entry"] != "two") | (base["category"] == "nut")]
     assert tables.ranked(lacking).absent == ["two"]
+    assert tables.words(tables.ranked(lacking)).endswith("for want of a category: two.")
     rare = pd.concat([base, base.head(1).assign(category="rare")])
     assert set(tables.ranked(rare).categories) == set(CATEGORIES)
     assert tables.ranked(base.assign(image_auroc=np.nan)) is None
