@@ -35,6 +35,10 @@ class UsageError(CaeError):
     exit_code = 2
 
 
+class WeightsError(UsageError):
+    """Pretrained weights that are not installed, and no file of them was named."""
+
+
 class DataError(CaeError):
     """A file or folder that cannot be used; the message names it; exit code 1."""
 

@@ -55,6 +55,8 @@ CALLS = f"{NET} {SIZES} --repeats=1"
 SMALL = {
     "experiments.run": "METHOD --category=FIRST",
     "experiments.reproduce_thesis": f"--models=small_net:Tiny {TRAIN} --category=FIRST",
+    "experiments.benchmark_methods": "--methods=filter_bank --image_size=32 --category=FIRST "
+    "--seeds=0 --train_images=2 --flags_of=",
     "experiments.evaluate": "",
     "experiments.report": "",
     "experiments.score": "",

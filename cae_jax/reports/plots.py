@@ -60,7 +60,7 @@ def plot_training_curve(
     for curve in training.curves:
         color = VALIDATION if curve.dashed and not curve.hue else HUES[curve.hue]
         style: dict[str, Any] = {"color": color, "linestyle": "--" if curve.dashed else "-"}
-        style["label"] = _printable(curve.name, 32)
+        style["label"] = printable(curve.name, 32)
         axes.plot(curve.epochs, curve.values, marker=".", linewidth=1.3, markersize=4, **style)
     axes.set_yscale("log" if training.y.log else "linear")
     axes.set_ylim(training.y.low, training.y.high)
@@ -68,10 +68,10 @@ def plot_training_curve(
     axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel(training.x.label)
-    axes.set_ylabel(_printable(training.y.label, 48), parse_math=False)
+    axes.set_ylabel(printable(training.y.label, 48), parse_math=False)
     axes.grid(which="major", color="#E5E5E5", linewidth=0.8)
     _plain(axes.legend(frameon=False, fontsize=8))
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_whiskers(path: str | os.PathLike[str], whiskers: charts.Whiskers, title: str = "") -> None:
@@ -86,7 +86,7 @@ def plot_whiskers(path: str | os.PathLike[str], whiskers: charts.Whiskers, title
     names = []
     for position, box in enumerate(whiskers.boxes):
         values, color = box.group.distances, COLORS[box.group.style]
-        names.append(f"{_printable(box.group.name, 16)}\n(n = {values.size})")
+        names.append(f"{printable(box.group.name, 16)}\n(n = {values.size})")
         if values.size == 0:
             continue
         line = {"color": color, "linewidth": 1.3}
@@ -109,9 +109,9 @@ def plot_whiskers(path: str | os.PathLike[str], whiskers: charts.Whiskers, title
     _threshold_lines(axes.axhline, whiskers.marks)
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_xticks(range(n), names, parse_math=False, fontsize=8)
-    axes.set_ylabel(_printable(whiskers.x.label, 48), parse_math=False)
+    axes.set_ylabel(printable(whiskers.x.label, 48), parse_math=False)
     _legend_below(figure)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_histogram(
@@ -124,7 +124,7 @@ def plot_histogram(
     figure, axes = _figure(title, (6.4, 4.2))
     axes.set_xscale("log" if histogram.x.log else "linear")
     for group, shares in zip(histogram.groups, histogram.shares, strict=True):
-        name = f"{_printable(group.name, 24)} (n = {group.distances.size})"
+        name = f"{printable(group.name, 24)} (n = {group.distances.size})"
         style: dict[str, Any] = {"color": COLORS[group.style], "label": name}
         if group.style == "validation":
             heights = np.where(shares > 0, shares, np.nan)  # no line along the axis
@@ -132,10 +132,10 @@ def plot_histogram(
         else:
             axes.stairs(shares, histogram.edges, fill=True, alpha=0.5, **style)
     _threshold_lines(axes.axvline, histogram.marks)
-    axes.set_xlabel(_printable(histogram.x.label, 48), parse_math=False)
+    axes.set_xlabel(printable(histogram.x.label, 48), parse_math=False)
     axes.set_ylabel("share of images")
     _legend_below(figure)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_gallery(
@@ -182,7 +182,7 @@ def plot_gallery(
     bar.locator = MaxNLocator(4)
     bar.set_label(_RESIDUALS.get(distance, distance), fontsize=7)
     bar_axes.tick_params(labelsize=7)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_reproduction(path: str | os.PathLike[str], table: pd.DataFrame, title: str = "") -> None:
@@ -212,14 +212,14 @@ def plot_reproduction(path: str | os.PathLike[str], table: pd.DataFrame, title: 
             ax.scatter(theirs, height, marker=mark, label=label, **color, **style)
         ax.axvline(0.5, color="#E5E5E5", zorder=0)
         ax.set(xlim=(0, 1.03), ylim=(-0.6, len(names) - 0.4), xlabel="mean accuracy")
-        ax.set_title(_printable(model, 24), fontsize=10, parse_math=False)
-        ax.set_yticks(height, [_printable(name, 24) for name in names], parse_math=False)
+        ax.set_title(printable(model, 24), fontsize=10, parse_math=False)
+        ax.set_yticks(height, [printable(name, 24) for name in names], parse_math=False)
         ax.spines[["top", "right"]].set_visible(False)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, frameon=False, fontsize=8, ncols=3, loc="outside lower left")
     if title:
-        figure.suptitle(_printable(title, 64), fontsize=10, parse_math=False)
-    _save(figure, path)
+        figure.suptitle(printable(title, 64), fontsize=10, parse_math=False)
+    save(figure, path)
 
 
 def short(distance: float) -> str:
@@ -237,14 +237,23 @@ def gallery_title(kind: str, distance: float, threshold: float | None) -> str:
     return f"{kind}\n{short(distance)}\ncalled {called}"
 
 
-def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+def panels(
+    title: str, size: tuple[float, float], rows: int = 1, columns: int = 1
+) -> tuple[Figure, np.ndarray]:
+    """Returns a figure of `size` inches and its axes [rows, columns], which share their scales."""
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
+    found = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in found.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=9)
     if title:
-        figure.suptitle(_printable(title, 64), fontsize=10, parse_math=False)
-    return figure, axes
+        figure.suptitle(printable(title, 64), fontsize=10, parse_math=False)
+    return figure, found
+
+
+def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure, found = panels(title, size)
+    return figure, found[0, 0]
 
 
 def _gallery_axes(n: int, ratio: float, rows: Sequence[str]) -> tuple[Figure, np.ndarray, Axes]:
@@ -270,7 +279,8 @@ def _relative(box: _Rectangle, width: float, height: float) -> _Rectangle:
     return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure as PNG; raises DataError where the file cannot be written."""
     buffer = io.BytesIO()
     # no software version: the same data gives the same bytes
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
@@ -279,7 +289,7 @@ def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 def _threshold_lines(draw: Any, marks: Sequence[Mark]) -> None:
     for style, mark in zip(itertools.cycle(LINES), marks, strict=False):
-        label = f"{_printable(mark.name, 48)} ({_LEAKS[mark.style]}): {short(mark.value)}"
+        label = f"{printable(mark.name, 48)} ({_LEAKS[mark.style]}): {short(mark.value)}"
         draw(mark.value, color=INK, linestyle=style, linewidth=1.2, label=label)
 
 
@@ -308,11 +318,11 @@ def _outline(axes: Axes, mask: np.ndarray) -> None:
 
 
 def _title_lines(title: str) -> str:
-    return "\n".join(_printable(line, 18) for line in title.split("\n"))
+    return "\n".join(printable(line, 18) for line in title.split("\n"))
 
 
-def _printable(text: str, length: int) -> str:
-    """`text` cut to `length`, with "?" for what the font has no sign for."""
+def printable(text: str, length: int) -> str:
+    """Returns `text` cut to `length`, with "?" for what the font has no sign for."""
     text = "".join(sign if ord(sign) in _charmap() else "?" for sign in text)
     return text if len(text) <= length else f"{text[: length - 2]}.."
 

@@ -65,11 +65,11 @@ def cells_with(workdir: Path, name: str) -> list[Path]:
     return sorted(path.parent for path in workdir.glob(f"*/*/seed_*/{name}"))
 
 
-def read_run(folder: Path, metrics: str = FINISHED) -> Run:
+def read_run(folder: Path, metrics: str = FINISHED, pictures: bool = True) -> Run:
     """Reads the files of a cell, finished but for the name of its metrics.json.
 
     `metrics` and scores.csv have to be there; any of the others may be missing, which `absent`
-    then tells.
+    then tells. Without `pictures`, which are most of a cell, its `examples` are None.
 
     Raises:
       DataError: one of these two is missing, or any file cannot be read or is not what its name
@@ -93,7 +93,9 @@ def read_run(folder: Path, metrics: str = FINISHED) -> Run:
         history=read("history.csv", _numbers, None),
         left_out=read("left_out.csv", _texts, None),
         curves=read("curves.json", _json, {}),
-        examples=read("examples.npz", lambda path: _examples(path, len(frame)), None),
+        examples=read("examples.npz", lambda path: _examples(path, len(frame)), None)
+        if pictures
+        else None,
         absent=(),
     )
     return run._replace(absent=tuple(absent))

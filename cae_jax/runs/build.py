@@ -15,15 +15,15 @@ from cae_jax.types import Split
 
 
 def read_split(config: Config) -> Split:
-    """Reads the images of the config's one category, validation images held out; raises DataError
-    for images that cannot be used."""
+    """Reads the images of the config's one category: as many to learn from as it asks for, of
+    which validation images are held out; raises DataError for images that cannot be used."""
     c = config
     with Bar(f"read {c.category}", 0, "images") as bar:
         split = data.read(
             *(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed, c.on_bad_image),
             progress=bar.update,
         )
-    return data.hold_out(split, c.validation_fraction, c.seed)
+    return data.hold_out(data.take(split, c.train_images, c.seed), c.validation_fraction, c.seed)
 
 
 def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:

@@ -17,12 +17,12 @@ from absl import app, flags, logging
 
 from cae_jax import methods
 from cae_jax.options import SCORING, Fields, bounds, check_value
-from cae_jax.runs import config
+from cae_jax.runs import config, presets
 from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
 from cae_jax.types import CaeError, UsageError
 
-PRESETS = Path(__file__).resolve().parents[2] / "experiments" / "presets"
+PRESETS = presets.FOLDER
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -45,6 +45,7 @@ def main(
     but: Collection[str] = (),
     default_preset: str | None = None,
     of_runs: bool = False,
+    of_entries: bool = False,
 ) -> None:
     """Runs a binary under absl; what the user can mend becomes one line and an exit code.
 
@@ -55,6 +56,8 @@ def main(
       default_preset: a flagfile of experiments/presets, for what the command line leaves open,
         when it names neither a data set nor a flagfile of its own.
       of_runs: it also has the flags of scoring of the runs in --workdir.
+      of_entries: it has the flags of all methods of the entries in --methods, a flag of its own;
+        they have no defaults, for each entry has its own.
 
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
@@ -62,11 +65,12 @@ def main(
     argv = _with_preset(sys.argv, default_preset)
     _defined.clear()
     try:
-        method, known = _known(argv, of_runs)
+        method, known = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
             if (names is None or name in names or scored) and name not in but:
-                _DEFINE[type(field.default)](name, field.default, field.metadata["help"])
+                default = None if of_entries else field.default
+                _DEFINE[type(field.default)](name, default, field.metadata["help"])
                 _defined[name] = field
     except (flags.Error, UsageError) as error:
         _leave(str(error), UsageError.exit_code)
@@ -75,7 +79,8 @@ def main(
         try:
             rest = flags.FLAGS(argv)
             for name, field in _defined.items():
-                check_value(field, flags.FLAGS[name].value)
+                if flags.FLAGS[name].value is not None:
+                    check_value(field, flags.FLAGS[name].value)
         except flags.UnrecognizedFlagError as error:
             _leave(_unrecognized(error, method), UsageError.exit_code)
         except flags.Error as error:
@@ -97,9 +102,12 @@ _defined: dict[str, Any] = {}  # the fields of the flags that `main` defined
 def given() -> Config:
     """Returns the record of the parsed flags, checked; raises UsageError.
 
-    What is not given, or the binary has no flag for, has its default.
+    What is not given, or the binary has no flag for, has its default; of flags of several methods,
+    those of --method's hold.
     """
-    found = config.configure(**present())
+    values = present()
+    known = config.flags_of(values.get("method", methods.DEFAULT))
+    found = config.configure(**{name: given for name, given in values.items() if name in known})
     found.check()
     return found
 
@@ -134,17 +142,22 @@ def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
     return [argv[0], f"--flagfile={PRESETS / preset}", *argv[1:]]
 
 
-def _known(argv: Sequence[str], of_runs: bool) -> tuple[str, Fields]:
-    """The method that the command line names, and its flags, or those of the runs it names."""
+def _known(argv: Sequence[str], of_runs: bool, of_entries: bool) -> tuple[str, Fields]:
+    """The method that the command line names, and its flags, or those of the runs or the entries
+    that it names."""
     whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
     early = flags.FlagValues()
     flags.DEFINE_string("method", methods.DEFAULT, "", flag_values=early)
     flags.DEFINE_string("workdir", "", "", flag_values=early)
+    flags.DEFINE_list("methods", [], "", flag_values=early)
     early(whole, known_only=True)
-    if not of_runs:
-        return early.method, config.flags_of(early.method)
-    cells = listed(Path(early.workdir or os.devnull).expanduser())
-    names = sorted({cell.config.method for cell in cells}) or [early.method]
+    if of_entries:
+        names = presets.methods_of(early.methods or presets.for_a_cpu())
+    elif of_runs:
+        cells = listed(Path(early.workdir or os.devnull).expanduser())
+        names = sorted({cell.config.method for cell in cells}) or [early.method]
+    else:
+        names = [early.method]
     known: dict[str, dataclasses.Field[Any]] = {}
     for name in names:
         known |= config.flags_of(name)

@@ -36,6 +36,7 @@ class Images:
         AUTO,
         1000,
     )
+    train_images: int = flag(0, "learn from so many, drawn by the seed; 0: from all", 0)
     validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
     on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
 

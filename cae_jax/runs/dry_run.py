@@ -48,14 +48,17 @@ def forecast(cells: Sequence[Cell]) -> str:
       cells: as `job.plan` gives them; at least one.
 
     Raises what running them would raise before it reads an image: UsageError for a folder of
-    another run or in another process's hands, DataError for a category without images.
+    another run or in another process's hands, DataError for a category with no or too few images.
     """
     lines, whole = ["Dry run, nothing is written."], []
     for cell in cells:
         cells_of.check_same(cell)
         if cell.left_to_do:
             lock.check(cell.folder)
-        counts = listing.count(cell.config.dataset, cell.config.data_dir, cell.config.category)
+        c = cell.config
+        counts = listing.count(c.dataset, c.data_dir, c.category)
+        taken = data.n_taken(c.category, counts.n_train, c.train_images)
+        counts = counts._replace(n_train=taken)
         lines.append(
             f"{cell.folder}: {_standing(cell)}; {counts.n_train} images to train on, "
             f"{counts.n_test} to judge" + _left_out(counts.n_left_out)

@@ -113,6 +113,8 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         "trivial_auroc": _trivial_auroc(split),
         **_times(config, split, trained),
         **({"cross_fit_seconds": judged.unseen.seconds} if config.folds else {}),
+        # of all that scoring needs, pretrained weights among it
+        "model_megabytes": sum(leaf.nbytes for leaf in jax.tree.leaves(trained.variables)) / 1e6,
         "data_fingerprint": data.fingerprint(split),
         "device": scorer.device(),
         "jax": jax.__version__,

@@ -88,7 +88,7 @@ def test_whiskers_and_histogram_show_what_is_there(tmp_path):
 
 def test_pictures_show_the_numbers_of_the_description(monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure.axes[0]))
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure.axes[0]))
     three = groups(GOOD, DEFECTIVE * 1e3, VALIDATION)
     histogram, whiskers = (f(three, LINES, "x") for f in (charts.histogram, charts.whiskers))
     plots.plot_histogram("", histogram)
@@ -153,7 +153,7 @@ def test_gallery_without_reconstructions_has_a_row_less(tmp_path, monkeypatch):
     assert count(three, "#666666") == pytest.approx(4 * panel, rel=0.05)
     assert count(two, "#666666") == pytest.approx(2 * panel, rel=0.05)
     drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
     plots.plot_gallery("", flat, None, flat[..., 0], None, ["a", "b"], 1.0)
     named = [axes.get_ylabel() for axes in drawn[0].axes if axes.get_ylabel()]
     assert named[:2] == ["image", "residual"]
@@ -170,7 +170,7 @@ def test_gallery_without_reconstructions_has_a_row_less(tmp_path, monkeypatch):
 )
 def test_gallery_names_what_it_shows(monkeypatch, distance, label):
     drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
     flat = np.full((1, 30, 30, 1), 0.4)
     plots.plot_gallery("", flat, flat, flat[..., 0], None, ["a"], 1.0, distance)
     assert label in [axes.get_ylabel() for axes in drawn[0].axes]

@@ -95,6 +95,13 @@ def test_new_going_on_and_finished(world, monkeypatch):
     assert tree(world).keys() == before.keys()
 
 
+def test_few_images_are_counted_as_few(world):
+    told_of = told(config_of(world, workdir=str(world / "few"), train_images=4))
+    assert told_of.count("4 images to train on, 6 to judge") == 2
+    with pytest.raises(DataError, match="tablet: --train_images=11, but there are 10 training"):
+        told(config_of(world, workdir=str(world / "few"), train_images=11))
+
+
 def test_disk_is_what_the_checkpoints_take(world):
     config = config_of(world, category="weave", epochs=6, seed=3, num_patches=16)
     wanted = amount(told(config), "disk: at most")

@@ -241,6 +241,7 @@ def test_a_finished_run_is_not_done_again(tiny, monkeypatch, capsys):
         ("stride", 8),
         ("batch_size", 16),
         ("validation_fraction", 0.2),
+        ("train_images", 5),
         ("on_bad_image", "skip"),
     ],
 )

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.resources
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -136,8 +137,14 @@ def bar(auroc: Any) -> Cell:
 def image(array: np.ndarray, alt: str) -> Image:
     """Returns a picture of uint8 or bool [H, W], [H, W, 1] or [H, W, 3]; `alt` says what it is."""
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    png = base64.b64encode(pictures.png_bytes(array)).decode("ascii")
-    return Image(Markup(f"data:image/png;base64,{png}"), alt, array.shape[1], array.shape[0])
+    return png(pictures.png_bytes(array), alt)
+
+
+def png(content: bytes, alt: str) -> Image:
+    """Returns a PNG file's content as a picture of the page."""
+    width, height = struct.unpack(">II", content[16:24])  # of the first chunk
+    text = base64.b64encode(content).decode("ascii")
+    return Image(Markup(f"data:image/png;base64,{text}"), alt, width, height)
 
 
 def render(template: str, **values: Any) -> Markup:

@@ -1,0 +1,193 @@
+"""Many methods side by side: entries x numbers of images x categories x seeds, by the main job.
+
+An entry is a preset or a method, see `presets.read`. Each has a workdir of its own below the
+benchmark's, WORKDIR/ENTRY or WORKDIR/ENTRY-train_N, in which `job.run_grid` leaves its cells: what
+is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cae_jax import data, options
+from cae_jax.reports.benchmark.cells import folder_name, write_failed
+from cae_jax.runs import cell as cells_of
+from cae_jax.runs import config as configs_of
+from cae_jax.runs import job, presets
+from cae_jax.runs.cell import Cell
+from cae_jax.runs.config import Config
+from cae_jax.runs.machine.progress import say
+from cae_jax.types import CaeError, Steps, UsageError, WeightsError, unknown_name
+
+
+class Grid(NamedTuple):
+    """The cells of one entry and category, a seed each: what `job.run_grid` is given."""
+
+    title: str  # of the entry
+    configs: list[Config]
+    cells: list[Cell]
+
+
+def grids(
+    entries: Sequence[str],
+    seeds: Sequence[int],
+    few: Sequence[int],
+    given: Mapping[str, Any],
+    of_category: Mapping[str, Mapping[str, str]],
+    workdir: Path,
+) -> list[Grid]:
+    """Returns all that is to be run, in order; nothing is computed before it is known to fit.
+
+    Args:
+      entries: see `presets.read`; those whose pretrained weights are not installed are left out,
+        which is said.
+      seeds: of each cell.
+      few: --train_images of each cell, 0 for all. Of few images a method that learns by steps
+        holds none out, where --validation_fraction is not given.
+      given: flags by name, in the place of the entries' own where an entry has them. The data set
+        and its categories are taken from here, whatever a preset has.
+      of_category: the same by category, over them, as text.
+      workdir: the benchmark's.
+
+    Raises:
+      UsageError: an entry, a category or a flag that cannot work; two entries of one title; no
+        entry left; a cell's folder that holds another run.
+    """
+    defaults = {name: configs_of.shared()[name].default for name in ("dataset", "data_dir")}
+    at = {name: given.get(name, default) for name, default in defaults.items()}
+    asked = configs_of.configure(category=given.get("category", "all")).categories
+    categories = data.resolve(at["dataset"], at["data_dir"], asked)
+    for name in of_category:
+        if name not in categories:
+            raise unknown_name("category of --flags_of", name, categories)
+    found: list[Grid] = []
+    for entry, start in _usable(entries, {**given, **at}).items():
+        with _named(entry):
+            for count in few:
+                flags: dict[str, Any] = {"train_images": count}
+                flags["workdir"] = str(workdir / folder_name(presets.title(entry), count))
+                by_steps = isinstance(start.build().learn, Steps)
+                if count and by_steps and "validation_fraction" not in given:
+                    flags["validation_fraction"] = 0.0
+                for name in categories:
+                    own = _typed(start, of_category.get(name, {})) | {"category": name}
+                    configs = [start.changed(**{**flags, **own, "seed": seed}) for seed in seeds]
+                    cells = job.plan(configs)
+                    for cell in cells:
+                        cells_of.check_same(cell)
+                    found.append(Grid(presets.title(entry), configs, cells))
+    _check_flags(found, of_category)
+    return found
+
+
+def run(grids_to_do: Sequence[Grid], workdir: Path) -> dict[str, str]:
+    """Runs every cell that is not finished; one that fails does not stop the rest.
+
+    What failed is kept in the workdir's failed.json, from which the tables know it.
+
+    Returns:
+      Why cells of these are not finished, by ENTRY/CATEGORY/RUN/seed_N.
+
+    Raises:
+      UsageError: a folder that another process holds.
+    """
+    causes: dict[str, str] = {}
+    for i, grid in enumerate(grids_to_do, 1):
+        names = {cell.name: _path(cell, workdir) for cell in grid.cells}
+        say(f"{i} of {len(grids_to_do)}: {grid.title}, {grid.cells[0].config.category}")
+        failed: dict[str, Exception]
+        try:
+            failed = job.run_grid(grid.configs).failed
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a method raises, the other methods can still be had
+            failed = {cell.name: error for cell in grid.cells if not cell.finished}
+        causes |= {names[name]: _one_line(error) for name, error in failed.items()}
+        write_failed(workdir, causes)
+    return causes
+
+
+def flags_by_category(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Reads "CATEGORY:name=value,name=value", several; raises UsageError for anything else."""
+    found: dict[str, dict[str, str]] = {}
+    for text in filter(None, texts):
+        category, colon, flags = text.partition(":")
+        if not (category and colon):
+            raise UsageError(f"--flags_of={text}: expected CATEGORY:name=value,name=value")
+        found.setdefault(category, {}).update(options.pairs("flags_of", flags))
+    return found
+
+
+def whole_numbers(flag_name: str, texts: Sequence[str], most: float) -> list[int]:
+    """Reads a list of numbers from 0 to `most`, each once; raises UsageError for anything else."""
+    numbers = [int(text) for text in texts if text.strip().isdecimal()]
+    if not numbers or len(numbers) < len(texts) or max(numbers) > most:
+        given = ",".join(texts)
+        raise UsageError(f"--{flag_name}={given}: must be whole numbers from 0 on, with commas")
+    return list(dict.fromkeys(numbers))
+
+
+def _usable(entries: Sequence[str], given: Mapping[str, Any]) -> dict[str, Config]:
+    """The entries whose methods can be built, with their own flags and those given."""
+    found: dict[str, Config] = {}
+    for entry in dict.fromkeys(entries):
+        title = presets.title(entry)
+        if title in map(presets.title, found):
+            raise UsageError(f"--methods: two entries are called {title}")
+        start = presets.read(entry)
+        try:
+            with _named(entry):
+                start = start.changed(**_known(start, given))
+                start.check()
+                start.build()
+        except WeightsError as error:
+            say(f"left out: {error}")
+            continue
+        found[entry] = start
+    if not found:
+        raise UsageError("--methods: none is left to run")
+    return found
+
+
+def _known(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Those flags that the config's method has."""
+    known = config.fields()
+    return {name: value for name, value in flags.items() if name in known}
+
+
+def _typed(config: Config, texts: Mapping[str, str]) -> dict[str, Any]:
+    known = config.fields()
+    return {
+        name: options.from_text(f"--flags_of: {name}", text, known[name].default)
+        for name, text in _known(config, texts).items()
+    }
+
+
+def _check_flags(found: Sequence[Grid], of_category: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises UsageError for a flag of a category that no entry has."""
+    known = {name for grid in found for name in grid.configs[0].fields()}
+    for flags in of_category.values():
+        for name in flags:
+            if name not in known:
+                raise unknown_name("flag of --flags_of", name, known)
+
+
+@contextlib.contextmanager
+def _named(entry: str) -> Iterator[None]:
+    """Says of which entry a UsageError is."""
+    try:
+        yield
+    except UsageError as error:
+        raise type(error)(f"{entry}: {error}") from error
+
+
+def _path(cell: Cell, workdir: Path) -> str:
+    return cell.folder.relative_to(workdir).as_posix()
+
+
+def _one_line(error: Exception) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if isinstance(error, CaeError) else f"{type(error).__name__}: {words}"
