@@ -123,6 +123,7 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         "distances": by_distance,
         **localization.results(split, maps, judged.test.distances[config.distance], judged.found),
         "trivial_auroc": _trivial_auroc(split),
+        "n_recurring": _n_recurring(split),
         **_times(config, split, trained),
         "data_fingerprint": data.fingerprint(split),
         "device": scorer.device(),
@@ -232,6 +233,12 @@ def _plot(
 def _trivial_auroc(split: Split) -> dict[str, float]:
     found = trivial_scores.trivial_scores(split.train, split.test)
     return {name: metrics.image_auroc(split.labels, values) for name, values in found.items()}
+
+
+def _n_recurring(split: Split) -> int:
+    """How many test images repeat one to learn from, exactly or nearly."""
+    test = set(split.test_paths)
+    return len({d.path for d in split.duplicates if d.path in test and d.like not in test})
 
 
 def _warn(cell: Cell, found: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from cae_jax.evaluation import metrics, verdict
+from cae_jax.evaluation import metrics, trivial_scores, verdict
 from cae_jax.evaluation.scores import SCORE_COLUMNS
+from cae_jax.evaluation.trivial_scores import CLEAR
 from cae_jax.reports import charts, rules
 from cae_jax.reports.html import gallery, markup, svg
 from cae_jax.reports.html.markup import (
@@ -36,7 +37,6 @@ _METRICS = {  # of every distance and of every kind
     "au_pro_5": "AU-PRO 0.05",
     "au_pro_1": "AU-PRO 0.01",
 }
-_CLEAR = 0.9  # an AUROC from which on, or 1 minus it down from which, a trivial score is a shortcut
 _FACTS = {
     "dataset": "data set", "n_train": "training images", "n_validation": "validation images",
     "n_good": "good test images", "n_defective": "defective test images", "epochs": "epochs",
@@ -154,10 +154,14 @@ def _audit(m: Mapping[str, Any]) -> Table | None:
     if not isinstance(trivial, dict) or not trivial:
         return None
     ours = real(m.get("image_auroc"))
+    share = real(m.get("n_recurring")) / max(1, real(m.get("n_good")) + real(m.get("n_defective")))
     found = [("this model", ours, "")]
     for name, value in trivial.items():
         value, notes = real(value), []
-        if value >= _CLEAR or value <= 1 - _CLEAR:
+        leak = trivial_scores.recurrence(value, share) if name == "nearest_thumbnail" else ""
+        if leak:
+            notes.append(leak)
+        elif value >= CLEAR or value <= 1 - CLEAR:
             notes.append("a shortcut" + (", upside down" if value < 0.5 else ""))
         if value >= ours:
             notes.append("not beaten by the model")
