@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cae_jax.methods import feature_memory, feature_pca, features, gaussian
-from cae_jax.methods.features import Intensity, Judged
+from cae_jax.methods.features import Judged
 from cae_jax.models import filters
 from cae_jax.options import check, flag
 from cae_jax.types import Method
@@ -24,7 +24,7 @@ HEADS: Mapping[str, Any] = MappingProxyType(
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Intensity, gaussian.Head, feature_memory.Head, feature_pca.Head, Judged):
+class Options(gaussian.Head, feature_memory.Head, feature_pca.Head, Judged):
     """The flags of --method=filter_bank; those of another head than the chosen one are idle."""
 
     head: str = flag("gaussian", "what is learned of the features", among=HEADS)
@@ -36,5 +36,5 @@ def make(options: Options, side: int, channels: int) -> Method:
     o = options
     check(o)
     head = HEADS[o.head]
-    found = features.of_filters(o.intensity, side, channels, o.filter_stride, head.AROUND)
+    found = features.of_filters(side, channels, o.filter_stride, head.AROUND)
     return head.of_features(o, found)

@@ -30,9 +30,8 @@ def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
     """Returns the scoring call of a resolved config, by its own distance or by all of its method's;
     raises UsageError for options that cannot work."""
     method = config.build()
-    return scorer.scorer(
-        method.inspect, config.reduction(method.distances if all_distances else ())
-    )
+    reduction = config.reduction(method.distances if all_distances else ())
+    return scorer.scorer(method.inspect, reduction, config.intensity)
 
 
 def use_compilation_cache() -> None:

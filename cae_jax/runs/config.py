@@ -13,6 +13,7 @@ from cae_jax.data import synthetic
 from cae_jax.evaluation import segmentation
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, flag
 from cae_jax.scoring import residuals
+from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
 from cae_jax.types import Method, UsageError, unknown_name
@@ -27,6 +28,12 @@ class Images:
     category: str = flag("all", "a category, several with commas, or all")
     image_size: int = flag(256, "side that images are resized to, in pixels", 8, 8192)
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
+    intensity: str = flag(
+        "none",
+        "divide each image by its own: median, of its pixels; mean_std: less the mean, by the "
+        "deviation; none",
+        among=INTENSITIES,
+    )
     validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
     on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
 

@@ -29,6 +29,7 @@ from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.runs.train import Trained
 from cae_jax.scoring import patches, scorer
+from cae_jax.scoring.intensity import seen_with
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.types import GOOD, Scores, Split
 
@@ -122,7 +123,7 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         **summary.summarize(judged.frame, [judged.found.point] if judged.found else []),
         "distances": by_distance,
         **localization.results(split, maps, judged.test.distances[config.distance], judged.found),
-        "trivial_auroc": _trivial_auroc(split),
+        **_shortcuts(config, split),
         "n_recurring": _n_recurring(split),
         **_times(config, split, trained),
         "data_fingerprint": data.fingerprint(split),
@@ -136,8 +137,9 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
 def _identity(config: Config) -> dict[str, Any]:
     """What the cell is, and as far as its method has such options: model, loss, epochs."""
     own = options.values(config.options)
+    shared = ("dataset", "category", "method", "intensity")
     return {
-        **{name: getattr(config, name) for name in ("dataset", "category", "method")},
+        **{name: getattr(config, name) for name in shared},
         "model": own.get("model", config.method),
         **{name: own[name] for name in ("loss", "epochs") if name in own},
         **{"run": config.label, "distance": config.distance, "seed": config.seed},
@@ -230,9 +232,22 @@ def _plot(
     )
 
 
-def _trivial_auroc(split: Split) -> dict[str, float]:
-    found = trivial_scores.trivial_scores(split.train, split.test)
-    return {name: metrics.image_auroc(split.labels, values) for name, values in found.items()}
+def _shortcuts(config: Config, split: Split) -> dict[str, Any]:
+    """How well test images are told apart by numbers that know nothing of defects."""
+
+    def auroc(found: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return {name: metrics.image_auroc(split.labels, values) for name, values in found.items()}
+
+    parts, own = (split.train, split.test), config.intensity
+    trivial = auroc(trivial_scores.trivial_scores(*parts, seen_with(own)))
+    light = {own: {name: trivial[name] for name in trivial_scores.LIGHT}}
+    for name in {"none", "median"} - {own}:
+        light[name] = auroc(trivial_scores.light_scores(*parts, seen_with(name)))
+    return {
+        "trivial_auroc": trivial,
+        "light_auroc": dict(sorted(light.items())),
+        "light": trivial_scores.exposure(config.intensity, light),
+    }
 
 
 def _n_recurring(split: Split) -> int:
@@ -242,6 +257,9 @@ def _n_recurring(split: Split) -> int:
 
 
 def _warn(cell: Cell, found: dict[str, Any]) -> None:
-    """Says when a method is no better than chance or than a trivial score."""
+    """Says when a method is no better than chance or than a trivial score, and when brightness
+    alone could be all that it goes by."""
+    if found["light"] and cell.config.intensity == "none":
+        say(f"warning: {cell.title}: {found['light']}")
     if found["flag"]:
         say(f"warning: {cell.title}: AUROC {found['image_auroc']:.3f}: {found['flag']}")

@@ -20,6 +20,7 @@ from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import interrupt
 from cae_jax.runs.machine.progress import Bar, say
+from cae_jax.scoring.intensity import all_even
 from cae_jax.training import loop
 from cae_jax.training.checkpoints import FROZEN, KEEP, Checkpoints
 from cae_jax.training.fit import fit
@@ -94,7 +95,8 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         if found := checkpoints.restore_variables():
             return _trained(method, found.held, [], found.notes["seconds"])
         began = time.perf_counter()
-        variables = jax.block_until_ready(fit(method.learn, split.train, cell.config.seed))
+        images = all_even(split.train, cell.config.intensity)
+        variables = jax.block_until_ready(fit(method.learn, images, cell.config.seed))
         seconds = time.perf_counter() - began
         _check_space(cell, variables)
         checkpoints.save(1, variables, {"history": [], "seconds": seconds})
@@ -120,7 +122,11 @@ def _train(
             ends[i] = error
             continue
         schedule = cell.config.options.schedule(method.learn.patch_size, cell.config.seed)
-        members[i] = loop.Member(split.train, split.validation, schedule, start)
+        good, held_out = (
+            np.asarray(all_even(part, cell.config.intensity))
+            for part in (split.train, split.validation)
+        )
+        members[i] = loop.Member(good, held_out, schedule, start)
     at = {i: (member.start.epoch, member.start.steps) for i, member in members.items()}
     for place in sorted(set(at.values())):
         which = [i for i in at if at[i] == place]

@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from cae_jax.types import CaeError, Fit, Variables
+from cae_jax.types import Array, CaeError, Fit, Variables
 
 
-def fit(learn: Fit, images: np.ndarray, seed: int) -> Variables:
-    """Returns what `learn` makes of good images [n, H, W, C] in [0, 1].
+def fit(learn: Fit, images: Array, seed: int) -> Variables:
+    """Returns what `learn` makes of good images [n, H, W, C].
 
     Raises CaeError naming the first of the variables that is not finite.
     """
@@ -26,5 +25,5 @@ def fit(learn: Fit, images: np.ndarray, seed: int) -> Variables:
 
 
 @functools.lru_cache
-def _compiled(learn: Fit) -> Callable[[jax.Array, np.ndarray], Variables]:
+def _compiled(learn: Fit) -> Callable[[jax.Array, Array], Variables]:
     return jax.jit(learn.fit)

@@ -158,6 +158,46 @@ def test_flag(auroc, words):
     assert trivial_scores.flag(auroc, trivial) == words
 
 
+def test_light_scores_are_two_of_the_trivial_ones_of_images_as_they_are_seen(images):
+    train, test = images
+    found = trivial_scores.light_scores(train, test, lambda image: image / image.mean())
+    seen = [np.stack([image / image.mean() for image in part]) for part in images]
+    whole = trivial_scores.trivial_scores(*seen)
+    assert whole.keys() == trivial_scores.trivial_scores(*images).keys()
+    for name, values in trivial_scores.trivial_scores(*images, lambda x: x / x.mean()).items():
+        np.testing.assert_allclose(values, whole[name], rtol=1e-4, atol=2e-6)
+    np.testing.assert_array_equal(found["brightness"], 0)  # not the last digits of a float
+    np.testing.assert_array_equal(found["contrast"], whole["contrast"])
+
+
+def exposure_of(intensity, raw, even):
+    both = {"none": {"brightness": raw}, "median": {"brightness": even}}
+    return trivial_scores.exposure(intensity, both)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "raw", "even", "words"),
+    [
+        ("none", 0.001, 0.42, "(AUROC 0.001), divided by their median it does not (0.420): trust "
+         "the run with --intensity=median"),
+        ("none", 0.95, 0.25, "(AUROC 0.950), divided by their median less so (0.250): trust the "
+         "run with --intensity=median"),
+        ("median", 0.05, 0.6, "it does not (0.600): trust this run"),
+        ("mean_std", 0.05, 0.6, "it does not (0.600): trust this run"),
+        ("none", 1.0, 0.02, "still does divided by their median (0.020): defects change it"),
+        ("none", 0.89, 0.5, ""),
+        ("none", 0.11, 0.5, ""),
+        ("none", float("nan"), float("nan"), ""),
+        ("none", None, None, ""),
+    ],
+)  # fmt: skip
+def test_which_run_to_trust(intensity, raw, even, words):
+    found = exposure_of(intensity, raw, even)
+    assert found.startswith("brightness alone separates these images") == bool(words)
+    assert found.endswith(words)
+    assert "\n" not in found
+
+
 def test_nothing_known_to_beat():
     assert trivial_scores.best({"pca": None, "contrast": float("nan")}) == ""
     assert trivial_scores.flag(0.7, {"pca": None}) == ""

@@ -27,7 +27,7 @@ def extract(variables, images):
 
 
 def tiny(side=4, uneven=False):
-    return aligned(extract, {}, "none", side, 3)._replace(uneven=uneven)
+    return aligned(extract, {}, side, 3)._replace(uneven=uneven)
 
 
 def fitted(o, images, key=KEY, **kinds):
@@ -85,7 +85,7 @@ def test_channels_of_different_units_count_alike(rng):
     found = []
     for factor in (1, 1000):
         scale = jnp.where(jnp.arange(9) == 2, factor, 1.0)
-        scaled = aligned(lambda v, x, s=scale: {"a": extract(v, x)["fine"] * s}, {}, "none", 4, 3)
+        scaled = aligned(lambda v, x, s=scale: {"a": extract(v, x)["fine"] * s}, {}, 4, 3)
         method = gaussian.of_features(Head(), scaled._replace(uneven=True))
         variables = method.learn.fit(KEY, good)
         found.append(method.inspect(variables, images).maps["mahalanobis"])
@@ -151,7 +151,6 @@ def test_the_paper_s_defaults_on_filters():
         ({"covariance": "poold"}, "unknown --covariance 'poold': did you mean pooled?"),
         ({"shrinkage": -0.1}, "--shrinkage=-0.1: must be at least 0"),
         ({"feature_channels": -1}, "--feature_channels=-1: must be at least 0"),
-        ({"intensity": "mean"}, "unknown --intensity 'mean'"),
         ({"image_score": "mean"}, "unknown --image_score 'mean'"),
     ],
 )

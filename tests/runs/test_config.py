@@ -30,6 +30,7 @@ OTHER = {
     "patch_size": 200,
     "stride": 200,
     "channels": 3,
+    "intensity": "mean_std",
     "validation_fraction": 0.25,
     "seed": 2**31 - 1,
     "on_bad_image": "skip",

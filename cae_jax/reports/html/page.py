@@ -165,7 +165,13 @@ def _audit(m: Mapping[str, Any]) -> Table | None:
             notes.append("a shortcut" + (", upside down" if value < 0.5 else ""))
         if value >= ours:
             notes.append("not beaten by the model")
+        if name == "brightness" and m.get("light"):
+            notes.append(str(m["light"]))
         found.append((name.replace("_", " "), value, ", ".join(notes)))
+    for intensity, of in _records(m.get("light_auroc")).items():
+        if intensity != m.get("intensity"):
+            how = "images as they are" if intensity == "none" else f"divided by their {intensity}"
+            found += [(f"{name}, {how}", real(value), "") for name, value in of.items()]
     rows = [
         [words(name), figure(rate(value), value), markup.bar(value), words(note)]
         for name, value, note in found
