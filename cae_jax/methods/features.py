@@ -205,8 +205,9 @@ def merged(
       before: how many came before.
     """
     weights = new.reshape(-1, *(1,) * (own.ndim - 1))
-    share = jnp.sum(new) / (before + jnp.sum(new))
-    center = jnp.sum(weights * own, axis=0) / jnp.sum(new)
+    n = jnp.maximum(jnp.sum(new), 1)  # where none counts, nothing is added
+    share = jnp.sum(new) / (before + n)
+    center = jnp.sum(weights * own, axis=0) / n
     away = center - mean
     rows = jnp.concatenate([weights * (own - center), jnp.sqrt(before * share) * away[None]])
     return mean + away * share, rows

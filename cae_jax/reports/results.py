@@ -20,6 +20,7 @@ RESULT_COLUMNS = (
     *summary.ACCURACIES,
     *("ms_per_image", "train_seconds", "loss", "distance", "image_ap", "image_f1_max"),
     *LOCALIZATION,
+    "joint",
 )
 
 

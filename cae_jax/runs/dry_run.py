@@ -55,7 +55,7 @@ def forecast(cells: Sequence[Cell]) -> str:
         cells_of.check_same(cell)
         if cell.left_to_do:
             lock.check(cell.folder)
-        counts = listing.count(cell.config.dataset, cell.config.data_dir, cell.config.category)
+        counts = _counts(cell.config)
         lines.append(
             f"{cell.folder}: {_standing(cell)}; {counts.n_train} images to train on, "
             f"{counts.n_test} to judge" + _left_out(counts.n_left_out)
@@ -65,6 +65,12 @@ def forecast(cells: Sequence[Cell]) -> str:
         lines.append(_method(cell.config, size))
     lines += _needs(whole)
     return "\n".join(lines)
+
+
+def _counts(c: Config) -> listing.Counts:
+    """Of a cell's category, or of all of a joint one."""
+    each = [listing.count(c.dataset, c.data_dir, name) for name in c.parts]
+    return listing.Counts(*(sum(numbers) for numbers in zip(*each, strict=True)))
 
 
 def sizes(config: Config, counts: listing.Counts) -> Sizes:

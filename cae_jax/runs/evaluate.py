@@ -15,6 +15,7 @@ from cae_jax.data import pictures
 from cae_jax.evaluation import (
     localization,
     metrics,
+    per_category,
     scores,
     summary,
     thresholds,
@@ -130,6 +131,11 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         "device": scorer.device(),
         "jax": jax.__version__,
     }
+    if config.joint:
+        distances = judged.test.distances[config.distance]
+        found["categories"] = per_category.results(
+            config.parts, split, distances, maps, found["operating_points"]
+        )
     found["flag"] = trivial_scores.flag(found["image_auroc"], found["trivial_auroc"])
     return found
 
@@ -137,7 +143,7 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
 def _identity(config: Config) -> dict[str, Any]:
     """What the cell is, and as far as its method has such options: model, loss, epochs."""
     own = options.values(config.options)
-    shared = ("dataset", "category", "method", "intensity")
+    shared = ("dataset", "category", "joint", "method", "intensity")
     return {
         **{name: getattr(config, name) for name in shared},
         "model": own.get("model", config.method),
@@ -194,9 +200,8 @@ def _write_maps(cell: Cell, split: Split, judged: Judged) -> None:
     folder, config = cell
     maps = judged.test.residuals[config.distance]
     masks = judged.found.predicted if judged.found else None
-    pictures.write_predictions(
-        folder, config.category, split.test_paths, split.test_sizes, maps, masks
-    )
+    category = "" if config.joint else config.category  # a joint path begins with its own
+    pictures.write_predictions(folder, category, split.test_paths, split.test_sizes, maps, masks)
 
 
 def _plot(

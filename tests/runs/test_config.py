@@ -26,6 +26,7 @@ OTHER = {
     "decoupled_weight_decay": True,
     "num_patches": 345,
     "redraw_patches": True,
+    "joint": True,
     "image_size": 200,
     "patch_size": 200,
     "stride": 200,

@@ -99,4 +99,4 @@ def test_flags_are_read_as_they_were_written(world):
     assert config.label == "small_net.Tiny"
     written = dict(line[2:].split("=", 1) for line in text.splitlines())
     again = dict(line[2:].split("=", 1) for line in config.to_flagfile().splitlines())
-    assert again == written | {"method": "autoencoder", "intensity": "none"}
+    assert again == written | {"method": "autoencoder", "intensity": "none", "joint": "false"}

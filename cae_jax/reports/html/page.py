@@ -70,6 +70,7 @@ def run_page(run: Run) -> str:
             "Curves": _curves(run),
             "Examples": _examples(run),
             "Defect kinds and sizes": _kinds(m),
+            "Categories": _categories(m),
             "Every image": _images(run),
             "Provenance": _provenance(run),
         },
@@ -250,6 +251,35 @@ def _kinds(m: Mapping[str, Any]) -> dict[str, Table | None]:
         rows = [[_sized(key, size.get(key)) for key in columns] for size in sizes]
         found["sizes"] = Table("Segmentation by defect size", columns, rows)
     return {"kinds": found.get("kinds"), "sizes": found.get("sizes")} if found else {}
+
+
+def _categories(m: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of a joint model: each category by itself, at the threshold of all."""
+    of_all = rules.shown(m)
+    keys = [key for key in _METRICS if key != "n"]
+    rows = []
+    for category, of in _records(m.get("categories")).items():
+        point = next((p for p in rules.points(of) if _same_rule(p, of_all)), {})
+        counts = ("n_train", "n_good", "n_defective")
+        rows.append(
+            [
+                words(category),
+                *(figure(amount(of.get(key)), of.get(key)) for key in counts),
+                *(figure(rate(of.get(key)), of.get(key)) for key in keys),
+                *(figure(amount(point.get(k)), point.get(k)) for k in ("false_alarms", "misses")),
+            ]
+        )
+    if not rows:
+        return None
+    columns = ["category", *(_FACTS[key] for key in ("n_train", "n_good", "n_defective"))]
+    columns += [*(_METRICS[key] for key in keys), "false alarms", "misses"]
+    rule = rules.name(of_all) if of_all else ""
+    return {"table": Table("Each category by itself", columns, rows), "rule": rule}
+
+
+def _same_rule(point: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    keys = ("rule", "source", "percent")
+    return other is not None and all(point.get(key) == other.get(key) for key in keys)
 
 
 def _sized(key: str, value: Any) -> Cell:
