@@ -127,7 +127,7 @@ class Steps(NamedTuple):
     """
 
     init: Callable[[jax.Array], State]  # key -> State, whatever is in it
-    step: Callable[[State, jax.Array], tuple[State, Metrics]]  # crops [N, p, p, C] in [0, 1]
+    step: Callable[[State, jax.Array], tuple[State, Metrics]]  # crops [N, p, p, C]
     validate: Callable[[Variables, jax.Array], Metrics]  # on crops, nothing updated; {} for none
     patch_size: int  # p, in pixels
     # the metric whose lowest value, of `validate` where that has it, marks the best checkpoint;
@@ -151,7 +151,7 @@ class Seen(NamedTuple):
 class Fit(NamedTuple):
     """Learning in one pass over the good images: closed forms, mixtures, memories."""
 
-    # (key, images [n, H, W, C] in [0, 1]) -> Variables; memory bounded whatever n is; jitted
+    # (key, images [n, H, W, C]) -> Variables; memory bounded whatever n is; jitted
     fit: Callable[[jax.Array, jax.Array], Variables]
     seen: Seen | None = None  # the same in two parts, where features take long
 
@@ -166,10 +166,14 @@ class Evidence(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How to learn from good images, and what to say of others; `methods.build` makes one."""
+    """How to learn from good images, and what to say of others; `methods.build` makes one.
+
+    Images and crops are float32 in [0, 1], or made even by `scoring.intensity`: then about 0.45,
+    a few of them above 1, or below 0.
+    """
 
     learn: Steps | Fit
-    inspect: Callable[[Variables, jax.Array], Evidence]  # of images [B, H, W, C] in [0, 1]
+    inspect: Callable[[Variables, jax.Array], Evidence]  # of images [B, H, W, C]
     distances: tuple[str, ...]  # names of the maps; the first is the default of --distance
     # pretrained weights: the collection "frozen" of the variables that `inspect` is given. They
     # are not saved; their hash is part of a run's identity

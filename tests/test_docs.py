@@ -181,6 +181,7 @@ def small(command):
     module, words = words_of(command)
     given = given_by(words)
     first = given.get("--category", "").split(",")[0].replace("all", "")
+    first = given["--category"] if "--joint" in words else first
     smaller = SMALL[module].replace("METHOD", METHODS[given.get("--method", "autoencoder")])
     smaller = smaller.replace("FIRST", first or "weave").split()
     if ":" in given.get("--model", ""):  # a fork's net is small already

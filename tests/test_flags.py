@@ -88,6 +88,8 @@ OF_CONFIG = {
     "false_alarms": number(0, 0.5, whole=False),
     "opening": number(0, 64),
     "seed": number(0, 2**31 - 1),
+    "joint": YES_NO,
+    "intensity": name("mean", "median or mean_std", "mean_std", "median", "none"),
     "on_bad_image": name("skp", "skip", "error", "skip"),
     "precision": name("float3", "float32 or bfloat16", "bfloat16", "float32", "tf32"),
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),

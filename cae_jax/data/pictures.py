@@ -92,7 +92,7 @@ def write_predictions(
 
     Args:
       folder: where; made when it is not there.
-      category: the folders' name.
+      category: the folders' name; "" where the paths begin with it.
       paths: of the n test images, relative to the category, with forward slashes.
       sizes: (height, width) in pixels of each image.
       maps: float32 [n, H, W].
@@ -107,7 +107,7 @@ def write_predictions(
     names = [stem if count[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
     each = masks if masks is not None else [None] * len(names)
     for name, size, residual, mask in zip(names, sizes, maps, each, strict=True):
-        write_prediction(folder, f"{category}/{name}", size, residual, mask)
+        write_prediction(folder, f"{category}/{name}".lstrip("/"), size, residual, mask)
 
 
 def write_prediction(

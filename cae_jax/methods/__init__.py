@@ -3,9 +3,9 @@
 A method's file holds `Options`, a frozen dataclass whose fields are its flags (`options.flag`), and
 `make(options, side, channels) -> types.Method` for images [B, side, side, channels]. Options that
 learn by steps are of `training.schedule.Training`. A flag that the shared records have too, given
-again, has the method's own default. Two things more are looked for on `Options`: `label`, what its
-runs are called where that is not the method's name, and `resolved(side)`, the record with what
-depends on the images' side worked out.
+again, has the method's own default. Three things more are looked for on `Options`: `label`, what
+its runs are called where that is not the method's name; `resolved(side)`, the record with what
+depends on the images' side worked out; `together(n)`, the record for n categories in one model.
 """
 
 from __future__ import annotations

@@ -21,25 +21,9 @@ from cae_jax.types import Evidence, Fit, Method, Seen, UsageError, Variables, un
 FILTER_BANK = "filter_bank"
 AUTO = "auto"  # the network below, where its weights are there
 _PREFERRED = "lite0"
-INTENSITIES = ("none", "median", "mean_std")
 PRECISIONS = ("float32", "bfloat16")
-# where --intensity puts an image: the mean of ImageNet's channels, and of their deviations
-_MIDDLE, _SPREAD = 0.45, 0.225
-_DARKEST = 1e-3  # in [0, 1]: no image is divided by less
 AT_ONCE = 8  # images whose features are computed at a time while fitting
 Extract: TypeAlias = Callable[[Variables, jax.Array], dict[str, jax.Array]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Intensity:
-    """How images are made alike before anything is computed of them."""
-
-    intensity: str = flag(
-        "none",
-        "divide each image by its own: median, of its pixels; mean_std: less the mean, by the "
-        "deviation; none",
-        among=INTENSITIES,
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +42,8 @@ class Neighborhood:
 
 
 @dataclasses.dataclass(frozen=True)
-class Features(Intensity, Neighborhood):
-    """Which features, of which images."""
+class Features(Neighborhood):
+    """Which features."""
 
     features: str = flag(
         "lite0", "a pretrained network's name, filter_bank, or auto: lite0 if its weights are there"
@@ -177,7 +161,7 @@ def extractor(
         for name in ("stages", "weights"):
             if getattr(o, name):
                 raise UsageError(f"--{name}={getattr(o, name)}: --features=filter_bank has none")
-        return of_filters(o.intensity, side, channels, around=around)
+        return of_filters(side, channels, around=around)
     # with its weights it is no part of the filter bank's method
     from cae_jax.models import backbones
 
@@ -191,21 +175,18 @@ def extractor(
             raise unknown_name(f"--stages of {o.features}", name, by_name)
     stages = tuple(by_name[name] for name in asked) or known[own]
     network = backbones.load(o.features, stages, o.weights, o.feature_precision)
-    return aligned(network.extract, network.frozen, o.intensity, side, channels, around)
+    return aligned(network.extract, network.frozen, side, channels, around)
 
 
-def of_filters(
-    intensity: str, side: int, channels: int, stride: int = 8, around: int = 1
-) -> Extractor:
+def of_filters(side: int, channels: int, stride: int = 8, around: int = 1) -> Extractor:
     """Returns the features of the fixed filter bank, as `extractor` those of a network."""
     extract = functools.partial(filters.extract, stride=stride)
-    return aligned(extract, {}, intensity, side, channels, around)._replace(uneven=True)
+    return aligned(extract, {}, side, channels, around)._replace(uneven=True)
 
 
 def aligned(
     extract: Extract,
     frozen: Mapping[str, Any],
-    intensity: str,
     side: int,
     channels: int,
     around: int = 1,
@@ -217,14 +198,13 @@ def aligned(
     Args:
       extract: (variables, images) -> {stage: float32 [B, h, w, c]}.
       frozen: what it needs as the collection "frozen" of its variables.
-      intensity: see `even`.
       side: of the images, in pixels.
       channels: of the images.
       around: see `neighbourhood`, which comes before the resizing.
     """
 
     def maps(variables: Variables, images: jax.Array) -> jax.Array:
-        found = extract(variables, even(images, intensity))
+        found = extract(variables, images)
         stages = sorted(found.values(), key=lambda one: -one.shape[1])
         size = stages[0].shape[1:3]
         stages = [neighbourhood(one.astype(jnp.float32), around) for one in stages]
@@ -233,30 +213,6 @@ def aligned(
     image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     _, h, w, c = jax.eval_shape(maps, {"frozen": dict(frozen)}, image).shape
     return Extractor(maps, MappingProxyType(dict(frozen)), (h, w), c)
-
-
-def even(images: jax.Array, intensity: str) -> jax.Array:
-    """Returns images [B, H, W, C], each made even by a statistic of all its own pixels.
-
-    Args:
-      images: in [0, 1].
-      intensity: "median", the image times 0.45 / its median; "mean_std", the image with a mean of
-        0.45 and a deviation of 0.225, what a network trained on ImageNet is used to; "none".
-
-    Raises:
-      UsageError: another name.
-    """
-    axes = (1, 2, 3)
-    if intensity == "none":
-        return images
-    if intensity == "median":
-        middle = jnp.median(images, axis=axes, keepdims=True)
-        return images * (_MIDDLE / jnp.maximum(middle, _DARKEST))
-    if intensity == "mean_std":
-        mean = jnp.mean(images, axis=axes, keepdims=True)
-        spread = jnp.std(images, axis=axes, keepdims=True)
-        return _MIDDLE + (images - mean) * (_SPREAD / jnp.maximum(spread, _DARKEST))
-    raise unknown_name("--intensity", intensity, INTENSITIES)
 
 
 def neighbourhood(maps: jax.Array, around: int) -> jax.Array:
@@ -322,8 +278,9 @@ def merged(
       before: how many came before.
     """
     weights = new.reshape(-1, *(1,) * (own.ndim - 1))
-    share = jnp.sum(new) / (before + jnp.sum(new))
-    center = jnp.sum(weights * own, axis=0) / jnp.sum(new)
+    n = jnp.maximum(jnp.sum(new), 1)  # where none counts, nothing is added
+    share = jnp.sum(new) / (before + n)
+    center = jnp.sum(weights * own, axis=0) / n
     away = center - mean
     rows = jnp.concatenate([weights * (own - center), jnp.sqrt(before * share) * away[None]])
     return mean + away * share, rows

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cae_jax.methods import feature_memory, feature_pca, features, gaussian
-from cae_jax.methods.features import Intensity, Judged, Neighborhood
+from cae_jax.methods.features import Judged, Neighborhood
 from cae_jax.models import filters
 from cae_jax.options import check, flag
 from cae_jax.types import Method
@@ -28,9 +28,7 @@ _AROUND = MappingProxyType({"gaussian": 1, "memory": 3, "pca": 1})
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(
-    Intensity, Neighborhood, gaussian.Head, feature_memory.Head, feature_pca.Head, Judged
-):
+class Options(Neighborhood, gaussian.Head, feature_memory.Head, feature_pca.Head, Judged):
     """The flags of --method=filter_bank; those of another head than the chosen one are idle."""
 
     head: str = flag("gaussian", "what is learned of the features", among=HEADS)
@@ -43,5 +41,5 @@ def make(options: Options, side: int, channels: int) -> Method:
     check(o)
     head = HEADS[o.head]
     around = o.around(_AROUND[o.head])
-    found = features.of_filters(o.intensity, side, channels, o.filter_stride, around)
+    found = features.of_filters(side, channels, o.filter_stride, around)
     return head.of_features(o, found)

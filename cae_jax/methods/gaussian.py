@@ -12,6 +12,12 @@ neighbours, as PatchCore has them (Roth et al. 2022); the paper takes the finest
 the map smoothed by sigma 4, its maximum the image's score. It leaves open how maps are aligned:
 here bilinearly. Channels of the filter bank are divided by their deviation first, so that 0.01
 means the same for each.
+
+--mixture=K has K Gaussians at every point, each of the good images of one group, for several
+products, or variants of one, in one model. Groups are those of k-means on images' mean features,
+so that nobody has to tell which image is which, neither while learning nor at test. An image is
+judged by one of them, the one from which it is the least far on average: point by point, a defect
+could be excused by what another product looks like there.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from cae_jax.methods.clusters import kmeans
 from cae_jax.methods.features import (
     AT_ONCE,
     Extractor,
@@ -53,6 +60,11 @@ class Head:
     )
     shrinkage: float = flag(0.01, "added to a covariance's diagonal", 0)
     feature_channels: int = flag(0, "at most so many channels, drawn by --seed; 0: all", 0)
+    mixture: int = flag(0, "Gaussians a point, of groups of images; 0: one a category", 0)
+
+    def together(self, n: int) -> Head:
+        """Returns the record for n categories in one model."""
+        return dataclasses.replace(self, mixture=self.mixture or n)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,36 +83,79 @@ def of_features(o: Head, found: Extractor) -> Method:
     good images and S the covariance, its map is sqrt((x - m)^T S^-1 (x - m)).
 
     The variables are "channels" int32 [k], "mean" [h, w, k], and "whiten" [h, w, k, k], or [k, k]
-    pooled, the transpose of the inverse of S's Cholesky factor: (x - m) times it is white.
+    pooled, the transpose of the inverse of S's Cholesky factor: (x - m) times it is white. Of a
+    mixture, the last two lead with its groups.
     """
-    k = min(o.feature_channels or found.channels, found.channels)
+    k, groups = min(o.feature_channels or found.channels, found.channels), max(1, o.mixture)
+    pooled = o.covariance == "pooled"
 
     def fit(found: Extractor, key: jax.Array, images: jax.Array) -> Variables:
-        rows = len(images) * (1 if o.covariance == "position" else found.grid[0] * found.grid[1])
+        rows = len(images) * (found.grid[0] * found.grid[1] if pooled else 1)
         if o.shrinkage == 0 and rows <= k:
             raise UsageError(
                 f"--shrinkage=0: {len(images)} good images do not give {k} channels a covariance "
                 "that can be inverted; take more than 0, or fewer --feature_channels"
             )
+        if groups > max(1, len(images)):
+            raise UsageError(f"--mixture={groups}: more than the {len(images)} good images")
         channels = jnp.sort(jax.random.permutation(key, found.channels)[:k])
-        mean, squares = moments(found, images, channels, o.covariance == "pooled")
-        covariance = squares / max(1, len(images) - 1)
+        if groups == 1:
+            mean, squares = moments(found, images, channels, pooled)
+            return variables_of(channels, *gaussian(mean, squares, len(images)))
+        group = kmeans(jax.random.fold_in(key, 1), looks(found, images), groups)
+        member = jax.nn.one_hot(group, groups).T
+        means, squares = moments(found, images, channels, pooled, member=member)
+        sizes = jnp.sum(member, axis=1)
+        each = [gaussian(means[i], squares[i], sizes[i]) for i in range(groups)]
+        return variables_of(channels, *(jnp.stack(parts) for parts in zip(*each, strict=True)))
+
+    def gaussian(
+        mean: jax.Array, squares: jax.Array, n: jax.Array | int
+    ) -> tuple[jax.Array, jax.Array]:
+        covariance = squares / jnp.maximum(1, n - 1)
         by = divisors(_variance(mean, covariance)) if found.uneven else jnp.ones(k)
-        whiten = whitening(covariance / (by[:, None] * by), o.shrinkage) / by[:, None]
+        return mean, whitening(covariance / (by[:, None] * by), o.shrinkage) / by[:, None]
+
+    def variables_of(channels: jax.Array, mean: jax.Array, whiten: jax.Array) -> Variables:
         return {"params": {"channels": channels, "mean": mean, "whiten": whiten}}
 
     def judge(variables: Variables, features: jax.Array) -> Evidence:
         learned = variables["params"]
-        off = features[..., learned["channels"]] - learned["mean"]
-        shared = learned["whiten"].ndim == 2
-        white = _product(f"bhwi,{'ij' if shared else 'hwij'}->bhwj", off, learned["whiten"])
-        return Evidence({"mahalanobis": jnp.sqrt(jnp.sum(jnp.square(white), axis=-1))})
+        x = features[..., learned["channels"]]
+        off = x - (learned["mean"] if groups == 1 else learned["mean"][:, None])
+        # groups as one product: a slice of each would copy what is largest of all that was learned
+        white = _product(
+            f"...bhwi,{'...ij' if pooled else '...hwij'}->...bhwj", off, learned["whiten"]
+        )
+        maps = jnp.sqrt(jnp.sum(jnp.square(white), axis=-1))
+        if groups > 1:
+            least = jnp.argmin(jnp.mean(maps, axis=(2, 3)), axis=0)
+            maps = maps[least, jnp.arange(len(x))]
+        return Evidence({"mahalanobis": maps})
 
     return learned_of(found, fit, judge, DISTANCES)
 
 
+def looks(found: Extractor, images: jax.Array, size: int = AT_ONCE) -> jax.Array:
+    """Returns the mean of the features over the points of each of images [n, H, W, C]: float32
+    [n, c], by their deviation over the images where channels are of different units."""
+
+    def turn(held: jax.Array, chunk: jax.Array, new: jax.Array, before: jax.Array) -> jax.Array:
+        own = jnp.mean(found.of(chunk), axis=(1, 2))
+        first = jnp.minimum(before, len(images) - len(chunk))
+        return jax.lax.dynamic_update_slice_in_dim(held, own, first, axis=0)
+
+    means = in_chunks(turn, jnp.zeros((len(images), found.channels)), images, size)
+    return means / divisors(jnp.var(means, axis=0)) if found.uneven else means
+
+
 def moments(
-    found: Extractor, images: jax.Array, channels: jax.Array, pooled: bool, size: int = AT_ONCE
+    found: Extractor,
+    images: jax.Array,
+    channels: jax.Array,
+    pooled: bool,
+    size: int = AT_ONCE,
+    member: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the mean features at every point and the sum of squares about it, in one pass.
 
@@ -112,25 +167,39 @@ def moments(
       channels: int [k], which.
       pooled: whether squares are summed over the points too, and divided by their number.
       size: images at a time.
+      member: 1 or 0 [g, n], which images each of g groups is of; None: one of all.
 
     Returns:
-      float32 [h, w, k]; [h, w, k, k], or [k, k] pooled.
+      float32 [h, w, k]; [h, w, k, k], or [k, k] pooled; with groups, one for each before that.
     """
     (h, w), k = found.grid, len(channels)
     points = h * w
 
-    def turn(held: tuple, chunk: jax.Array, new: jax.Array, before: jax.Array) -> tuple:
+    def add(held: tuple, own: jax.Array, new: jax.Array, before: jax.Array) -> tuple:
         mean, squares = held
-        own = found.of(chunk)[..., channels].reshape(len(chunk), points, k)
         mean, rows = merged(mean, own, new, before)
         if pooled:
             flat = rows.reshape(-1, k)
             return mean, squares + _product("ri,rj->ij", flat, flat) / points
         return mean, squares + _product("bpi,bpj->pij", rows, rows)
 
-    shape = (k, k) if pooled else (points, k, k)
-    mean, squares = in_chunks(turn, (jnp.zeros((points, k)), jnp.zeros(shape)), images, size)
-    return mean.reshape(h, w, k), squares.reshape(k, k) if pooled else squares.reshape(h, w, k, k)
+    def turn(held: tuple, chunk: jax.Array, new: jax.Array, before: jax.Array) -> tuple:
+        own = found.of(chunk)[..., channels].reshape(len(chunk), points, k)
+        if member is None:
+            return add(held, own, new, before)
+        first = jnp.minimum(before, len(images) - len(chunk))
+        its = jax.lax.dynamic_slice_in_dim(member, first, len(chunk), axis=1)
+        earlier = jnp.sum(jnp.where(jnp.arange(len(images)) < before, member, 0), axis=1)
+        return tuple(add(one, own, new * its[i], earlier[i]) for i, one in enumerate(held))
+
+    nothing = jnp.zeros((points, k)), jnp.zeros((k, k) if pooled else (points, k, k))
+    shapes = (h, w, k), (k, k) if pooled else (h, w, k, k)
+    if member is None:
+        held = in_chunks(turn, nothing, images, size)
+        return held[0].reshape(shapes[0]), held[1].reshape(shapes[1])
+    each = in_chunks(turn, (nothing,) * len(member), images, size)
+    means, squares = (jnp.stack(parts) for parts in zip(*each, strict=True))
+    return means.reshape(-1, *shapes[0]), squares.reshape(-1, *shapes[1])
 
 
 def whitening(covariance: jax.Array, shrinkage: float) -> jax.Array:

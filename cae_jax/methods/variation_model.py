@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cae_jax.options import SCORING, check, flag
+from cae_jax.scoring.median import median
 from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.scoring.residuals import score_flag
 from cae_jax.types import Evidence, Fit, Method, Variables
@@ -116,7 +117,7 @@ def robust(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     in a CPU's cache, and so that beside the images memory holds one row of them.
 
     Args:
-      images: float32 [n, H, W, C], none of them negative.
+      images: float32 [n, H, W, C].
 
     Returns:
       Two images, float32 [H, W, C], in the unit of the images.
@@ -128,8 +129,9 @@ def robust(images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     def row(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         values = lax.dynamic_index_in_dim(images, i, axis=1, keepdims=False)
-        median = _median(values)
-        return median, _MAD_SCALE * _median(jnp.abs(values - median))
+        low = jnp.minimum(jnp.min(values), 0)  # less than 0 only of images made even
+        middle = median(values - low) + low
+        return middle, _MAD_SCALE * median(jnp.abs(values - middle))
 
     return lax.map(row, jnp.arange(images.shape[1]))
 
@@ -165,28 +167,6 @@ def inspector(options: Options) -> Inspect:
         return Evidence(maps, {}, jnp.broadcast_to(ideal, images.shape))
 
     return inspect
-
-
-def _median(values: jax.Array) -> jax.Array:
-    """The median of values [n, ...], none of them negative, along n.
-
-    The bits of such floats are in the order of their values, so that bisecting finds the one of a
-    rank by 31 counts: on a CPU 15 times as fast as sorting 300 images.
-    """
-    n, bits = len(values), lax.bitcast_convert_type(values, jnp.int32)
-
-    def of_rank(rank: int) -> jax.Array:
-        def halve(_: int, between: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            low, high = between
-            middle = low + (high - low) // 2
-            enough = jnp.sum(bits <= middle, axis=0) >= rank
-            return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
-
-        ends = jnp.zeros_like(bits[0]), jnp.full_like(bits[0], jnp.iinfo(jnp.int32).max)
-        return lax.bitcast_convert_type(lax.fori_loop(0, 31, halve, ends)[1], jnp.float32)
-
-    upper = of_rank(n // 2 + 1)
-    return upper if n % 2 else (of_rank(n // 2) + upper) / 2
 
 
 def _number(images: jax.Array) -> int:

@@ -21,6 +21,7 @@ RESULT_COLUMNS = (
     *("ms_per_image", "train_seconds", "loss", "distance", "image_ap", "image_f1_max"),
     *LOCALIZATION,
     "n_out_of_fold",
+    "joint",
 )
 
 

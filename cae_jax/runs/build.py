@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from cae_jax import data
+from cae_jax.data import joint
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar
 from cae_jax.scoring import scorer
@@ -15,24 +16,27 @@ from cae_jax.types import Split
 
 
 def read_split(config: Config) -> Split:
-    """Reads the images of the config's one category: as many to learn from as it asks for, of
-    which validation images are held out; raises DataError for images that cannot be used."""
-    c = config
+    """Reads the images of a cell's category, or of all of a joint one: of each as many to learn
+    from as it asks for, of which validation images are held out; raises DataError for images that
+    cannot be used."""
+    c, splits = config, []
     with Bar(f"read {c.category}", 0, "images") as bar:
-        split = data.read(
-            *(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed, c.on_bad_image),
-            progress=bar.update,
-        )
-    return data.hold_out(data.take(split, c.train_images, c.seed), c.validation_fraction, c.seed)
+        for name in c.parts:
+            split = data.read(
+                *(c.dataset, c.data_dir, name, c.image_size, c.channels, c.seed, c.on_bad_image),
+                progress=bar.update,
+            )
+            split = data.take(split, c.train_images, c.seed)
+            splits.append(data.hold_out(split, c.validation_fraction, c.seed))
+    return joint.join(splits) if c.joint else splits[0]
 
 
 def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
     """Returns the scoring call of a resolved config, by its own distance or by all of its method's;
     raises UsageError for options that cannot work."""
     method = config.build()
-    return scorer.scorer(
-        method.inspect, config.reduction(method.distances if all_distances else ())
-    )
+    reduction = config.reduction(method.distances if all_distances else ())
+    return scorer.scorer(method.inspect, reduction, config.intensity)
 
 
 def use_compilation_cache() -> None:

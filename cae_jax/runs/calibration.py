@@ -16,8 +16,9 @@ from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar
 from cae_jax.runs.train import Trained, whole
 from cae_jax.scoring import scorer
+from cae_jax.scoring.intensity import all_even
 from cae_jax.training import cross_fit, fit
-from cae_jax.types import Fit, Split, Variables
+from cae_jax.types import Array, Fit, Split, Variables
 
 _AT_ONCE = 32  # images whose maps are in memory together; whole batches of any device
 _KEPT = 64  # images whose maps are kept, for the pictures' color scale
@@ -50,20 +51,20 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
         source = OUT_OF_FOLD
         images = split.train if folds else split.train[:0]
         paths = split.train_paths if folds else ()
-    call, learn, examples = scoring_call(config, all_distances=True), None, images
+    by = _Judging(scoring_call(config, all_distances=True), images)
     if folds:
-        call, learn, examples = _by_features(config, images, trained.features)
+        by = _of_folds(config, images, trained.features)
     distances = {name: np.zeros(len(paths), np.float32) for name in config.build().distances}
     kept = {int(i) for i in np.linspace(0, len(paths) - 1, _KEPT)} if paths else set()
     maps = {}
     area, seconds = MinimumArea(config.smallest_defect, config.opening), 0.0
     what = f"{len(folds)} folds" if folds else "validation"
     with Bar(f"score {config.category} {what}", len(paths), "images") as bar:
-        for rows, variables, took in _models(config, learn, examples, trained, folds):
+        for rows, variables, took in _models(config, by, trained, folds):
             seconds += took
             for at in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
                 batch = scorer.default_batch_size()
-                found = scorer.score_all(call, variables, examples[at], batch, bar.update)
+                found = scorer.score_all(by.call, variables, by.given[at], batch, bar.update)
                 scorer.check_finite(found, [f"{split.category}/{paths[i]}" for i in at])
                 for name, values in found.distances.items():
                     distances[name][at] = values
@@ -77,40 +78,42 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
     return Calibration(source, paths, distances, area, shown, seconds)
 
 
-def _by_features(
-    config: Config, images: np.ndarray, features: np.ndarray | None
-) -> tuple[scorer.Scorer, Learn, np.ndarray]:
-    """How fold models score, how they learn, and what of: features of all images, computed once,
-    where the method has them apart and they can be held."""
+class _Judging(NamedTuple):
+    """How unseen images are scored, and how fold models learn."""
+
+    call: scorer.Scorer
+    given: np.ndarray  # what it is given, [n, ...]: the images, or their features
+    learn: Learn | None = None  # None where there are no folds
+    examples: Array | None = None  # what is learned of, [n, ...]
+
+
+def _of_folds(config: Config, images: np.ndarray, features: np.ndarray | None) -> _Judging:
+    """By features of all images, computed once, where the method has them apart and they can be
+    held; else by the images."""
     method = config.build()
     assert isinstance(method.learn, Fit)
     if features is None:
-        learn, examples = fit.examples(method, images)
-    else:
-        assert method.learn.seen
-        learn, examples = method.learn.seen.fit, features
-    if examples is images:
-        return scoring_call(config, all_distances=True), learn, images
+        even = all_even(images, config.intensity)
+        learn, examples = fit.examples(method, even)
+        if examples is even:
+            return _Judging(scoring_call(config, all_distances=True), images, learn, even)
+        features = np.asarray(examples)
     assert method.learn.seen
     size = (config.image_size, config.image_size)
-    reduction = config.reduction(method.distances)
-    return scorer.scorer(method.learn.seen.judge, reduction, size), learn, examples
+    call = scorer.scorer(method.learn.seen.judge, config.reduction(method.distances), size=size)
+    return _Judging(call, features, method.learn.seen.fit, features)
 
 
 def _models(
-    config: Config,
-    learn: Learn | None,
-    examples: np.ndarray,
-    trained: Trained,
-    folds: Sequence[cross_fit.Fold],
+    config: Config, by: _Judging, trained: Trained, folds: Sequence[cross_fit.Fold]
 ) -> Iterator[tuple[np.ndarray, Variables, float]]:
     """Which of the unseen images each model scores, the model, and the seconds it took to fit."""
-    if not learn:
-        if len(examples):
-            yield np.arange(len(examples)), trained.variables, 0.0
+    if by.learn is None or by.examples is None:
+        if len(by.given):
+            yield np.arange(len(by.given)), trained.variables, 0.0
         return
     method = config.build()
-    made = cross_fit.variables(learn, examples, folds, config.seed)
+    made = cross_fit.variables(by.learn, by.examples, folds, config.seed)
     for fold in folds:
         began = time.perf_counter()
         variables = jax.block_until_ready(jax.device_put(whole(method, next(made))))

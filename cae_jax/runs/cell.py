@@ -7,6 +7,7 @@ autoencoder. A cell is finished when its metrics.json is there: it comes last.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -70,13 +71,23 @@ class Cell(NamedTuple):
 
 
 def make(config: Config, category: str) -> Cell:
-    """Returns the cell of a category in the config's workdir.
+    """Returns the cell of a category, or of several by the name of `joint.name`, in the config's
+    workdir.
 
-    Raises UsageError where --augment=auto does not know the category.
+    Raises UsageError where --augment=auto does not know the category, or means different things
+    of several.
     """
     config = config.changed(category=category)
     if isinstance(config.options, Training):
-        config = config.changed(augment=crops.kind_for(config.options.augment, category))
+        asked = config.options.augment
+        kinds = {crops.kind_for(asked, name): name for name in config.parts}
+        if len(kinds) > 1:
+            means = ", ".join(f"{kind} of {name}" for kind, name in kinds.items())
+            raise UsageError(f"--augment={asked}: means {means}; name one for all of --joint")
+        config = config.changed(augment=next(iter(kinds)))
+    if config.joint and hasattr(config.options, "together"):
+        own = config.options.together(len(config.parts))
+        config = dataclasses.replace(config, options=own)
     return Cell(config.folder / category / config.label / f"seed_{config.seed}", config)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cae_jax import data, methods, options
-from cae_jax.data import synthetic
+from cae_jax.data import joint, synthetic
 from cae_jax.evaluation import segmentation
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, flag
 from cae_jax.scoring import residuals
+from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
 from cae_jax.types import Fit, Method, UsageError, unknown_name
@@ -27,6 +28,7 @@ class Images:
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
     data_dir: str = flag("", "folder: the parent of the categories; mvtec_ad: the TFDS folder")
     category: str = flag("all", "a category, several with commas, or all")
+    joint: bool = flag(False, "one model for all these categories, not one each")
     image_size: int = flag(256, "side that images are resized to, in pixels", 8, 8192)
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
     folds: int = flag(
@@ -37,6 +39,12 @@ class Images:
         1000,
     )
     train_images: int = flag(0, "learn from so many, drawn by the seed; 0: from all", 0)
+    intensity: str = flag(
+        "none",
+        "divide each image by its own: median, of its pixels; mean_std: less the mean, by the "
+        "deviation; none",
+        among=INTENSITIES,
+    )
     validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
     on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
 
@@ -133,8 +141,15 @@ class Config(Images, Scoring, Output):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories asked for, not yet resolved."""
+        """The categories asked for, not yet resolved; those of a joint cell."""
+        if self.joint:
+            return joint.names(self.category)
         return tuple(name.strip() for name in self.category.split(",") if name.strip())
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The categories whose images a cell is of: its own, or all of a joint one."""
+        return self.categories if self.joint else (self.category,)
 
     @property
     def folder(self) -> Path:

@@ -55,10 +55,7 @@ def forecast(cells: Sequence[Cell]) -> str:
         cells_of.check_same(cell)
         if cell.left_to_do:
             lock.check(cell.folder)
-        c = cell.config
-        counts = listing.count(c.dataset, c.data_dir, c.category)
-        taken = data.n_taken(c.category, counts.n_train, c.train_images)
-        counts = counts._replace(n_train=taken)
+        counts = _counts(cell.config)
         lines.append(
             f"{cell.folder}: {_standing(cell)}; {counts.n_train} images to train on, "
             f"{counts.n_test} to judge" + _left_out(counts.n_left_out)
@@ -68,6 +65,16 @@ def forecast(cells: Sequence[Cell]) -> str:
         lines.append(_method(cell.config, size))
     lines += _needs(whole)
     return "\n".join(lines)
+
+
+def _counts(c: Config) -> listing.Counts:
+    """Of a cell's category, or of all of a joint one."""
+    each = []
+    for name in c.parts:
+        found = listing.count(c.dataset, c.data_dir, name)
+        taken = data.n_taken(name, found.n_train, c.train_images)
+        each.append(found._replace(n_train=taken))
+    return listing.Counts(*(sum(numbers) for numbers in zip(*each, strict=True)))
 
 
 def sizes(config: Config, counts: listing.Counts) -> Sizes:

@@ -15,6 +15,7 @@ from cae_jax.data import pictures
 from cae_jax.evaluation import (
     localization,
     metrics,
+    per_category,
     scores,
     summary,
     thresholds,
@@ -30,6 +31,7 @@ from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.runs.train import Trained
 from cae_jax.scoring import patches, scorer
+from cae_jax.scoring.intensity import seen_with
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.types import GOOD, Scores, Split
 
@@ -110,7 +112,8 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         ),
         "distances": by_distance,
         **localization.results(split, maps, judged.test.distances[config.distance], judged.found),
-        "trivial_auroc": _trivial_auroc(split),
+        **_shortcuts(config, split),
+        "n_recurring": _n_recurring(split),
         **_times(config, split, trained),
         **({"cross_fit_seconds": judged.unseen.seconds} if config.folds else {}),
         # of all that scoring needs, pretrained weights among it
@@ -119,6 +122,11 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         "device": scorer.device(),
         "jax": jax.__version__,
     }
+    if config.joint:
+        distances = judged.test.distances[config.distance]
+        found["categories"] = per_category.results(
+            config.parts, split, distances, maps, found["operating_points"]
+        )
     found["flag"] = trivial_scores.flag(found["image_auroc"], found["trivial_auroc"])
     return found
 
@@ -126,8 +134,9 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
 def _identity(config: Config) -> dict[str, Any]:
     """What the cell is, and as far as its method has such options: model, loss, epochs."""
     own = options.values(config.options)
+    shared = ("dataset", "category", "joint", "method", "intensity")
     return {
-        **{name: getattr(config, name) for name in ("dataset", "category", "method")},
+        **{name: getattr(config, name) for name in shared},
         "model": own.get("model", config.method),
         **{name: own[name] for name in ("loss", "epochs") if name in own},
         **{"run": config.label, "distance": config.distance, "seed": config.seed},
@@ -183,9 +192,8 @@ def _write_maps(cell: Cell, split: Split, judged: Judged) -> None:
     folder, config = cell
     maps = judged.test.residuals[config.distance]
     masks = judged.found.predicted if judged.found else None
-    pictures.write_predictions(
-        folder, config.category, split.test_paths, split.test_sizes, maps, masks
-    )
+    category = "" if config.joint else config.category  # a joint path begins with its own
+    pictures.write_predictions(folder, category, split.test_paths, split.test_sizes, maps, masks)
 
 
 def _plot(
@@ -221,14 +229,36 @@ def _plot(
     )
 
 
-def _trivial_auroc(split: Split) -> dict[str, float]:
-    found = trivial_scores.trivial_scores(split.train, split.test)
-    return {name: metrics.image_auroc(split.labels, values) for name, values in found.items()}
+def _shortcuts(config: Config, split: Split) -> dict[str, Any]:
+    """How well test images are told apart by numbers that know nothing of defects."""
+
+    def auroc(found: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return {name: metrics.image_auroc(split.labels, values) for name, values in found.items()}
+
+    parts, own = (split.train, split.test), config.intensity
+    trivial = auroc(trivial_scores.trivial_scores(*parts, seen_with(own)))
+    light = {own: {name: trivial[name] for name in trivial_scores.LIGHT}}
+    for name in {"none", "median"} - {own}:
+        light[name] = auroc(trivial_scores.light_scores(*parts, seen_with(name)))
+    return {
+        "trivial_auroc": trivial,
+        "light_auroc": dict(sorted(light.items())),
+        "light": trivial_scores.exposure(config.intensity, light),
+    }
+
+
+def _n_recurring(split: Split) -> int:
+    """How many test images repeat one to learn from, exactly or nearly."""
+    test = set(split.test_paths)
+    return len({d.path for d in split.duplicates if d.path in test and d.like not in test})
 
 
 def _warn(cell: Cell, found: dict[str, Any]) -> None:
     """Says when a method is no better than chance or than a trivial score, what a rate of false
-    alarms that was asked for comes to, and when no good image could be left unseen."""
+    alarms that was asked for comes to, when no good image could be left unseen, and when brightness
+    alone could be all that it goes by."""
+    if found["light"] and cell.config.intensity == "none":
+        say(f"warning: {cell.title}: {found['light']}")
     if found["flag"]:
         say(f"warning: {cell.title}: AUROC {found['image_auroc']:.3f}: {found['flag']}")
     point, rate = rules.shown(found), cell.config.false_alarms

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cae_jax import data, files
+from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
 from cae_jax.runs.build import read_split, use_compilation_cache
@@ -97,10 +98,13 @@ def run_grid(configs: Sequence[Config]) -> Outcome:
 
 
 def plan(configs: Sequence[Config]) -> list[Cell]:
-    """Returns the cells of a grid: every category with every config; raises as `run`."""
+    """Returns the cells of a grid: every category, or all as one with --joint, with every config;
+    raises as `run`."""
     configs = [config.resolved() for config in configs]
     first = configs[0]
     names = data.resolve(first.dataset, first.data_dir, first.categories)
+    if first.joint:
+        names = (joint.name(names),)
     cells = [cells_of.make(config, name) for name in names for config in configs]
     for group in _groups(multihost.share(cells)):
         if isinstance(t := group[0].config.options, Training):

@@ -20,6 +20,7 @@ from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import interrupt
 from cae_jax.runs.machine.progress import Bar, say
+from cae_jax.scoring.intensity import all_even
 from cae_jax.training import fit, loop
 from cae_jax.training.checkpoints import FROZEN, KEEP, Checkpoints
 from cae_jax.training.members import default_plan
@@ -95,14 +96,15 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         if found := checkpoints.restore_variables():
             return _trained(method, found.held, [], found.notes["seconds"])
         began = time.perf_counter()
-        learn, features = fit.examples(method, split.train)
-        variables = jax.block_until_ready(fit.of(learn, features, cell.config.seed))
+        images = all_even(split.train, cell.config.intensity)
+        learn, examples = fit.examples(method, images)
+        variables = jax.block_until_ready(fit.of(learn, examples, cell.config.seed))
         seconds = time.perf_counter() - began
         _check_space(cell, variables)
         checkpoints.save(1, variables, {"history": [], "seconds": seconds})
     except CaeError as error:
         return error
-    seen = None if features is split.train else features
+    seen = None if examples is images else np.asarray(examples)
     return _trained(method, variables, [], seconds)._replace(features=seen)
 
 
@@ -123,7 +125,11 @@ def _train(
             ends[i] = error
             continue
         schedule = cell.config.options.schedule(method.learn.patch_size, cell.config.seed)
-        members[i] = loop.Member(split.train, split.validation, schedule, start)
+        good, held_out = (
+            np.asarray(all_even(part, cell.config.intensity))
+            for part in (split.train, split.validation)
+        )
+        members[i] = loop.Member(good, held_out, schedule, start)
     at = {i: (member.start.epoch, member.start.steps) for i, member in members.items()}
     for place in sorted(set(at.values())):
         which = [i for i in at if at[i] == place]

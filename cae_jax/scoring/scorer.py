@@ -1,4 +1,4 @@
-"""From images to scores in one compiled call: inspect, resize, smooth, reduce."""
+"""From images to scores in one compiled call: make even, inspect, resize, smooth, reduce."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from cae_jax.scoring import residuals
+from cae_jax.scoring.intensity import light
 from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.types import Array, CaeError, Scores, Variables
@@ -31,7 +32,12 @@ def default_batch_size() -> int:
 
 
 @functools.lru_cache
-def scorer(inspect: Inspect, reduction: Reduction, size: tuple[int, int] | None = None) -> Scorer:
+def scorer(
+    inspect: Inspect,
+    reduction: Reduction,
+    intensity: str = "none",
+    size: tuple[int, int] | None = None,
+) -> Scorer:
     """Returns the jitted function (variables, images) -> Scores, compiled once per shape.
 
     The same arguments give the same function, so that runs share what they compile.
@@ -39,6 +45,8 @@ def scorer(inspect: Inspect, reduction: Reduction, size: tuple[int, int] | None 
     Args:
       inspect: a method's; or its `Seen.judge`, of features in the place of images.
       reduction: which of its distances, and how a map becomes a number.
+      intensity: how images are made even before they are inspected, see `intensity.light`. A
+        reconstruction comes back as bright as its image.
       size: of the images, in pixels, where it is not they that are given.
 
     Returns:
@@ -47,7 +55,8 @@ def scorer(inspect: Inspect, reduction: Reduction, size: tuple[int, int] | None 
     """
 
     def score(variables: Variables, images: jax.Array) -> Scores[jax.Array]:
-        evidence = inspect(variables, images)
+        own = light(images, intensity)
+        evidence = inspect(variables, images if own is None else own.out_of(images))
         with jax.named_scope("score"):
             maps, distances = {}, {}
             for name in reduction.distances:
@@ -57,7 +66,8 @@ def scorer(inspect: Inspect, reduction: Reduction, size: tuple[int, int] | None 
                 if number is None:
                     number = residuals.image_score(maps[name], reduction)
                 distances[name] = number
-        return Scores(distances, maps, evidence.reconstruction)
+        made = evidence.reconstruction
+        return Scores(distances, maps, made if own is None or made is None else own.into(made))
 
     return jax.jit(score)
 

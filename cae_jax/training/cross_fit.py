@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cae_jax.training import fit
-from cae_jax.types import Variables
+from cae_jax.types import Array, Variables
 
 
 class Fold(NamedTuple):
@@ -63,7 +63,7 @@ def folds(groups: ArrayLike, n_folds: int, seed: int) -> list[Fold]:
 
 def variables(
     learn: Callable[[jax.Array, jax.Array], Variables],
-    examples: np.ndarray,
+    examples: Array,
     parts: Sequence[Fold],
     seed: int,
 ) -> Iterator[Variables]:

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cae_jax.types import CaeError, Fit, Method, Seen, Variables
+from cae_jax.types import Array, CaeError, Fit, Method, Seen, Variables
 
 HELD = 2**31  # bytes: features of more images than that are not kept, but computed in each pass
 _AT_ONCE = 8  # images that are looked at in one call
 
 
-def fit(method: Method, images: np.ndarray, seed: int) -> Variables:
-    """Returns what a method learns of good images [n, H, W, C] in [0, 1].
+def fit(method: Method, images: Array, seed: int) -> Variables:
+    """Returns what a method learns of good images [n, H, W, C].
 
     Raises CaeError where one of the variables is not finite; the first is named.
     """
@@ -28,8 +28,8 @@ def fit(method: Method, images: np.ndarray, seed: int) -> Variables:
 
 
 def examples(
-    method: Method, images: np.ndarray
-) -> tuple[Callable[[jax.Array, jax.Array], Variables], np.ndarray]:
+    method: Method, images: Array
+) -> tuple[Callable[[jax.Array, jax.Array], Variables], Array]:
     """Returns how a method that learns in one pass learns, and what of: the images' features where
     it has them apart and they can be held, or the images [n, H, W, C] themselves."""
     learn = method.learn
@@ -39,9 +39,7 @@ def examples(
     return learn.fit, images
 
 
-def of(
-    learn: Callable[[jax.Array, jax.Array], Variables], examples: np.ndarray, seed: int
-) -> Variables:
+def of(learn: Callable[[jax.Array, jax.Array], Variables], examples: Array, seed: int) -> Variables:
     """Returns what a function learns of images, or of their features, [n, ...]; raises as `fit`."""
     variables = _compiled(learn)(jax.random.key(seed, impl="rbg"), examples)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
@@ -53,7 +51,7 @@ def of(
 
 def look(
     seen: Seen,
-    images: np.ndarray,
+    images: Array,
     frozen: Mapping[str, Any] = MappingProxyType({}),
     at_most: int | None = None,
 ) -> np.ndarray | None:

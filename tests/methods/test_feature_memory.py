@@ -25,7 +25,7 @@ def extract(variables, images):
 
 
 def tiny(side=4, uneven=False, around=3):
-    return aligned(extract, {}, "none", side, 3, around)._replace(uneven=uneven)
+    return aligned(extract, {}, side, 3, around)._replace(uneven=uneven)
 
 
 def fitted(o, images, key=KEY, **kinds):
@@ -155,7 +155,7 @@ def test_jit_equals_eager_and_no_score_knows_its_batch(rng):
 
 def test_which_flags_are_judged_anew():
     assert "memory_scoring" in options.in_part(options.fields(Options), options.SCORING)
-    assert {"coreset", "candidates", "stages", "intensity"} <= set(
+    assert {"coreset", "candidates", "stages"} <= set(
         options.in_part(options.fields(Options), options.IDENTITY)
     )
 

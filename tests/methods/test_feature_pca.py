@@ -24,7 +24,7 @@ def extract(variables, images):
 
 
 def tiny(side=4, uneven=False):
-    return aligned(extract, {}, "none", side, 3)._replace(uneven=uneven)
+    return aligned(extract, {}, side, 3)._replace(uneven=uneven)
 
 
 def fitted(o, images, **kinds):

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import cae_jax.models
 from cae_jax.methods import features
-from cae_jax.methods.features import Features, aligned, deviations, even, extractor, neighbourhood
+from cae_jax.methods.features import Features, aligned, deviations, extractor, neighbourhood
 from cae_jax.types import UsageError
 
 STAGES = {"2@2": (2, 2), "3@4": (4, 3), "5@8": (8, 5)}  # by name: stride, channels
@@ -101,27 +101,6 @@ def test_which_stages(backbones):
         assert load.called == ("resnet", stages, "x.pt", "bfloat16")
 
 
-@pytest.mark.parametrize("intensity", features.INTENSITIES)
-def test_an_image_twice_as_bright_is_the_same_once_even(rng, intensity):
-    images = (0.1 + 0.3 * rng.random((2, 5, 7, 3))).astype("f")
-    found, doubled = even(images, intensity), even(2 * images, intensity)
-    if intensity == "none":
-        assert found is images
-        return
-    np.testing.assert_allclose(found, doubled, rtol=1e-5)
-    for image in found:
-        if intensity == "median":
-            np.testing.assert_allclose(np.median(image), 0.45, rtol=1e-5)
-        else:
-            np.testing.assert_allclose([np.mean(image), np.std(image)], [0.45, 0.225], rtol=1e-4)
-    np.testing.assert_allclose(found[1:], even(images[1:], intensity), rtol=1e-6)
-
-
-@pytest.mark.parametrize("intensity", features.INTENSITIES)
-def test_a_black_image_stays_finite(intensity):
-    assert np.isfinite(even(jnp.zeros((1, 4, 4, 1)), intensity)).all()
-
-
 def test_how_far_features_look_around(rng, backbones):
     images = rng.random((2, 16, 16, 3), np.float32)
     asked = extractor(Features(features="small", neighborhood=5), 16, 3, around=3).of(images)
@@ -142,14 +121,6 @@ def test_auto_is_what_is_installed(backbones, monkeypatch, capfd, installed, wei
     assert (found.features, found.resolved(16)) == (chosen, found)
     said = capfd.readouterr().err
     assert ("requirements-features.txt" in said) == (chosen == "filter_bank")
-
-
-def test_intensity_comes_before_the_features(rng, backbones):
-    images = rng.random((1, 16, 16, 1), np.float32)
-    plain, median = (
-        extractor(Features(features="small", intensity=name), 16, 1) for name in ("none", "median")
-    )
-    np.testing.assert_allclose(median.of(images), plain.of(even(images, "median")), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (7, 3), (6, 3), (5, 100), (9, 4), (3, 1)])
@@ -173,7 +144,7 @@ def test_deviations_in_one_pass(rng, size):
     def extract(variables, images):
         return {"x": images * jnp.array([1, 1e-3, 0]) + jnp.array([0, 5, 2])}
 
-    found = aligned(extract, {}, "none", 6, 3)._replace(grid=(4, 6))
+    found = aligned(extract, {}, 6, 3)._replace(grid=(4, 6))
     np.testing.assert_array_equal(deviations(found, images, size), 1)
     uneven = deviations(found._replace(uneven=True), images, size)
     spread = images.astype(float).std(axis=(0, 1, 2)) * [1, 1e-3, 0] + [0, 0, 1]
@@ -201,7 +172,5 @@ def test_bad_options(backbones, flags, message):
 
 
 def test_bad_images():
-    with pytest.raises(UsageError, match="unknown --intensity 'mean'"):
-        even(np.ones((1, 2, 2, 1), np.float32), "mean")
     with pytest.raises(ValueError, match="no good image"):
         features.in_chunks(None, 0, np.ones((0, 2), np.float32))

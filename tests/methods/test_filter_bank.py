@@ -67,7 +67,6 @@ def test_no_weights_and_no_flags_of_them():
     [
         ({"head": "gausian"}, "unknown --head 'gausian': did you mean gaussian?"),
         ({"filter_stride": 2}, "--filter_stride=2: must be 4 or 8"),
-        ({"intensity": "mean"}, "unknown --intensity 'mean'"),
         ({"head": "memory", "coreset": 0.0}, "--coreset=0.0: must be above 0"),
     ],
 )

@@ -1,5 +1,6 @@
 """The per-position Gaussian against scikit-learn and loops over points in float64."""
 
+import itertools
 import re
 
 import jax
@@ -27,7 +28,7 @@ def extract(variables, images):
 
 
 def tiny(side=4, uneven=False):
-    return aligned(extract, {}, "none", side, 3)._replace(uneven=uneven)
+    return aligned(extract, {}, side, 3)._replace(uneven=uneven)
 
 
 def fitted(o, images, key=KEY, **kinds):
@@ -85,7 +86,7 @@ def test_channels_of_different_units_count_alike(rng):
     found = []
     for factor in (1, 1000):
         scale = jnp.where(jnp.arange(9) == 2, factor, 1.0)
-        scaled = aligned(lambda v, x, s=scale: {"a": extract(v, x)["fine"] * s}, {}, "none", 4, 3)
+        scaled = aligned(lambda v, x, s=scale: {"a": extract(v, x)["fine"] * s}, {}, 4, 3)
         method = gaussian.of_features(Head(), scaled._replace(uneven=True))
         variables = method.learn.fit(KEY, good)
         found.append(method.inspect(variables, images).maps["mahalanobis"])
@@ -96,6 +97,49 @@ def test_channels_of_different_units_count_alike(rng):
     s = np.cov(x[:, 0, 0].T) / by / by[:, None] + 0.01 * np.eye(11)
     w = variables["params"]["whiten"][0, 0] * by[:, None]
     np.testing.assert_allclose(w @ w.T, np.linalg.inv(s), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("covariance", gaussian.COVARIANCES)
+def test_a_mixture_judges_an_image_by_the_group_it_is_like(rng, covariance):
+    """Two products that differ in brightness, in mixed order, each against its own Gaussian."""
+    bright = rng.permutation([0, 1] * 7)
+    good = (rng.random((14, 4, 4, 3)) + 3 * bright[:, None, None, None]).astype("f")
+    kind = np.array([1, 0, 1])
+    images = (rng.random((3, 4, 4, 3)) + 3 * kind[:, None, None, None]).astype("f")
+    images[0, :2] -= 3  # a defect that looks like the other product
+    method, variables, x = fitted(Head(covariance, mixture=2), good)
+    found = np.asarray(jax.jit(method.inspect)(variables, images).maps["mahalanobis"])
+    tested, expected = np.asarray(tiny().of(images), float), np.zeros((3, 4, 4))
+    for i, (y, column) in itertools.product(range(3), np.ndindex(4, 4)):
+        own = x[bright == kind[i]]
+        off = own - own.mean(axis=0)
+        s = np.einsum("nhwi,nhwj->hwij", off, off) / 6
+        s = s.mean(axis=(0, 1)) if covariance == "pooled" else s[y, column]
+        precision = np.linalg.inv(s + 0.01 * np.eye(11))
+        mean = own[:, y, column].mean(axis=0)
+        expected[i, y, column] = mahalanobis(tested[i, y, column], mean, precision)
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+    for i in range(3):
+        one = method.inspect(variables, images[i : i + 1]).maps["mahalanobis"][0]
+        np.testing.assert_allclose(one, found[i], rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_moments_of_groups_in_one_pass(rng, size):
+    images, channels = rng.random((7, 4, 4, 3), np.float32), np.array([0, 3, 10])
+    member = np.array([[1, 0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 1, 1, 0]], np.float32)
+    means, squares = moments(tiny(), images, channels, False, size, member)
+    for i, its in enumerate(member == 1):
+        mean, square = moments(tiny(), images[its], channels, False)
+        np.testing.assert_allclose(means[i], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(squares[i], square, rtol=1e-4, atol=1e-5)
+
+
+def test_how_many_groups():
+    assert Head().together(3).mixture == 3
+    assert Head(mixture=2).together(3).mixture == 2
+    with pytest.raises(UsageError, match="--mixture=4: more than the 3 good images"):
+        fitted(Head(mixture=4), np.ones((3, 4, 4, 3), np.float32))
 
 
 def test_whitening(rng):
@@ -151,7 +195,6 @@ def test_defaults_on_filters():
         ({"covariance": "poold"}, "unknown --covariance 'poold': did you mean pooled?"),
         ({"shrinkage": -0.1}, "--shrinkage=-0.1: must be at least 0"),
         ({"feature_channels": -1}, "--feature_channels=-1: must be at least 0"),
-        ({"intensity": "mean"}, "unknown --intensity 'mean'"),
         ({"image_score": "mean"}, "unknown --image_score 'mean'"),
     ],
 )

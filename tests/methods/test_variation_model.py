@@ -66,6 +66,12 @@ def test_medians(rng, shape, n):
     np.testing.assert_allclose(found, loops(images, median_and_mad), rtol=1e-5, atol=1e-7)
 
 
+def test_medians_of_images_made_even_are_negative_too(rng):
+    images = rng.standard_normal((6, 4, 3, 1)).astype("f")
+    found = jax.jit(robust)(images)
+    np.testing.assert_allclose(found, loops(images, median_and_mad), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("n", [10, 33])
 def test_medians_of_gray_levels_are_exact(rng, n):
     """Eight bits give ties, and pixels that are black or white in every image."""

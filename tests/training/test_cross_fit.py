@@ -84,7 +84,7 @@ def test_variation_models_are_numpys_and_one_program(rng):
 
 def test_gaussians_of_filters_are_numpys(rng):
     images = drawn(rng, 7)
-    found = features.of_filters("none", SIDE, 1)
+    found = features.of_filters(SIDE, 1)
     method = gaussian.of_features(gaussian.Head(feature_channels=5), found)
     folds = cross_fit.folds(np.arange(7), 3, 0)
     x = np.asarray(found.of(images), float)

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from cae_jax.evaluation import metrics, verdict
+from cae_jax.evaluation import metrics, trivial_scores, verdict
 from cae_jax.evaluation.scores import SCORE_COLUMNS
+from cae_jax.evaluation.trivial_scores import CLEAR
 from cae_jax.reports import charts, rules
 from cae_jax.reports.html import gallery, markup, svg
 from cae_jax.reports.html.markup import (
@@ -36,7 +37,6 @@ _METRICS = {  # of every distance and of every kind
     "au_pro_5": "AU-PRO 0.05",
     "au_pro_1": "AU-PRO 0.01",
 }
-_CLEAR = 0.9  # an AUROC from which on, or 1 minus it down from which, a trivial score is a shortcut
 _FACTS = {
     "dataset": "data set", "n_train": "training images", "n_validation": "validation images",
     "n_out_of_fold": "scored out of fold",
@@ -71,6 +71,7 @@ def run_page(run: Run) -> str:
             "Curves": _curves(run),
             "Examples": _examples(run),
             "Defect kinds and sizes": _kinds(m),
+            "Categories": _categories(m),
             "Every image": _images(run),
             "Provenance": _provenance(run),
         },
@@ -155,14 +156,24 @@ def _audit(m: Mapping[str, Any]) -> Table | None:
     if not isinstance(trivial, dict) or not trivial:
         return None
     ours = real(m.get("image_auroc"))
+    share = real(m.get("n_recurring")) / max(1, real(m.get("n_good")) + real(m.get("n_defective")))
     found = [("this model", ours, "")]
     for name, value in trivial.items():
         value, notes = real(value), []
-        if value >= _CLEAR or value <= 1 - _CLEAR:
+        leak = trivial_scores.recurrence(value, share) if name == "nearest_thumbnail" else ""
+        if leak:
+            notes.append(leak)
+        elif value >= CLEAR or value <= 1 - CLEAR:
             notes.append("a shortcut" + (", upside down" if value < 0.5 else ""))
         if value >= ours:
             notes.append("not beaten by the model")
+        if name == "brightness" and m.get("light"):
+            notes.append(str(m["light"]))
         found.append((name.replace("_", " "), value, ", ".join(notes)))
+    for intensity, of in _records(m.get("light_auroc")).items():
+        if intensity != m.get("intensity"):
+            how = "images as they are" if intensity == "none" else f"divided by their {intensity}"
+            found += [(f"{name}, {how}", real(value), "") for name, value in of.items()]
     rows = [
         [words(name), figure(rate(value), value), markup.bar(value), words(note)]
         for name, value, note in found
@@ -241,6 +252,35 @@ def _kinds(m: Mapping[str, Any]) -> dict[str, Table | None]:
         rows = [[_sized(key, size.get(key)) for key in columns] for size in sizes]
         found["sizes"] = Table("Segmentation by defect size", columns, rows)
     return {"kinds": found.get("kinds"), "sizes": found.get("sizes")} if found else {}
+
+
+def _categories(m: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of a joint model: each category by itself, at the threshold of all."""
+    of_all = rules.shown(m)
+    keys = [key for key in _METRICS if key != "n"]
+    rows = []
+    for category, of in _records(m.get("categories")).items():
+        point = next((p for p in rules.points(of) if _same_rule(p, of_all)), {})
+        counts = ("n_train", "n_good", "n_defective")
+        rows.append(
+            [
+                words(category),
+                *(figure(amount(of.get(key)), of.get(key)) for key in counts),
+                *(figure(rate(of.get(key)), of.get(key)) for key in keys),
+                *(figure(amount(point.get(k)), point.get(k)) for k in ("false_alarms", "misses")),
+            ]
+        )
+    if not rows:
+        return None
+    columns = ["category", *(_FACTS[key] for key in ("n_train", "n_good", "n_defective"))]
+    columns += [*(_METRICS[key] for key in keys), "false alarms", "misses"]
+    rule = rules.name(of_all) if of_all else ""
+    return {"table": Table("Each category by itself", columns, rows), "rule": rule}
+
+
+def _same_rule(point: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    keys = ("rule", "source", "percent")
+    return other is not None and all(point.get(key) == other.get(key) for key in keys)
 
 
 def _sized(key: str, value: Any) -> Cell:

@@ -289,3 +289,15 @@ def test_in_a_browser_it_sorts_and_filters(page, cell, tmp_path):
     assert result["cards"] == ["good"] * len(good)
     assert result["dark"] == "rgb(20, 23, 28)"
     assert result["wide"] == 390  # tables scroll, the page does not
+
+
+@pytest.mark.parametrize(
+    ("n_recurring", "said"),
+    [(30, "tiles recur: the nearest"), (3, "0.955: large defects"), (None, "0.955: large defects")],
+)
+def test_the_audit_says_what_a_near_thumbnail_means(cell, n_recurring, said):
+    trivial = {"nearest_thumbnail": 0.955}
+    more = {"trivial_auroc": trivial, "n_good": 40, "n_defective": 60, "n_recurring": n_recurring}
+    run = html.read_run(cell[0])
+    document = Document(html.run_page(run._replace(metrics=run.metrics | more)))
+    assert said in document.text

@@ -1,0 +1,103 @@
+"""Brightness that means nothing taken out: each image made even by a statistic of its own pixels.
+
+How bright an image is says more of the camera than of the product. Where good test images are
+darker than those learned from, every distance that grows with brightness follows that and nothing
+else; --intensity divides it out, for learning and scoring alike, whatever the method. Nothing is
+clipped: what is much brighter than its image's median is above 1 then, and still told apart.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cae_jax.scoring.median import median
+from cae_jax.types import Array, unknown_name
+
+INTENSITIES = ("none", "median", "mean_std")
+# where mean_std puts an image: the mean of ImageNet's channels, and of their deviations
+_MIDDLE, _SPREAD = 0.45, 0.225
+_DARKEST = 1e-3  # in [0, 1]: no image is divided by less
+_AT_ONCE = 16  # images made even at a time before learning
+
+
+class Light(NamedTuple):
+    """What each of B images is made even by: `base` + (the image - `center`) * `scale`."""
+
+    center: jax.Array | float  # [B, 1, 1, 1]
+    scale: jax.Array
+    base: float
+
+    def out_of(self, images: jax.Array) -> jax.Array:
+        """Returns images [B, H, W, C] without it."""
+        return self.base + (images - self.center) * self.scale
+
+    def into(self, images: jax.Array) -> jax.Array:
+        """Returns even images [B, H, W, C] with it, as bright as they were."""
+        return (images - self.base) / self.scale + self.center
+
+
+def light(images: jax.Array, intensity: str) -> Light | None:
+    """Returns the light of images by a statistic of all pixels of each; None for "none".
+
+    Args:
+      images: float32 [B, H, W, C] in [0, 1].
+      intensity: "median", the image divided by its median, for products before a bright ground;
+        "mean_std", the image with a mean of 0.45 and a deviation of 0.225, what a network trained
+        on ImageNet is used to; "none".
+
+    Raises:
+      UsageError: another name.
+    """
+    axes = (1, 2, 3)
+    if intensity == "none":
+        return None
+    if intensity == "median":
+        middle = jax.vmap(lambda image: median(image.ravel()))(images).reshape(-1, 1, 1, 1)
+        return Light(0.0, 1 / jnp.maximum(middle, _DARKEST), 0.0)
+    if intensity == "mean_std":
+        mean = jnp.mean(images, axis=axes, keepdims=True)
+        spread = jnp.std(images, axis=axes, keepdims=True)
+        return Light(mean, _SPREAD / jnp.maximum(spread, _DARKEST), _MIDDLE)
+    raise unknown_name("--intensity", intensity, INTENSITIES)
+
+
+def even(images: jax.Array, intensity: str) -> jax.Array:
+    """Returns images [B, H, W, C] made even, each by itself, see `light`; "none": as they are."""
+    found = light(images, intensity)
+    return images if found is None else found.out_of(images)
+
+
+def all_even(images: np.ndarray, intensity: str) -> Array:
+    """Returns all images [n, H, W, C] made even, on the device, for learning; n may be 0.
+
+    The array itself for "none". Beside both, memory holds a chunk.
+    """
+    if intensity == "none" or not len(images):
+        return images
+    size, found = min(_AT_ONCE, len(images)), jnp.zeros(images.shape)
+    for start in range(0, len(images), size):
+        first = min(start, len(images) - size)
+        found = _put(found, images[first : first + size], first, intensity)
+    return found
+
+
+def seen_with(intensity: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what makes one image [H, W, C] even, on the host."""
+    if intensity == "none":
+        return lambda image: image
+    return lambda image: np.asarray(_even(image[None], intensity)[0])
+
+
+_even = jax.jit(even, static_argnums=1)
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _put(found: jax.Array, chunk: jax.Array, at: int, intensity: str) -> jax.Array:
+    return lax.dynamic_update_slice_in_dim(found, even(chunk, intensity), at, axis=0)
