@@ -19,8 +19,8 @@ jackknife+", Annals of Statistics 49, 2021). Where leaving out a fold hardly cha
 rate is about the one named, and what the fold's model lacks in images makes its distances larger,
 which errs to fewer false alarms. Cross-conformal prediction (Vovk, Annals of Mathematics and
 Artificial Intelligence 74, 2015) does promise: of K folds, a rate of at most 2 alpha +
-2 (1 - alpha) (K - 1) / (n + K). But it scores a new image by the models of all folds, as CV+ (Barber
-et al.) does, and has no one threshold; it is not computed here.
+2 (1 - alpha) (K - 1) / (n + K). But it scores a new image by the models of all folds, as CV+
+(Barber et al.) does, and has no one threshold; it is not computed here.
 
 Rule "false_alarms" is the rank of "conformal" for a rate that the user asks for. Rule "min_area" is
 a threshold of residual maps, see `segmentation`. Rule "f1_best" is picked on the labelled test
