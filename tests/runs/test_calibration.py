@@ -242,3 +242,20 @@ def test_what_the_flags_ask_for(flags, wanted):
     assert found.resolved() == found
     again = found.changed(validation_fraction=0.2).resolved()
     assert (again.folds, again.validation_fraction) == (0, 0.2)
+
+
+def test_a_method_may_have_a_number_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "fork_of_three.py").write_text(
+        "import dataclasses\n"
+        "from cae_jax.methods import variation_model\n"
+        "from cae_jax.methods.variation_model import make\n"
+        "from cae_jax.options import flag\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Options(variation_model.Options):\n"
+        "    folds: int = flag(3, 'of cross-fitting')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = configure(method="fork_of_three").resolved()
+    assert (found.folds, found.options.folds, found.validation_fraction) == (3, 3, 0.0)
+    held_out = configure(method="fork_of_three", validation_fraction=0.2).resolved()
+    assert (held_out.folds, held_out.options.folds) == (0, 0)
