@@ -26,7 +26,7 @@ _MOST_KEPT = 0.8  # of the image under a texture
 _CHANGES = 3  # of the colors', for each texture
 
 
-def make(key: jax.Array, images: jax.Array, by_noise: float) -> tuple[jax.Array, jax.Array]:
+def blend(key: jax.Array, images: jax.Array, by_noise: float) -> tuple[jax.Array, jax.Array]:
     """Gives every second image, by chance, an anomaly.
 
     I (1 - M) + (1 - beta) T M + beta I M, with beta from 0 to .8, M where Perlin noise is above .5

@@ -148,7 +148,7 @@ def steps(networks: nn.Module, o: Options, channels: int) -> Steps:
     def step(state: State, x: jax.Array) -> tuple[State, Metrics]:
         by_turn, by_anomaly = jax.random.split(gradients.step_key(state))
         good = anomalies.turned(by_turn, x, o.turned_share)
-        changed, mask = anomalies.make(by_anomaly, good, by_noise)
+        changed, mask = anomalies.blend(by_anomaly, good, by_noise)
         rest = {name: value for name, value in state.variables.items() if name != "params"}
 
         def loss(params: Any) -> tuple[jax.Array, tuple[Metrics, Variables]]:
@@ -165,7 +165,7 @@ def steps(networks: nn.Module, o: Options, channels: int) -> Steps:
         return State(state.step + 1, state.key, variables, opt_state), terms
 
     def validate(variables: Variables, x: jax.Array) -> Metrics:
-        changed, mask = anomalies.make(jax.random.key(0), x, by_noise)
+        changed, mask = anomalies.blend(jax.random.key(0), x, by_noise)
         return _terms(x, mask, *apply(variables, changed))
 
     step, validate = (gradients.within(o.precision, f) for f in (step, validate))

@@ -55,8 +55,8 @@ def test_noise_has_all_scales_and_both_signs():
 @pytest.fixture(scope="module")
 def made():
     images = np.random.default_rng(1).random((60, 16, 12, 3), np.float32)
-    make = jax.jit(anomalies.make)
-    return images, {name: make(KEY, images, share) for name, share in anomalies.TEXTURES.items()}
+    blend = jax.jit(anomalies.blend)
+    return images, {name: blend(KEY, images, share) for name, share in anomalies.TEXTURES.items()}
 
 
 @pytest.mark.parametrize("texture", anomalies.TEXTURES)
