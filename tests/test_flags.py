@@ -176,7 +176,7 @@ AGAINST = {
     "--dataset=folder --data_dir={x} --workdir={x}": "is --data_dir itself",
     "--kappa=1": "--kappa: a flag of --method=f_anogan, not of autoencoder",
     "--noredraw_patches --method=variation_model": "--redraw_patches: a flag of --method=autoencod",
-    "--method=variation_model --epochs=3": "or f_anogan, not of variation_model",
+    "--method=variation_model --epochs=3": "--epochs: a flag of --method=autoencoder or ",
     "--method=variation_model --distance=l2": "--distance 'l2': known: deviation, variation",
     "--method=f_anogan --epochs=5 --encoder_epochs=5": "--encoder_epochs=5: must be less than",
     "--method=json": "json has no Options, so it is no method",
