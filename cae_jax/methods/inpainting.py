@@ -29,6 +29,7 @@ from cae_jax.models.unet import Unet, levels
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
 from cae_jax.scoring import msgms, residuals, ssim
+from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.scoring.ssim import Ssim
 from cae_jax.training import schedule
@@ -218,7 +219,7 @@ def fill_all(network: nn.Module, o: Options, variables: Variables, x: jax.Array)
     return lax.map(lambda one: fill_some(one[None])[0], of)  # all at once ask for much memory
 
 
-def inspector(network: nn.Module, o: Options) -> Any:
+def inspector(network: nn.Module, o: Options) -> Inspect:
     """Returns (variables, images [B, H, W, C]) -> Evidence, see `make`."""
 
     def inspect(variables: Variables, images: jax.Array) -> Evidence:

@@ -54,11 +54,10 @@ def _scales(x: jax.Array, y: jax.Array) -> list[jax.Array]:
     """1 - GMS of every scale, [N, H, W], then half as high and wide each, rounded up."""
     if x.shape != y.shape or x.ndim != 4:
         raise ValueError(f"MSGMS compares equal shapes [N, H, W, C], got {x.shape} and {y.shape}")
-    maps = []
+    both, maps = jnp.concatenate([x, y]), []
     for scale in range(SCALES):
-        if scale:
-            x, y = _halve(x), _halve(y)
-        a, b = _magnitude(x), _magnitude(y)
+        both = _halve(both) if scale else both
+        a, b = jnp.split(_magnitude(both), 2)
         # the same as 1 - (2 a b + c) / (...), but nothing cancels where x and y are close
         lost = jnp.square(a - b) / (jnp.square(a) + jnp.square(b) + _CONSTANT)
         maps.append(jnp.mean(lost, axis=-1))
