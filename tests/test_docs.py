@@ -39,14 +39,17 @@ CAPITALS = {
 NET = "--model=small_net:Tiny"
 SIZES = "--image_size=32 --patch_size=32 --stride=32"
 TRAIN = f"{SIZES} --epochs=1 --num_patches=8 --batch_size=4"
+WHOLE = "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4"
 # By method, the flags that make a run small.
 METHODS = {
     "autoencoder": f"{NET} {TRAIN}",
     "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
+    "draem": f"{WHOLE} --width=2",
     "feature_memory": "--image_size=32",
     "feature_pca": "--image_size=32",
     "filter_bank": "--image_size=32",
     "gaussian": "--image_size=32",
+    "inpainting": f"{WHOLE} --width=2",
     "variation_model": "--image_size=32",
     "my_method": "--image_size=32",
 }

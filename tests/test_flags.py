@@ -41,7 +41,7 @@ OF_CONFIG = {
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "unknown --method 'autoencodr': did you mean autoencoder?",
-        "@": "known: autoencoder, f_anogan",
+        "@": "known: autoencoder, draem, f_anogan",
     },
     "model": LINE | name("bergman", "bergmann", "bergmann", "chow", "gong", "oh_yun"),
     "model_options": LINE
@@ -184,7 +184,7 @@ AGAINST = {
     "--false_alarms=0.1 --validation_fraction=0": "--false_alarms=0.1: needs good images",
     "--kappa=1": "--kappa: a flag of --method=f_anogan, not of autoencoder",
     "--noredraw_patches --method=variation_model": "--redraw_patches: a flag of --method=autoencod",
-    "--method=variation_model --epochs=3": "or f_anogan, not of variation_model",
+    "--method=variation_model --epochs=3": "--epochs: a flag of --method=autoencoder or ",
     "--method=variation_model --distance=l2": "--distance 'l2': known: deviation, variation",
     "--method=f_anogan --epochs=5 --encoder_epochs=5": "--encoder_epochs=5: must be less than",
     "--method=json": "json has no Options, so it is no method",

@@ -83,6 +83,30 @@ def l2_ssim(x: jax.Array, y: jax.Array, settings: Ssim) -> jax.Array:
     return l2(x, y) + ssim(x, y, settings)
 
 
+def focal(logits: jax.Array, mask: jax.Array, gamma: float = 2.0) -> jax.Array:
+    """Mean of -(1 - p)^gamma log p, p being the probability of each pixel's true class.
+
+    Lin et al., ICCV 2017, eq. 4: pixels that are told well already count little, so that the few
+    defective ones are not drowned. Not a loss of images, so not among NAMES.
+
+    Args:
+      logits: [N, H, W, 2], of good and of defective.
+      mask: bool [N, H, W], where it is defective.
+      gamma: 0 is the cross entropy.
+
+    Returns:
+      [N], in nats.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    if logits.shape != (*mask.shape, 2):
+        raise ValueError(f"focal takes logits {(*mask.shape, 2)}, got {logits.shape}")
+    log_p = jax.nn.log_softmax(logits)
+    log_p = jnp.where(mask, log_p[..., 1], log_p[..., 0])
+    return jnp.mean(-((-jnp.expm1(log_p)) ** gamma) * log_p, axis=(1, 2))
+
+
 def _difference(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape != y.shape:
         raise ValueError(f"{name} compares equal shapes, got {x.shape} and {y.shape}")

@@ -74,6 +74,25 @@ def test_a_step_downhill_brings_a_patch_closer(rng, name):
     assert np.all(after < before)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_focal_by_a_loop(rng, gamma):
+    logits = 3 * rng.normal(size=(2, 5, 4, 2)).astype("f")
+    mask = rng.random((2, 5, 4)) > 0.7
+    expected = np.zeros(2)
+    for n, i, j in np.ndindex(2, 5, 4):
+        good, bad = np.exp(logits[n, i, j].astype(float))
+        p = (bad if mask[n, i, j] else good) / (good + bad)
+        expected[n] -= (1 - p) ** gamma * np.log(p) / 20
+    found = jax.jit(losses.focal)(logits, mask, gamma)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    sure = np.stack([-1e3 * mask, -1e3 * ~mask], axis=-1).astype("f")
+    pull = jax.grad(lambda logits: losses.focal(logits, mask, 2.0).sum())
+    assert np.isfinite(pull(sure)).all()
+    assert np.isfinite(pull(-sure)).all()
+    with pytest.raises(ValueError, match=r"\(2, 5, 4, 2\), got \(2, 5, 4\)"):
+        losses.focal(logits[..., 0], mask)
+
+
 def test_bad_names():
     with pytest.raises(UsageError, match="--loss 'ms-ssim': did you mean ms_ssim"):
         losses.loss("ms-ssim")
