@@ -19,6 +19,7 @@ SIDE, PATCH = 40, 16
 SMALL = {  # of the flags that a method has, those that make it small
     **{"patch_size": PATCH, "stride": 12, "num_patches": 24, "batch_size": 8, "epochs": 2},
     **{"model": "small_net:Tiny", "width": 4, "latent": 5, "encoder_epochs": 1},
+    "train_steps": 9,
 }
 
 
