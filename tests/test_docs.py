@@ -43,8 +43,10 @@ WHOLE = "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4"
 # By method, the flags that make a run small.
 METHODS = {
     "autoencoder": f"{NET} {TRAIN}",
+    "distilled": "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4 --width=2",
     "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
     "draem": f"{WHOLE} --width=2",
+    "feature_autoencoder": "--image_size=32 --train_steps=3 --batch_size=4",
     "feature_memory": "--image_size=32",
     "feature_pca": "--image_size=32",
     "filter_bank": "--image_size=32",

@@ -41,7 +41,7 @@ OF_CONFIG = {
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "unknown --method 'autoencodr': did you mean autoencoder?",
-        "@": "known: autoencoder, draem, f_anogan",
+        "@": "known: autoencoder, distilled, draem",
     },
     "model": LINE | name("bergman", "bergmann", "bergmann", "chow", "gong", "oh_yun"),
     "model_options": LINE

@@ -19,7 +19,10 @@ SIDE, PATCH = 40, 16
 SMALL = {  # of the flags that a method has, those that make it small
     **{"patch_size": PATCH, "stride": 12, "num_patches": 24, "batch_size": 8, "epochs": 2},
     **{"model": "small_net:Tiny", "width": 4, "latent": 5, "encoder_epochs": 1},
+    "train_steps": 9,
 }
+# A teacher of a few layers: its network is in every program of that method.
+SMALL_OF = {"distilled": {"stages": "24@4"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Subject:
 def subject(request):
     known = flags_of(request.param)
     own = {name: value for name, value in SMALL.items() if name in known}
+    own |= SMALL_OF.get(request.param, {})
     config = configure(method=request.param, image_size=SIDE, **own).resolved()
     method, rng = config.build(), np.random.default_rng(4)
     drawn = 0.5 + 0.1 * rng.standard_normal((2, 7, SIDE, SIDE, 1), np.float32)
@@ -47,6 +51,11 @@ def subject(request):
     if method.frozen:
         variables = {**variables, "frozen": dict(method.frozen)}
     return Subject(config, method, variables, images)
+
+
+def crops_of(learn, *shape):
+    p = learn.patch_size
+    return np.random.default_rng(0).random((*shape, p, p, 1), np.float32)
 
 
 @functools.cache
@@ -125,7 +134,7 @@ def test_the_same_seed_learns_the_same_bits(subject):
         ends = [fit(subject.method, subject.images, 3) for _ in range(2)]
     else:
         step = compiled(learn.step)
-        crops = np.random.default_rng(0).random((8, PATCH, PATCH, 1), np.float32)
+        crops = crops_of(learn, 8)
         ends = [step(loop.fresh_state(learn, 3), crops)[0].variables for _ in range(2)]
     for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -135,7 +144,7 @@ def test_steps_are_finite_and_count_themselves(subject):
     learn = subject.method.learn
     if isinstance(learn, Fit):
         pytest.skip("it learns in one pass")
-    crops = np.random.default_rng(0).random((8, PATCH, PATCH, 1), np.float32)
+    crops = crops_of(learn, 8)
     state, metrics = compiled(learn.step)(loop.fresh_state(learn, 3), crops)
     assert int(state.step) == 1
     assert metrics
@@ -150,7 +159,7 @@ def test_members_by_vmap_equal_members_by_loop(subject):
     if isinstance(learn, Fit):
         pytest.skip("it learns in one pass")
     states = [loop.fresh_state(learn, seed) for seed in (3, 4)]
-    crops = np.random.default_rng(0).random((2, 8, PATCH, PATCH, 1), np.float32)
+    crops = crops_of(learn, 2, 8)
     stacked = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *states)
     _, together = jax.jit(jax.vmap(learn.step))(stacked, crops)
     step = compiled(learn.step)
