@@ -63,6 +63,19 @@ class Tiny(nn.Module):
         )
 
 
+_PAGE, _MUCH = os.sysconf("SC_PAGE_SIZE"), 3 * 2**30
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs():
+    """What was compiled is let go after a file when it has come to much: all of it together does
+    not fit into the memory of a small machine."""
+    yield
+    at = pathlib.Path("/proc/self/statm")
+    if at.exists() and int(at.read_text().split()[1]) * _PAGE > _MUCH:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -95,6 +95,9 @@ OTHERS = {
     "python -m pip install -r requirements.txt -r requirements-dev.txt": lambda: _exist(
         "requirements.txt", "requirements-dev.txt"
     ),
+    "python -m pip install -r requirements-features.txt": lambda: _exist(
+        "requirements-features.txt"
+    ),
     "pip install -r benchmarks/requirements.txt": lambda: _exist("benchmarks/requirements.txt"),
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
     "python -m pytest -m quick": lambda: '"quick: ' in (ROOT / "pyproject.toml").read_text(),

@@ -40,7 +40,7 @@ OF_CONFIG = {
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
-        "autoencodr": "unknown --method 'autoencodr': did you mean autoencoder?",
+        "autoencodr": "--method 'autoencodr': did you mean autoencoder or feature_autoencoder?",
         "@": "known: autoencoder, distilled, draem",
     },
     "model": LINE | name("bergman", "bergmann", "bergmann", "chow", "gong", "oh_yun"),

@@ -41,9 +41,10 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     A row is `summary.summarize`'s dict and the rest of RESULT_COLUMNS; what a row lacks is NaN,
     what is no column of the table is left out.
     """
-    return pd.DataFrame([{name: row.get(name) for name in RESULT_COLUMNS} for row in rows]).reindex(
-        columns=list(RESULT_COLUMNS)
-    )
+    known = [{name: row.get(name) for name in RESULT_COLUMNS} for row in rows]
+    # None would make a column of objects where no row has a number
+    numbers = [{k: math.nan if v is None else v for k, v in row.items()} for row in known]
+    return pd.DataFrame(numbers, columns=list(RESULT_COLUMNS))
 
 
 def format_table(frame: pd.DataFrame) -> str:

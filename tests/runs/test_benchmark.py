@@ -116,18 +116,19 @@ def test_flags_go_to_the_entries_that_have_them(world, tmp_path):
         assert config.folder == tmp_path / (f"{title}-train_2" if few else title)
         assert config.channels == (3 if of_weave else {"gaussian": 3}.get(title, 1))
         assert (config.seed, config.image_size) == (4, 32)
-        assert config.validation_fraction == (0 if few else 0.1)
+        assert config.validation_fraction == 0.1  # of no use to what is cross-fitted
         assert config.save_maps == (title == "mine")
         own = config.options
         if title == "variation_model":
             assert own.mode == ("standard" if of_weave else "robust")
         else:
-            assert own.intensity == ("none" if of_weave else "median")
+            assert config.intensity == ("none" if of_weave else "median")
     # a preset's own data set is not taken, nor its category
     flags = {"category": "tablet", "image_size": 64}
-    (grid,) = benchmark.grids(["quickstart"], [0], [0], flags, {}, tmp_path)
-    (one,) = grid.configs
+    whole, few = benchmark.grids(["quickstart"], [0], [0, 2], flags, {}, tmp_path)
+    (one,), (other,) = whole.configs, few.configs
     assert (one.dataset, one.category, one.image_size) == ("synthetic", "tablet", 64)
+    assert (one.validation_fraction, other.validation_fraction) == (0.1, 0)
 
 
 def test_what_cannot_work_is_named_before_anything_is_run(world, done, tmp_path):
@@ -172,7 +173,7 @@ def test_without_their_weights_entries_are_left_out(world, tmp_path, monkeypatch
 
 
 def test_whatever_a_method_raises_the_others_are_run(world, tmp_path, monkeypatch):
-    fit, calls = train.fit, []
+    fit, calls = train.fit.of, []
 
     def failing(*arguments):
         calls.append(1)
@@ -180,7 +181,7 @@ def test_whatever_a_method_raises_the_others_are_run(world, tmp_path, monkeypatc
             raise RuntimeError("out of\nmemory")
         return fit(*arguments)
 
-    monkeypatch.setattr(train, "fit", failing)
+    monkeypatch.setattr(train.fit, "of", failing)
     flags = given(world, category="tablet,weave")
     grids = benchmark.grids(["variation_model"], [0], [0], flags, {}, tmp_path)
     failed = benchmark.run(grids, tmp_path)
@@ -239,11 +240,11 @@ def test_the_binary(done, world):
     for name, words in {
         "nowhere": "none: no such folder",
         "method": "did you mean gaussian",
-        "other": "--epochs: a flag of --method=autoencoder or f_anogan, not of gaussian",
+        "other": "--epochs: a flag of --method=autoencoder or distilled or draem or f_anogan",
         "seeds": "--seeds=x: must be whole numbers from 0 on",
         "range": "--image_size=4: must be from 8 to 8192",
     }.items():
         assert told[name][0] == 2, name
         assert words in told[name][2].splitlines()[-1], name
     assert told["help"][0] == 0
-    assert "f_anogan_small,feature_memory" in "".join(told["help"][1].split())
+    assert "f_anogan_small,feature_autoencoder" in "".join(told["help"][1].split())

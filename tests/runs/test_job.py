@@ -167,7 +167,7 @@ def test_distances_at_other_sizes_and_in_color(world, undrawn):
     config = config_of(world, world / "sizes", category="weave", num_patches=13, **sizes)
     job.run(config)
     reconstruct = autoencoder.reconstructor(models.build("small_net:Tiny", 3, 24, {}))
-    cell = cells.Cell(folder_of(config, "weave"), config)
+    cell = cells.Cell(folder_of(config, "weave"), config.resolved())
     variables = train.load_trained(cell).variables
     frame = pd.read_csv(cell.folder / "scores.csv").iloc[[0, 3, -1]]
     for path, distance in zip(frame["path"], frame["distance"], strict=True):

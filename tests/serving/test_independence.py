@@ -85,7 +85,7 @@ def judge(world):
         judged = evaluate.judge(cell.config, split, trained)
         names = ["distance", "l1", "l2", "ssim", "p_value"]
         columns = judged.frame[names].to_numpy()
-        maps = [judged.validation.residuals["l2"], judged.test.residuals["l2"]]
+        maps = [judged.unseen.maps, judged.test.residuals["l2"]]
         rows = zip(columns, np.concatenate(maps), strict=True)
         return {
             path: (row.tobytes(), residual.tobytes())
