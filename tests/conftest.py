@@ -4,6 +4,8 @@ No compilation cache is shared: JAX writes its entries in place, so that one wor
 another has half written.
 """
 
+import contextlib
+import ctypes
 import os
 import pathlib
 from collections.abc import Callable
@@ -74,6 +76,8 @@ def _programs():
     at = pathlib.Path("/proc/self/statm")
     if at.exists() and int(at.read_text().split()[1]) * _PAGE > _MUCH:
         jax.clear_caches()
+        with contextlib.suppress(OSError, AttributeError):  # no glibc
+            ctypes.CDLL(None).malloc_trim(0)  # or it would keep what was let go
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def extract(variables, images):
 
 @pytest.fixture(scope="module")
 def method():
-    found = aligned(extract, {}, "none", SIDE, 3)
+    found = aligned(extract, {}, SIDE, 3)
     return distilled.of_features(Options(**FLAGS), found, (SIDE, SIDE, 3))
 
 
