@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and arrays that memory may not hold."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import contextlib
 import csv
 import json
 import math
+import mmap
 import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,10 @@ import numpy as np
 import pandas as pd
 
 from cae_jax.types import DataError
+
+_PART = 8  # of the memory that is free: a larger array lies in a file
+_UNKNOWN = 2**33  # bytes that are taken to be free where the system does not say
+_ALIGNED = 64  # bytes: of an array that begins at a multiple of it JAX makes no copy on a CPU
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -59,6 +66,76 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     if "\r" in text:  # a bare one ends the line for a reader; Python below 3.13 does not quote it
         text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_whole(path, text)
+
+
+def large_array(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
+    """Returns an array to write to, its values unset, which may be larger than memory.
+
+    One of more than an eighth of the memory that is free lies in a file, which the system writes
+    and reads in pieces as it needs memory. The file has no name and ends with the array. It is in
+    the folder that TMPDIR names, or in /var/tmp, which unlike /tmp is never kept in memory.
+
+    Raises:
+      DataError: that folder has too little room.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size > _free_memory() // _PART:
+        return np.frombuffer(_mapped(size), dtype).reshape(shape)
+    whole = np.empty(size + _ALIGNED, np.uint8)
+    begin = -whole.ctypes.data % _ALIGNED
+    return whole[begin : begin + size].view(dtype).reshape(shape)
+
+
+def rows(array: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Returns array[which], of places or of bools [n], as a `large_array`."""
+    places = np.arange(len(array))[which]
+    found = large_array((len(places), *array.shape[1:]), array.dtype)
+    for to, at in enumerate(places):
+        found[to] = array[at]
+    return found
+
+
+def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns arrays [n, ...], one after the other, as a `large_array`."""
+    shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
+    return np.concatenate(arrays, out=large_array(shape, arrays[0].dtype))
+
+
+def _mapped(size: int) -> mmap.mmap:
+    folder = os.environ.get("TMPDIR") or "/var/tmp"
+    folder = folder if os.access(folder, os.W_OK) else tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a hole in it could find no room later
+                os.posix_fallocate(file.fileno(), 0, size)
+            elif shutil.disk_usage(folder).free < size:
+                raise OSError(0, "no room")
+            else:
+                file.truncate(size)
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: no room for {size / 1e9:.3g} GB of images or their features, which memory "
+            f"does not hold ({error.strerror}); TMPDIR=FOLDER names another folder"
+        ) from error
+
+
+def _free_memory() -> int:
+    """Bytes that may be taken without another program's loss."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return min(int(line.split()[1]) * 1024, *_limits())
+    return _UNKNOWN
+
+
+def _limits() -> list[int]:
+    """What a container grants, in bytes, by either kind of control group."""
+    found = [2**63]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # none, or "max"
+            found.append(int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii")))
+    return found
 
 
 def _plain(value: Any) -> Any:

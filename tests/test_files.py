@@ -1,6 +1,7 @@
 """A file is whole or absent, also when the disk is full."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cae_jax import files
 from cae_jax.files import write_csv, write_json, write_whole
 from cae_jax.types import DataError
 
@@ -65,3 +67,48 @@ def test_csv_keeps_every_bit_and_every_line(tmp_path):
 def test_no_folder_is_an_error(tmp_path, write):
     with pytest.raises(DataError, match="No such file"):
         write(tmp_path / "absent" / "a", pd.DataFrame({"a": [1]}) if write is write_csv else {})
+
+
+@pytest.fixture(params=["memory", "file"])
+def held(request, monkeypatch, tmp_path):
+    """Where large arrays lie."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(files, "_free_memory", lambda: 0 if request.param == "file" else 2**30)
+    return request.param
+
+
+def test_a_large_array_is_one_wherever_it_lies(held, rng, tmp_path):
+    drawn = rng.random((5, 7, 3), np.float32)
+    found = files.large_array(drawn.shape)
+    found[:] = drawn
+    assert (found.shape, found.dtype, found.flags.writeable) == ((5, 7, 3), np.float32, True)
+    assert found.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(found, drawn)
+    for which in (np.array([3, 0]), drawn[:, 0, 0] > 0.5, np.zeros(5, bool)):
+        np.testing.assert_array_equal(files.rows(found, which), drawn[which])
+    np.testing.assert_array_equal(
+        files.joined([found, found[:2]]), np.concatenate([drawn, drawn[:2]])
+    )
+    half = files.large_array((3, 0, 2), np.float16)
+    assert (half.shape, half.dtype) == ((3, 0, 2), np.float16)
+    assert list(tmp_path.iterdir()) == []  # the file has no name
+
+
+def test_no_room_for_a_large_array(held, monkeypatch, tmp_path):
+    if held == "memory":
+        pytest.skip("it needs no room")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    message = rf"{tmp_path}: no room for 4e-07 GB of images .*No space left.*TMPDIR=FOLDER"
+    with pytest.raises(DataError, match=message):
+        files.large_array((100,))
+
+
+def test_what_a_container_grants_counts(monkeypatch, tmp_path):
+    most = files._free_memory()
+    assert 0 < most < 2**60
+    monkeypatch.setattr(files, "_limits", lambda: [2**63, 2**20])
+    assert files._free_memory() == 2**20

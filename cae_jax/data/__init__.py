@@ -17,6 +17,7 @@ from types import ModuleType
 
 import numpy as np
 
+from cae_jax import files
 from cae_jax.data import duplicates, folder, synthetic
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
@@ -137,7 +138,7 @@ def take(split: Split, count: int, seed: int) -> Split:
     order = np.random.default_rng((seed, _TAKEN)).permutation(len(split.train))
     rows = np.sort(order[:kept])
     paths = tuple(split.train_paths[i] for i in rows)
-    return dataclasses.replace(split, train=split.train[rows], train_paths=paths)
+    return dataclasses.replace(split, train=files.rows(split.train, rows), train_paths=paths)
 
 
 def n_taken(category: str, n: int, count: int) -> int:
@@ -183,9 +184,9 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
     paths = np.array(split.train_paths, dtype=object)
     return dataclasses.replace(
         split,
-        train=split.train[~held],
+        train=files.rows(split.train, ~held) if held.any() else split.train,
         train_paths=tuple(paths[~held]),
-        validation=split.train[held],
+        validation=files.rows(split.train, held),
         validation_paths=tuple(paths[held]),
         warnings=(*split.warnings, *duplicates.warnings(split.category, repeated)),
         duplicates=repeated,

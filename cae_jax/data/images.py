@@ -24,6 +24,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile  # also registers TIFF, before any thread needs it
 
+from cae_jax import files
 from cae_jax.types import DataError, LeftOut, UsageError, unknown_name
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -195,7 +196,7 @@ def decode_all(
     height_width = _height_width(image_size)
     if height_width is None:
         raise UsageError("image_size is needed to stack images")
-    pixels = np.empty((len(sources), *height_width, channels), np.float32)
+    pixels = files.large_array((len(sources), *height_width, channels))
 
     def decode_into(index: int) -> DataError | None:
         try:
@@ -220,7 +221,7 @@ def decode_all(
                 progress(1)
     finally:
         pool.shutdown(cancel_futures=True)
-    return (pixels[kept] if left_out else pixels), kept, left_out
+    return (files.rows(pixels, np.array(kept, int)) if left_out else pixels), kept, left_out
 
 
 def _height_width(image_size: Size | None) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cae_jax import files
 from cae_jax.types import GOOD, Split, UsageError
 
 SEPARATOR = "+"  # between names, in the name of all
@@ -53,7 +54,7 @@ def join(splits: Sequence[Split]) -> Split:
         return tuple(f"{s.category}/{path}" for s in splits for path in getattr(s, field))
 
     def arrays(field: str) -> np.ndarray:
-        return np.concatenate([getattr(split, field) for split in splits])
+        return files.joined([getattr(split, field) for split in splits])
 
     return Split(
         dataset=splits[0].dataset,

@@ -126,8 +126,7 @@ def _train(
             continue
         schedule = cell.config.options.schedule(method.learn.patch_size, cell.config.seed)
         good, held_out = (
-            np.asarray(all_even(part, cell.config.intensity))
-            for part in (split.train, split.validation)
+            all_even(part, cell.config.intensity) for part in (split.train, split.validation)
         )
         members[i] = loop.Member(good, held_out, schedule, start)
     at = {i: (member.start.epoch, member.start.steps) for i, member in members.items()}

@@ -8,17 +8,16 @@ clipped: what is much brighter than its image's median is above 1 then, and stil
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from cae_jax import files
 from cae_jax.scoring.median import median
-from cae_jax.types import Array, unknown_name
+from cae_jax.types import unknown_name
 
 INTENSITIES = ("none", "median", "mean_std")
 # where mean_std puts an image: the mean of ImageNet's channels, and of their deviations
@@ -74,17 +73,17 @@ def even(images: jax.Array, intensity: str) -> jax.Array:
     return images if found is None else found.out_of(images)
 
 
-def all_even(images: np.ndarray, intensity: str) -> Array:
-    """Returns all images [n, H, W, C] made even, on the device, for learning; n may be 0.
+def all_even(images: np.ndarray, intensity: str) -> np.ndarray:
+    """Returns all images [n, H, W, C] made even, on the host, for learning; n may be 0.
 
     The array itself for "none". Beside both, memory holds a chunk.
     """
     if intensity == "none" or not len(images):
         return images
-    size, found = min(_AT_ONCE, len(images)), jnp.zeros(images.shape)
+    size, found = min(_AT_ONCE, len(images)), files.large_array(images.shape)
     for start in range(0, len(images), size):
         first = min(start, len(images) - size)
-        found = _put(found, images[first : first + size], first, intensity)
+        found[first : first + size] = _even(images[first : first + size], intensity)
     return found
 
 
@@ -96,8 +95,3 @@ def seen_with(intensity: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 _even = jax.jit(even, static_argnums=1)
-
-
-@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
-def _put(found: jax.Array, chunk: jax.Array, at: int, intensity: str) -> jax.Array:
-    return lax.dynamic_update_slice_in_dim(found, even(chunk, intensity), at, axis=0)

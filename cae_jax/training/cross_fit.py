@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cae_jax import files
 from cae_jax.training import fit
 from cae_jax.types import Array, Variables
 
@@ -74,4 +75,4 @@ def variables(
     what is drawn (channels, where a search begins) is drawn alike. Raises CaeError as `fit`.
     """
     for part in parts:
-        yield fit.of(learn, examples[part.learned], seed)
+        yield fit.of(learn, files.rows(examples, part.learned), seed)

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cae_jax.types import Array, CaeError, Fit, Method, Seen, Variables
+from cae_jax import files
+from cae_jax.types import Array, CaeError, DataError, Fit, Method, Seen, Variables
 
-HELD = 2**31  # bytes: features of more images than that are not kept, but computed in each pass
+HELD = 2**35  # bytes, in memory or a file: more features are not kept, but computed in each pass
 _AT_ONCE = 8  # images that are looked at in one call
 
 
@@ -57,15 +58,19 @@ def look(
 ) -> np.ndarray | None:
     """Returns the features of images [n, H, W, C], float32 [n, ...].
 
-    None for no image, and where they would take more than `at_most` bytes, HELD unless told.
+    None for no image, and where they would take more than `at_most` bytes, HELD unless told, or
+    more than there is room for.
     """
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     shape = jax.eval_shape(seen.look, {"frozen": dict(frozen)}, one).shape[1:]
     n = len(images)
     if not 0 < 4 * n * math.prod(shape) <= (HELD if at_most is None else at_most):
         return None
+    try:
+        found = files.large_array((n, *shape))
+    except DataError:
+        return None
     variables = jax.device_put({"frozen": dict(frozen)})
-    found = np.empty((n, *shape), np.float32)
     size = min(_AT_ONCE, n)
     for i in range(0, n, size):
         first = min(i, n - size)  # the last calls may look at some again: all have one shape
