@@ -49,7 +49,7 @@ class Head:
 
     coreset: float = flag(0.01, "share of the candidates that the memory keeps", 0, 1)
     candidates: int = flag(
-        200_000, "at most so many features of the good images, drawn by --seed", 1
+        500_000, "at most so many features of the good images, drawn by --seed", 1
     )
     memory_scoring: str = flag(
         "paper",

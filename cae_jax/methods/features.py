@@ -102,6 +102,7 @@ class Extractor(NamedTuple):
     channels: int  # c, of all stages together
     # whether channels are of different units, to be divided by their `deviations`
     uneven: bool = False
+    at_hand: bool = False  # whether features stand in the place of images
 
     def of(self, images: jax.Array) -> jax.Array:
         """Returns the features of images while learning, where the weights are constants."""
@@ -110,7 +111,7 @@ class Extractor(NamedTuple):
     @property
     def given(self) -> Extractor:
         """The same where features stand in the place of images."""
-        return self._replace(maps=lambda variables, maps: maps)
+        return self._replace(maps=lambda variables, maps: maps, at_hand=True)
 
 
 def learned_of(

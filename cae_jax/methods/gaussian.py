@@ -157,9 +157,10 @@ def moments(
     size: int = AT_ONCE,
     member: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the mean features at every point and the sum of squares about it, in one pass.
+    """Returns the mean features at every point and the sum of squares about it.
 
-    Beside the result, memory holds the features of a chunk.
+    In one pass over the images: beside the result, memory holds the features of a chunk. Of
+    features at hand, row by row of points: a row's sums stay in a CPU's cache.
 
     Args:
       found: the features.
@@ -174,6 +175,8 @@ def moments(
     """
     (h, w), k = found.grid, len(channels)
     points = h * w
+    if found.at_hand and not pooled:
+        return _at_hand(images, channels, member)
 
     def add(held: tuple, own: jax.Array, new: jax.Array, before: jax.Array) -> tuple:
         mean, squares = held
@@ -200,6 +203,32 @@ def moments(
     each = in_chunks(turn, (nothing,) * len(member), images, size)
     means, squares = (jnp.stack(parts) for parts in zip(*each, strict=True))
     return means.reshape(-1, *shapes[0]), squares.reshape(-1, *shapes[1])
+
+
+def _at_hand(
+    features: jax.Array, channels: jax.Array, member: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """`moments` at every point of features [n, h, w, c]."""
+    weights = jnp.ones((1, len(features))) if member is None else member
+
+    def row(y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = jax.lax.dynamic_index_in_dim(features, y, axis=1, keepdims=False)
+        x = jnp.swapaxes(x[..., channels], 0, 1)
+
+        def of(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+            each = weight[:, None]
+            mean = jnp.sum(each * x, axis=1) / jnp.maximum(jnp.sum(weight), 1)
+            off = each * (x - mean[:, None])  # weights are 0 or 1
+            return mean, _product("wni,wnj->wij", off, off)
+
+        found = [of(weight) for weight in weights]
+        means, squares = (jnp.stack(parts) for parts in zip(*found, strict=True))
+        return means, squares
+
+    means, squares = (
+        jnp.moveaxis(each, 0, 1) for each in jax.lax.map(row, jnp.arange(features.shape[1]))
+    )
+    return (means[0], squares[0]) if member is None else (means, squares)
 
 
 def whitening(covariance: jax.Array, shrinkage: float) -> jax.Array:
