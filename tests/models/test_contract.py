@@ -44,7 +44,7 @@ def subject(request):
     name, options = request.param
     model = models.build(name, 1, SIDE, options)
     # no weight decay: a parameter without a gradient then stays where it is
-    learn = steps(model, optimizer(1e-3, 0.0), chunk_size=4)
+    learn = steps(model, optimizer(5e-4, 0.0), chunk_size=4)
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 1, SIDE, dtype=np.float32)
     tilt = rng.random((6, 1, 1, 1)).astype(np.float32)
@@ -55,10 +55,10 @@ def subject(request):
 
 def test_loss_falls(subject):
     state, losses = subject.state, []
-    while len(losses) < 150 and (not losses or losses[-1] > 0.6 * losses[0]):
+    while len(losses) < 150 and (not losses or losses[-1] > 0.7 * losses[0]):
         state, metrics = subject.step(state, subject.patches)
         losses.append(float(metrics["loss"]))
-    assert losses[-1] <= 0.6 * losses[0]
+    assert losses[-1] <= 0.7 * losses[0]
     assert int(state.step) == len(losses)
     if subject.has_statistics:
         before, after = (s.variables["batch_stats"] for s in (subject.state, state))
