@@ -49,6 +49,12 @@ OF_CONFIG = {
         "decodr=mirror": "unknown option of bergmann 'decodr': did you mean decoder?",
         "a": "expected name=value",
     },
+    "code": number(0),
+    "corruption": name(
+        *("maskin", "masking"), "gaussian", "masking", "none", "patches", "salt_pepper"
+    ),
+    "corruption_strength": number(0, 1, whole=False)
+    | {"0.5": "--corruption=none corrupts nothing"},
     "loss": name(
         "l2_sim",
         "l2_ssim or ms_ssim or ssim",
