@@ -32,4 +32,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, ["model", "model_options", "channels", "patch_size"])
+    command_line.main(run, ["model", "model_options", "code", "channels", "patch_size"])

@@ -35,6 +35,7 @@ CAPITALS = {
     "OUT": "out",
     "RUN": "runs/synthetic",
     "HOST:PORT": "localhost:1",
+    "FILE": "{x}/weights.pth",
 }
 NET = "--model=small_net:Tiny"
 SIZES = "--image_size=32 --patch_size=32 --stride=32"
@@ -46,6 +47,7 @@ METHODS = {
     "distilled": "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4 --width=2",
     "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
     "draem": f"{WHOLE} --width=2",
+    "feature_dictionary": "--image_size=32 --features=lite0 --form=convolutional --weights=",
     "feature_autoencoder": "--image_size=32 --train_steps=3 --batch_size=4",
     "feature_memory": "--image_size=32",
     "feature_pca": "--image_size=32",

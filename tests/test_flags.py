@@ -46,9 +46,15 @@ OF_CONFIG = {
     "model": LINE | name("bergman", "bergmann", "bergmann", "chow", "gong", "oh_yun"),
     "model_options": LINE
     | {
-        "decodr=mirror": "unknown option of bergmann 'decodr': did you mean decoder?",
+        "decodr=mirror": "unknown option of bergmann 'decodr': did you mean decoder or code?",
         "a": "expected name=value",
     },
+    "code": number(0),
+    "corruption": name(
+        *("salt", "salt_pepper"), "gaussian", "masking", "none", "patches", "salt_pepper"
+    ),
+    "corruption_strength": number(0, 1, whole=False)
+    | {"0.5": "--corruption=none corrupts nothing"},
     "loss": name(
         "l2_sim",
         "l2_ssim or ms_ssim or ssim",

@@ -7,6 +7,7 @@ the starts of Arthur and Vassilvitskii, "k-means++: the advantages of careful se
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,12 +43,17 @@ def _squares(x: jax.Array, centers: jax.Array) -> jax.Array:
 
 def _spread(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
     """k of the vectors, each drawn by its squared distance from the nearest one before: [k, c]."""
-    first, *keys = jax.random.split(key, k)
-    centers = [x[jax.random.randint(first, (), 0, len(x))]]
-    for each in keys:
-        nearest = jnp.min(_squares(x, jnp.stack(centers)), axis=1)
-        centers.append(x[jax.random.categorical(each, jnp.log(nearest))])
-    return jnp.stack(centers)
+    keys = jax.random.split(key, k)
+    first = x[jax.random.randint(keys[0], (), 0, len(x))]
+
+    def draw(held: tuple[jax.Array, jax.Array], key: jax.Array) -> tuple[Any, jax.Array]:
+        nearest, last = held
+        nearest = jnp.minimum(nearest, _squares(x, last[None])[:, 0])
+        drawn = x[jax.random.categorical(key, jnp.log(nearest))]
+        return (nearest, drawn), drawn
+
+    start = jnp.full(len(x), jnp.inf, x.dtype), first
+    return jnp.concatenate([first[None], lax.scan(draw, start, keys[1:])[1]])
 
 
 def _moved(x: jax.Array, centers: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from cae_jax.models import filters
 from cae_jax.options import SCORING, flag
 from cae_jax.scoring.residuals import REDUCTIONS
 from cae_jax.types import Evidence, Fit, Method, Seen, UsageError, Variables, unknown_name
+
+if TYPE_CHECKING:
+    from cae_jax.models.backbones import Backbone
 
 FILTER_BANK = "filter_bank"
 AUTO = "auto"  # the network below, where its weights are there
@@ -163,6 +166,13 @@ def extractor(
             if getattr(o, name):
                 raise UsageError(f"--{name}={getattr(o, name)}: --features=filter_bank has none")
         return of_filters(side, channels, around=around)
+    network = pretrained(o, own)
+    return aligned(network.extract, network.frozen, side, channels, around)
+
+
+def pretrained(o: Features, own: slice) -> Backbone:
+    """Returns the network that resolved options ask for, `own` as in `extractor`; raises
+    UsageError for no such network or stage, or one without weights."""
     # with its weights it is no part of the filter bank's method
     from cae_jax.models import backbones
 
@@ -175,8 +185,7 @@ def extractor(
         if name not in by_name:
             raise unknown_name(f"--stages of {o.features}", name, by_name)
     stages = tuple(by_name[name] for name in asked) or known[own]
-    network = backbones.load(o.features, stages, o.weights, o.feature_precision)
-    return aligned(network.extract, network.frozen, side, channels, around)
+    return backbones.load(o.features, stages, o.weights, o.feature_precision)
 
 
 def of_filters(side: int, channels: int, stride: int = 8, around: int = 1) -> Extractor:

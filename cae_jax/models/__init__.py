@@ -16,7 +16,7 @@ import importlib.util
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import flax.errors
 import flax.linen as nn
@@ -70,6 +70,12 @@ def resolve(name: str) -> type[nn.Module]:
     return found
 
 
+def options_of(name: str) -> dict[str, dataclasses.Field[Any]]:
+    """Returns a model's own fields by name; raises as `resolve`."""
+    fields = dataclasses.fields(resolve(name))
+    return {f.name: f for f in fields if f.name not in _OURS and f.init}
+
+
 def variants(name: str) -> tuple[Mapping[str, str], ...]:
     """Returns the options, as `build` takes them, that make a built-in model another network."""
     return getattr(importlib.import_module(f"{__name__}.{name}"), "VARIANTS", ())
@@ -88,8 +94,7 @@ def build(name: str, channels: int, patch_size: int, options: Mapping[str, str])
       UsageError: unknown name or option, a value of another type, a patch size that the model's
         strides do not divide, or a model that is random where it does not train.
     """
-    cls = resolve(name)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in _OURS and f.init}
+    cls, fields = resolve(name), options_of(name)
     values = {}
     for key, text in options.items():
         if key not in fields:

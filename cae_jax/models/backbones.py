@@ -19,7 +19,7 @@ from jax import lax
 
 from cae_jax.models import weights
 from cae_jax.models.layers.convolution import convolve
-from cae_jax.types import DataError, UsageError, Variables, unknown_name
+from cae_jax.types import DataError, UsageError, Variables, WeightsError, unknown_name
 
 PRECISIONS = ("float32", "bfloat16")
 _SHOWN = 3  # names of each kind of difference
@@ -148,7 +148,7 @@ def load(
         Lite's features by a tenth, here as in PyTorch.
 
     Raises:
-      UsageError: an unknown name, stage or precision, or no weight file.
+      UsageError: an unknown name, stage or precision; of these a WeightsError: no weight file.
       DataError: a file that cannot be used, or not of this network: what it lacks, what it has
         besides, and what has another shape.
     """
@@ -161,7 +161,7 @@ def load(
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     if not weights_file and not _NETS[name].package:
-        raise UsageError(
+        raise WeightsError(
             f"no package has the weights of {name}: name a file of torchvision's or timm's with "
             "--weights=FILE"
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from cae_jax.models.layers.table import Row, apply_tables
+from cae_jax.models.layers.table import Row, apply_tables, coded
 from cae_jax.types import Reconstruction, UsageError, unknown_name
 
 _SWAPPED = "paddings of Conv8 and Conv9 are swapped in print: the source table has 1 and 0"
@@ -72,13 +72,14 @@ class Model(nn.Module):
     patch_size: int = 128
     decoder: str = "table4"
     whole_image: bool = False
+    code: int = 0  # numbers of the latent; 0: the table's 100
 
     def tables(self) -> dict[str, tuple[Row, ...]]:
         """Returns the rows for the patch size: the bottleneck, printed for 8x8, spans the map.
 
         Raises:
-          UsageError: a patch size that is no multiple of 16, with `whole_image` of 32, or an
-            unknown decoder.
+          UsageError: a patch size that is no multiple of 16, with `whole_image` of 32, an unknown
+            decoder, or a code below 0.
         """
         if self.decoder not in DECODERS:
             raise unknown_name("decoder", self.decoder, DECODERS)
@@ -92,7 +93,8 @@ class Model(nn.Module):
         side = self.patch_size // shrink
         first, *rest = DECODERS[self.decoder]
         kernel = side if self.decoder == "mirror" else first.kernel
-        encoder: tuple[Row, ...] = (*ENCODER[:-1], ENCODER[-1]._replace(kernel=side))
+        latent = coded(ENCODER[-1]._replace(kernel=side), self.code)
+        encoder: tuple[Row, ...] = (*ENCODER[:-1], latent)
         decoder = (first._replace(kernel=kernel, stride=side), *rest)
         if self.whole_image:
             # the sizes and paddings of a print are another network's: nothing to hold against it

@@ -10,7 +10,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from cae_jax.models.layers.table import Row, apply_tables
+from cae_jax.models.layers.table import Row, apply_tables, coded
 from cae_jax.types import Reconstruction, UsageError
 
 _KEEPS = "stride 2 would halve the printed size: read as 1"
@@ -67,18 +67,20 @@ class Model(nn.Module):
 
     channels: int = 1
     patch_size: int = 128
+    code: int = 0  # numbers of the latent; 0: the table's 50
 
     def tables(self) -> dict[str, tuple[Row, ...]]:
         """Returns the rows for the patch size: Deconv5 rises as far as the patch needs.
 
         Raises:
-          UsageError: a patch size that is no multiple of 32.
+          UsageError: a patch size that is no multiple of 32, or a code below 0.
         """
         p = self.patch_size
         if p < 32 or p % 32:
             raise UsageError(f"chow takes patches of a multiple of 32 pixels, not {p}")
         tail = DECODER[-3]._replace(stride=p // 32)
-        return {"encoder": ENCODER, "decoder": (*DECODER[:-3], tail, *DECODER[-2:])}
+        encoder = (*ENCODER[:-1], coded(ENCODER[-1], self.code))
+        return {"encoder": encoder, "decoder": (*DECODER[:-3], tail, *DECODER[-2:])}
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Reconstruction:

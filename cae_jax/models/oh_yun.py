@@ -10,7 +10,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from cae_jax.models.layers.table import Row, apply_tables
+from cae_jax.models.layers.table import Row, apply_tables, coded
 from cae_jax.types import Reconstruction, UsageError
 
 _SAME = "padding 1 does not give the printed size; SAME does"
@@ -49,19 +49,21 @@ class Model(nn.Module):
     channels: int = 1
     patch_size: int = 128
     paper_block: bool = False  # the authors' convolution, ReLU, batch norm, ReLU
+    code: int = 0  # numbers of the latent; 0: the table's 192
 
     def tables(self) -> dict[str, tuple[Row, ...]]:
         """Returns the rows for the patch size: smaller patches skip the decoder's first strides.
 
         Raises:
-          UsageError: a patch size that is no power of two in 2..128.
+          UsageError: a patch size that is no power of two in 2..128, or a code below 0.
         """
         p = self.patch_size
         if p & (p - 1) or not 2 <= p <= 128:
             raise UsageError(f"oh_yun takes patches of 2, 4, ... 128 pixels, not {p}")
         skipped = 7 - (p.bit_length() - 1)
         first = (row._replace(stride=1) for row in DECODER[:skipped])
-        return {"encoder": ENCODER, "decoder": (*first, *DECODER[skipped:])}
+        encoder = (*ENCODER[:-1], coded(ENCODER[-1], self.code))
+        return {"encoder": encoder, "decoder": (*first, *DECODER[skipped:])}
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Reconstruction:

@@ -343,6 +343,14 @@ def test_the_options_make_the_method(rng):
         ({"batch_size": 8, "num_patches": 7}, "--batch_size=8 is larger than --num_patches=7"),
         ({"whole_image": True, "stride": 5}, "--stride=5: --whole_image takes one patch"),
         ({"model_options": "decoder", **FITS}, "--model_options=decoder: expected name=value"),
+        ({"corruption_strength": 0.3, **FITS}, "--corruption_strength=0.3: --corruption=none"),
+        ({"corruption": "salt", **FITS}, "--corruption 'salt': did you mean salt_pepper?"),
+        (
+            {"code": 9, "model": "gong", **FITS},
+            "--code=9: gong has no option of that name; it is for bergmann, chow, oh_yun, vanilla",
+        ),
+        ({"code": 9, "model_options": "code=8", **FITS}, "--model_options has a code too"),
+        ({"model_options": "code=-8", **FITS}, "a code of -8 numbers: must be 0"),
     ],
 )
 def test_options_that_cannot_work(flags, message):

@@ -21,8 +21,8 @@ SMALL = {  # of the flags that a method has, those that make it small
     **{"model": "small_net:Tiny", "width": 4, "latent": 5, "encoder_epochs": 1},
     "train_steps": 9,
 }
-# A teacher of a few layers: its network is in every program of that method.
-SMALL_OF = {"distilled": {"stages": "24@4"}}
+# A network of a few layers: it is in every program of that method.
+SMALL_OF = {name: {"stages": "24@4"} for name in ("distilled", "feature_dictionary")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -333,3 +333,42 @@ def test_what_cannot_be_built(fork, name, patch_size, options, message):
     with pytest.raises(UsageError, match=re.escape(message.replace("FORK", fork))) as caught:
         models.build(name.replace("FORK", fork), 1, patch_size, options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "a_number"),  # weights and bias that make one number, and those that read it
+    [
+        ("bergmann", 100, 8 * 8 * 32 + 1 + 3 * 3 * 32),
+        ("oh_yun", 192, 3 * 3 * 160 + 1 + 3 * 3 * 192),
+        ("chow", 50, 100 + 1 + 100),
+        ("vanilla", 100, 128 * 128 + 1 + 128 * 128),
+    ],
+)
+def test_a_code_of_another_size(name, own, a_number):
+    def parameters(**options):
+        model = models.build(name, 1, 128, options)
+        patch = jax.ShapeDtypeStruct((1, 128, 128, 1), np.float32)
+        params = jax.eval_shape(model.init, jax.random.key(0), patch)["params"]
+        counted = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+        rows = [row for part in model.tables().values() for row in part]
+        assert counted == sum(cost.parameters for cost in costs(tuple(rows), (128, 128, 1), 1))
+        return counted, rows
+
+    (before, rows), (same, equal), (after, others) = (
+        parameters(**given) for given in ({}, {"code": str(own)}, {"code": "7"})
+    )
+    assert (same, equal) == (before, rows)
+    assert before - after == (own - 7) * a_number
+    changed = [two for one, two in zip(rows, others, strict=True) if one != two]
+    assert [(row.features, row.printed, row.note) for row in changed] == [(7, (), "")]
+
+
+def test_the_vanilla_autoencoder_is_two_products(rng):
+    model, x = models.build("vanilla", 3, 5, {"code": "4"}), rng.random((2, 5, 5, 3), "f")
+    params = model.init(jax.random.key(0), x)["params"]
+    hidden, output = params["encoder"]["Hidden"], params["decoder"]["Output"]
+    assert (hidden["kernel"].shape, output["kernel"].shape) == ((75, 4), (4, 75))
+    code = x.reshape(2, 75) @ hidden["kernel"]
+    made = np.where(code < 0, 0.2 * code, code) @ output["kernel"]  # biases are 0 at first
+    found = model.apply({"params": params}, x).output
+    np.testing.assert_allclose(found, made.reshape(x.shape), rtol=1e-4, atol=1e-6)

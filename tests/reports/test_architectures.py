@@ -22,6 +22,7 @@ COUNTS = {
     "chow": (13_827_343, 542.5),
     "gong": (1_535_361, 701.4),
     "gong:symmetric=true": (1_168_545, 355.5),
+    "vanilla": (2 * 128 * 128 * 100 + 100 + 128 * 128, 3.3),
     "vae": (1_253_449, 121.5),  # the mirror and 8 * 8 * 32 more weights a latent number
 }
 # rows of the tables that the printed padding and stride do not give (specification, appendix)
@@ -177,5 +178,5 @@ def test_patches_that_the_strides_do_not_divide(name, patch_size):
         models.build(name, 1, patch_size, {})
 
 
-def test_names_are_the_four_papers_and_a_baseline():
-    assert models.names() == ("bergmann", "chow", "gong", "oh_yun", "vae")
+def test_names_are_the_four_papers_and_two_baselines():
+    assert models.names() == ("bergmann", "chow", "gong", "oh_yun", "vae", "vanilla")

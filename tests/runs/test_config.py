@@ -9,7 +9,7 @@ from absl import flags
 from cae_jax import methods, options
 from cae_jax.runs import command_line, config
 from cae_jax.runs.config import Config, configure
-from cae_jax.types import UsageError
+from cae_jax.types import UsageError, WeightsError
 
 # Another value than the default for every flag, fit to work with the others.
 OTHER = {
@@ -19,6 +19,9 @@ OTHER = {
     "method": "autoencoder",  # the others are tested by their own flags
     "model": "fork.net:Net",
     "model_options": "decoder=mirror,width=3",
+    "code": 9,
+    "corruption": "masking",
+    "corruption_strength": 0.4,
     "epochs": 7,
     "batch_size": 12,
     "learning_rate": 1e-05 / 3,
@@ -252,7 +255,11 @@ def test_presets_work_and_open_with_their_command(absl_flags, monkeypatch, name)
     if command != "run":
         pytest.skip(f"of experiments.{command}, which has flags of its own")
     read = parsed(monkeypatch, f"--flagfile={path}")
-    read.build()
+    if name == "feature_dictionary_paper.flags":  # its weights are a file of one's own
+        with pytest.raises(WeightsError, match="resnet18: name a file"):
+            read.build()
+    else:
+        read.build()
     if name == "thesis.flags":
         assert read.resolved() == configure().resolved()
     if name == "quickstart.flags":

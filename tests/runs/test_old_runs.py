@@ -100,5 +100,6 @@ def test_flags_are_read_as_they_were_written(world):
     written = dict(line[2:].split("=", 1) for line in text.splitlines())
     again = dict(line[2:].split("=", 1) for line in config.to_flagfile().splitlines())
     since = {"method": "autoencoder", "folds": "0", "false_alarms": "0.0", "train_images": "0"}
-    since |= {"intensity": "none", "joint": "false"}
+    since |= {"intensity": "none", "joint": "false", "code": "0"}
+    since |= {"corruption": "none", "corruption_strength": "0.0"}
     assert again == written | since

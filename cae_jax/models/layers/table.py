@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from cae_jax.models.layers.conv_transpose import conv, conv_transpose
 from cae_jax.models.layers.pooling import max_pool
+from cae_jax.types import UsageError
 
 
 class Row(NamedTuple):
@@ -19,7 +20,7 @@ class Row(NamedTuple):
     name: str
     op: str  # conv, deconv, max_pool, flatten, dense, reshape, memory, sample
     features: int | None  # None: the channels of the image, which the tables print as 1
-    kernel: int = 0  # of a memory: its items
+    kernel: int = 0  # of a memory: its items; of a reshape: the side of the map, 0 for 1
     stride: int = 1
     printed: tuple[int, ...] = ()  # output size, as the table prints it
     printed_padding: int | None = None
@@ -36,6 +37,18 @@ class Cost(NamedTuple):
     output: tuple[int, ...]
     parameters: int
     macs: int  # multiply-accumulates; a deconv's without the zeros of a dilated input
+
+
+def coded(row: Row, code: int) -> Row:
+    """Returns the latent's row with `code` features, nothing printed to hold against it.
+
+    With 0, or as many as it has, it is the row itself. Raises UsageError for fewer than 0.
+    """
+    if code < 0:
+        raise UsageError(f"a code of {code} numbers: must be 0, the table's own, or more")
+    if code in (0, row.features):
+        return row
+    return row._replace(features=code, printed=(), printed_padding=None, note="")
 
 
 def he_normal(slope: float, taps: float | None = None) -> nn.initializers.Initializer:
@@ -130,7 +143,7 @@ class Table(nn.Module):
             case "dense":
                 return nn.Dense(features, kernel_init=he_normal(slope), name=row.name)(x)
             case "reshape":
-                return x.reshape(x.shape[0], 1, 1, features)
+                return x.reshape(x.shape[0], *(max(row.kernel, 1),) * 2, features)
         raise ValueError(f"row {row.name}: unknown op {row.op!r}")
 
     def _activate(self, row: Row, x: jax.Array, train: bool) -> jax.Array:
@@ -191,7 +204,7 @@ def _output_shape(row: Row, shape: tuple[int, ...], features: int) -> tuple[int,
         case "dense":
             return (features,)
         case "reshape":
-            return (1, 1, features)
+            return (*(max(row.kernel, 1),) * 2, features)
         case "sample":  # of a mean and a variance for every feature
             return (*shape[:-1], features)
         case "deconv":
