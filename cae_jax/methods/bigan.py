@@ -8,10 +8,9 @@ one; where it cannot tell them any more, E inverts G. `--variant=alad` is Zenati
 term of Carrara et al. 2020 (CBiGAN, arXiv 2011.08102), to either. What the papers leave out is as
 in the authors' codes, see `models.bigan`. What the generator cannot make is a defect.
 
-A training step moves the discriminators, then encoder and generator together against them, on the
-same crops with z drawn anew; the codes take other crops for the second half. Scores are of the
-weights' moving averages (`--ema`), which start where the weights do. The last checkpoint is the one
-that counts: none is chosen by what it says of test images, as in CBiGAN's code.
+A training step moves the discriminators, then encoder and generator against them, on the same
+crops (the codes: on others) with z drawn anew. Scores are of the weights' moving averages, which
+start where the weights do. The last checkpoint counts: none is chosen on test images, as CBiGAN's.
 """
 
 from __future__ import annotations
@@ -50,7 +49,6 @@ class Options(Training, Windows):
     epochs: int = flag(100, "passes over the training patches", 1)
     batch_size: int = flag(100, "patches per training step; alad's paper takes 32", 1)
     patch_size: int = flag(32, "side of a patch, in pixels: a power of two", 16)
-    # see f_anogan: a patch that reaches beyond the image is as strange as a defect
     stride: int = flag(32, "pixels between the patches of a test image", 1)
     width: int = flag(0, "scales all layers; 0: the paper's, 32 or, of alad, 64", 0)
     latent: int = flag(0, "numbers that a patch is made of; 0: the paper's, 200 or 100", 0)
@@ -125,8 +123,8 @@ class Made(NamedTuple):
     z: jax.Array
     code: jax.Array  # E(x)
     sample: jax.Array  # G(z)
-    x_again: jax.Array  # G(E(x))
-    z_again: jax.Array  # E(G(z))
+    x_again: jax.Array | None = None  # G(E(x)), where it is asked for
+    z_again: jax.Array | None = None  # E(G(z))
 
     def pairs(self, name: str) -> tuple[Any, Any]:
         """What the discriminator of that name takes for real, and what it should not."""
@@ -311,7 +309,8 @@ def _train_discriminators(
     nets: Networks, o: Options, learned: _Learned, x: jax.Array, key: jax.Array
 ) -> tuple[_Learned, Metrics]:
     noise, dropout = jax.random.split(key)
-    made, _ = _make(nets, learned.params, learned.rest, x, noise)  # whose statistics stay
+    again = len(nets.discriminators) > 1
+    made, _ = _make(nets, learned.params, learned.rest, x, noise, again)  # whose statistics stay
 
     def loss(params: Variables) -> tuple[jax.Array, tuple[Judgements, Variables]]:
         judged, rest = _judge(nets, {**learned.params, **params}, learned.rest, made, dropout)
@@ -334,10 +333,11 @@ def _train_makers(
     nets: Networks, o: Options, learned: _Learned, x: jax.Array, key: jax.Array
 ) -> tuple[_Learned, Metrics]:
     noise, dropout = jax.random.split(key)
+    again = len(nets.discriminators) > 1 or o.consistency > 0
 
     def loss(params: Variables) -> tuple[jax.Array, tuple[Metrics, Variables]]:
         params = {**learned.params, **params}
-        made, rest = _make(nets, params, learned.rest, x, noise)
+        made, rest = _make(nets, params, learned.rest, x, noise, again)
         judged, _ = _judge(nets, params, rest, made, dropout)
         losses = maker_losses(judged)
         value = jnp.sum(jnp.stack(list(losses.values())))
@@ -352,13 +352,14 @@ def _train_makers(
 
 
 def _make(
-    nets: Networks, params: Variables, rest: Variables, x: jax.Array, key: jax.Array
+    nets: Networks, params: Variables, rest: Variables, x: jax.Array, key: jax.Array, again: bool
 ) -> tuple[Made, Variables]:
-    """As encoder and generator train; they drop nothing out, and z is from N(0, 1). What nothing
-    asks for is not computed: XLA leaves it out."""
+    """As encoder and generator train; they drop nothing out, and z is from N(0, 1)."""
     z = jax.random.normal(key, (len(x), nets.sizes.latent))
     code, rest = nets.apply("encoder", params, rest, x, key)
     sample, rest = nets.apply("generator", params, rest, z, key)
+    if not again:
+        return Made(x, z, code, sample), rest
     x_again, _ = nets.apply("generator", params, rest, code, key)
     z_again, _ = nets.apply("encoder", params, rest, sample, key)
     return Made(x, z, code, sample, x_again, z_again), rest
