@@ -123,8 +123,8 @@ class Made(NamedTuple):
     z: jax.Array
     code: jax.Array  # E(x)
     sample: jax.Array  # G(z)
-    x_again: jax.Array | None = None  # G(E(x)), where it is asked for
-    z_again: jax.Array | None = None  # E(G(z))
+    x_again: Any = None  # G(E(x)), where it is asked for
+    z_again: Any = None  # E(G(z))
 
     def pairs(self, name: str) -> tuple[Any, Any]:
         """What the discriminator of that name takes for real, and what it should not."""

@@ -48,7 +48,6 @@ class Paper(NamedTuple):
     width: int  # that of the tables
     latent: int
     learning_rate: float
-    batch_size: int
     scale: float  # standard deviation of the initial weights
     slope: float  # of the leaky ReLU
     dropped: float  # share of units
@@ -65,8 +64,14 @@ class Paper(NamedTuple):
 
 PAPERS = {
     "bigan": Paper(
-        **{"width": 32, "latent": 200, "learning_rate": 1e-5, "batch_size": 100},
-        **{"scale": 0.02, "slope": 0.1, "dropped": 0.5, "spectral": False, "smallest": 8},
+        width=32,
+        latent=200,
+        learning_rate=1e-5,
+        scale=0.02,
+        slope=0.1,
+        dropped=0.5,
+        spectral=False,
+        smallest=8,
         encoder=(
             Layer("conv", 32, 3, 1, activation=""),
             Layer("conv", 64, 3, 2, norm=True),
@@ -81,8 +86,14 @@ PAPERS = {
         joint=(Layer("dense", 1024, dropout=True),),
     ),
     "alad": Paper(
-        **{"width": 64, "latent": 100, "learning_rate": 2e-4, "batch_size": 32},
-        **{"scale": 0.01, "slope": 0.2, "dropped": 0.2, "spectral": True, "smallest": 4},
+        width=64,
+        latent=100,
+        learning_rate=2e-4,
+        scale=0.01,
+        slope=0.2,
+        dropped=0.2,
+        spectral=True,
+        smallest=4,
         encoder=(
             Layer("conv", 128, 4, 2, norm=True),
             Layer("conv", 256, 4, 2, norm=True),

@@ -216,6 +216,18 @@ def test_what_a_step_of_alad_moves(subject):
     np.testing.assert_allclose(metrics["discriminator_loss"], 6 * math.log(2), rtol=0.02)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_what_is_learned_stays_float32(subject, precision):
+    """Nothing is compiled: shapes and types alone."""
+    o = dataclasses.replace(SMALL, precision=precision, consistency=0.1)
+    learn = methods.build("bigan", o, 32, 1).learn
+    after, metrics = jax.eval_shape(learn.step, subject.state, subject.crops)
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s[2:])
+              for s in (after, subject.state)]  # fmt: skip
+    assert shapes[0] == shapes[1]
+    assert {leaf.dtype for leaf in metrics.values()} == {np.dtype("float32")}
+
+
 def test_random_numbers_are_of_the_step_and_of_the_key(subject):
     state = subject.state
     other = state._replace(key=jax.random.key(4, impl="rbg"))
