@@ -44,6 +44,7 @@ WHOLE = "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4"
 # By method, the flags that make a run small.
 METHODS = {
     "autoencoder": f"{NET} {TRAIN}",
+    "bigan": f"{TRAIN} --width=4 --latent=4",
     "distilled": "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4 --width=2",
     "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
     "draem": f"{WHOLE} --width=2",

@@ -41,7 +41,7 @@ OF_CONFIG = {
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "--method 'autoencodr': did you mean autoencoder or feature_autoencoder?",
-        "@": "known: autoencoder, distilled, draem",
+        "@": "known: autoencoder, bigan, distilled, draem",
     },
     "model": LINE | name("bergman", "bergmann", "bergmann", "chow", "gong", "oh_yun"),
     "model_options": LINE
