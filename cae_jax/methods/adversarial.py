@@ -68,8 +68,8 @@ def apply(
     called = gradients.application(network, precision)
     if not train:
         return called(own, x), stats
-    made, moved = called(own, x, train=True, mutable=["batch_stats"])
-    return made, {**stats, **({name: moved["batch_stats"]} if name in stats else {})}
+    made, changed = called(own, x, train=True, mutable=["batch_stats"])
+    return made, {**stats, **({name: changed["batch_stats"]} if name in stats else {})}
 
 
 def with_params(variables: Variables, name: str, params: Any) -> Variables:

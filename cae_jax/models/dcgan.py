@@ -69,10 +69,8 @@ class Discriminator(nn.Module):
         """[N, p, p, C] -> the logit [N], and the features [N, F] that it is linear in: the last
         map, activated, which AnoGAN compares. Raises UsageError for the patch size."""
         for i in range(levels(self.patch_size)):
-            down = Conv(
-                *(2**i * self.width, _KERNEL, _STRIDE),
-                **{"kernel_init": _NORMAL, "use_bias": not i, "name": f"conv{i + 1}"},
-            )
+            wide, name = 2**i * self.width, f"conv{i + 1}"
+            down = Conv(wide, _KERNEL, _STRIDE, kernel_init=_NORMAL, use_bias=not i, name=name)
             x = down(x)
             x = nn.leaky_relu(_norm(f"norm{i + 1}", train)(x) if i else x, _SLOPE)
         features = x.reshape(x.shape[0], -1)
