@@ -36,6 +36,13 @@ def fit(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {"MB learned": r["learned_mb"], "peak memory, MB": round(r["peak_memory_mb"])}]
 
 
+def latent_search(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """`benchmarks.latent_search`."""
+    row = {"patches": r["patches"], "side": r["patch_size"], "width": r["width"]}
+    row |= {"steps": r["steps"], "s a search": r["p50_seconds"]}
+    return [row | {f"{name} / ours": ratio for name, ratio in r["ratio"].items()}]
+
+
 def members(r: dict[str, Any]) -> list[dict[str, Any]]:
     """`benchmarks.members`."""
     row = {"model": r["model"], "members": r["num_members"], "batch": r["batch_size"]}
@@ -65,4 +72,4 @@ def scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 # of the page, in order
-SECTIONS = (inference, training, fit, members, scaling, precision, scoring)
+SECTIONS = (inference, training, fit, latent_search, members, scaling, precision, scoring)

@@ -45,6 +45,9 @@ WHOLE = "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4"
 METHODS = {
     "autoencoder": f"{NET} {TRAIN}",
     "bigan": f"{TRAIN} --width=4 --latent=4",
+    # all that its presets set, so that they are one program
+    "anogan": f"{TRAIN} --width=2 --latent=4 --search_steps=2 --learning_rate=1e-4 "
+    "--search_rate=0.1 --search_schedule=constant --channels=1 --augment=none --distance=l2",
     "distilled": "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4 --width=2",
     "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
     "draem": f"{WHOLE} --width=2",
@@ -73,6 +76,8 @@ SMALL = {
     "benchmarks.inference": f"{CALLS} --batch_size=1,2 --against=",
     "benchmarks.training": f"{NET} --image_size=32 --patch_size=32 --repeats=1 --against= "
     "--batch_size=4 --num_patches=8",
+    "benchmarks.latent_search": "--image_size=32 --patch_size=16 --stride=16 --width=2 --latent=3 "
+    "--search_steps=2 --repeats=1 --against=",
     "benchmarks.fit": "--method=variation_model --image_size=32 --images=4 --repeats=1",
     "benchmarks.layers": "--model=test_benchmarks:Model --image_size=32 --patch_size=16 "
     "--batch_size=4 --repeats=1",

@@ -41,7 +41,7 @@ OF_CONFIG = {
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "--method 'autoencodr': did you mean autoencoder or feature_autoencoder?",
-        "@": "known: autoencoder, bigan, distilled, draem",
+        "@": "known: anogan, autoencoder, bigan, distilled, draem",
     },
     "model": LINE | name("bergman", "bergmann", "bergmann", "chow", "gong", "oh_yun"),
     "model_options": LINE
@@ -189,8 +189,8 @@ AGAINST = {
     "--folds=5 --method=variation_model --validation_fraction=0.3": "nothing is held out",
     "--false_alarms=0.1 --validation_fraction=0": "--false_alarms=0.1: needs good images",
     "--kappa=1": "--kappa: a flag of --method=f_anogan, not of autoencoder",
-    "--noredraw_patches --method=variation_model": "--redraw_patches: a flag of --method=autoencod",
-    "--method=variation_model --epochs=3": "--epochs: a flag of --method=autoencoder or ",
+    "--noredraw_patches --method=variation_model": "--redraw_patches: a flag of --method=anogan",
+    "--method=variation_model --epochs=3": "--epochs: a flag of --method=anogan or ",
     "--method=variation_model --distance=l2": "--distance 'l2': known: deviation, variation",
     "--method=f_anogan --epochs=5 --encoder_epochs=5": "--encoder_epochs=5: must be less than",
     "--method=json": "json has no Options, so it is no method",

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from cae_jax.methods import gradients
+from cae_jax.methods import adversarial, gradients
+from cae_jax.methods.adversarial import Learned, signed, with_params
 from cae_jax.models.wgan import ACTIVATIONS, Critic, Encoder, Generator, depth
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
@@ -105,20 +106,8 @@ class Networks(NamedTuple):
         Returns:
           What it gives, and all networks' batch statistics as it moves them, if it trains.
         """
-        network, stats = getattr(self, name), variables["batch_stats"]
-        own = {"params": variables["params"][name]}
-        if name in stats:
-            own["batch_stats"] = stats[name]
-        apply = gradients.application(network, self.precision)
-        if not train:
-            return apply(own, x), stats
-        made, moved = apply(own, x, train=True, mutable=["batch_stats"])
-        return made, {**stats, **({name: moved["batch_stats"]} if name in stats else {})}
-
-
-class _Learned(NamedTuple):
-    variables: Variables
-    opt_state: dict[str, Any]  # by network
+        network = getattr(self, name)
+        return adversarial.apply(network, name, self.precision, variables, x, train)
 
 
 def make(options: Options, side: int, channels: int) -> Method:
@@ -175,16 +164,11 @@ def steps(nets: Networks, o: Options) -> Steps:
         size, channels = nets.generator.patch_size, nets.generator.channels
         image = jnp.zeros((1, size, size, channels))
         samples = {"generator": jnp.zeros((1, o.latent)), "critic": image, "encoder": image}
-        variables: Variables = {"params": {}, "batch_stats": {}}
-        for one, (name, x) in zip(jax.random.split(key, 3), samples.items(), strict=True):
-            for part, values in getattr(nets, name).init(one, x).items():
-                variables[part][name] = values
-        params = variables["params"]
-        opt_state = {name: tx.init(params[name]) for name, tx in optimizers(o).items()}
-        return State(jnp.zeros((), jnp.int32), key, variables, opt_state)
+        networks = {name: getattr(nets, name) for name in samples}
+        return adversarial.init(networks, samples, optimizers(o), key)
 
     def step(state: State, crops: jax.Array) -> tuple[State, Metrics]:
-        x, learned = _signed(crops), _Learned(state.variables, state.opt_state)
+        x, learned = signed(crops), Learned(state.variables, state.opt_state)
         learned, metrics = lax.cond(
             state.step < o.gan_steps,
             functools.partial(_train_gan, nets, o),
@@ -194,7 +178,7 @@ def steps(nets: Networks, o: Options) -> Steps:
         return State(state.step + 1, state.key, *learned), metrics
 
     def validate(variables: Variables, crops: jax.Array) -> Metrics:
-        x = _signed(crops)
+        x = signed(crops)
         made, _ = _inverted(nets, variables, x)
         return {"loss": jnp.mean(score(nets, variables, x, made, o.kappa))}
 
@@ -207,7 +191,7 @@ def reconstructor(nets: Networks, kappa: float) -> Reconstruct:
     [N]."""
 
     def reconstruct(variables: Variables, patches: jax.Array) -> Reconstruction:
-        x = _signed(patches)
+        x = signed(patches)
         made, _ = _inverted(nets, variables, x)
         return Reconstruction((made + 1) / 2, {"score": score(nets, variables, x, made, kappa)})
 
@@ -260,15 +244,15 @@ def gradient_penalty(
 
 
 def _train_gan(
-    nets: Networks, o: Options, learned: _Learned, x: jax.Array, key: jax.Array, step: jax.Array
-) -> tuple[_Learned, Metrics]:
+    nets: Networks, o: Options, learned: Learned, x: jax.Array, key: jax.Array, step: jax.Array
+) -> tuple[Learned, Metrics]:
     """A step of the critic, and every critic_steps-th time one of the generator."""
     noise, line, again = jax.random.split(key, 3)
     variables = learned.variables
     made, _ = _generated(nets, variables, len(x), noise)
 
     def loss(params: Any) -> tuple[jax.Array, Metrics]:
-        changed = _with(variables, "critic", params)
+        changed = with_params(variables, "critic", params)
 
         def critic(y: jax.Array) -> jax.Array:
             return nets.apply("critic", changed, y)[0][0]
@@ -282,8 +266,7 @@ def _train_gan(
             generator_loss=-jnp.mean(of_made),
             critic_distance=distance,
             gradient_penalty=penalty,
-            sample_variance=jnp.mean(jnp.var(made, axis=0)),
-            crop_variance=jnp.mean(jnp.var(x, axis=0)),
+            **adversarial.spread(made, x),
         )
 
     (_, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"]["critic"])
@@ -298,10 +281,10 @@ def _train_gan(
 
 
 def _train_generator(
-    nets: Networks, o: Options, n: int, learned: _Learned, key: jax.Array
-) -> _Learned:
+    nets: Networks, o: Options, n: int, learned: Learned, key: jax.Array
+) -> Learned:
     def loss(params: Any) -> tuple[jax.Array, Variables]:
-        changed = _with(learned.variables, "generator", params)
+        changed = with_params(learned.variables, "generator", params)
         made, stats = _generated(nets, changed, n, key)
         (of_made, _), _ = nets.apply("critic", changed, made)
         return -jnp.mean(of_made), stats
@@ -311,10 +294,10 @@ def _train_generator(
 
 
 def _train_encoder(
-    nets: Networks, o: Options, learned: _Learned, x: jax.Array, key: jax.Array, step: jax.Array
-) -> tuple[_Learned, Metrics]:
+    nets: Networks, o: Options, learned: Learned, x: jax.Array, key: jax.Array, step: jax.Array
+) -> tuple[Learned, Metrics]:
     def loss(params: Any) -> tuple[jax.Array, Variables]:
-        changed = _with(learned.variables, "encoder", params)
+        changed = with_params(learned.variables, "encoder", params)
         made, stats = _inverted(nets, changed, x, train=True)
         return jnp.mean(score(nets, changed, x, made, o.kappa)), stats
 
@@ -339,22 +322,9 @@ def _inverted(
     return nets.apply("generator", variables, z)[0], stats
 
 
-def _with(variables: Variables, name: str, params: Any) -> Variables:
-    return {**variables, "params": {**variables["params"], name: params}}
-
-
-def _moved(o: Options, learned: _Learned, name: str, gradient: Any, stats: Variables) -> _Learned:
-    """What is learned once the network of that name has moved against its gradient."""
-    params, opt_state = learned.variables["params"][name], learned.opt_state
-    updates, own = optimizers(o)[name].update(gradient, opt_state[name], params)
-    changed = _with(learned.variables, name, optax.apply_updates(params, updates))
-    return _Learned({**changed, "batch_stats": stats}, {**opt_state, name: own})
+def _moved(o: Options, learned: Learned, name: str, gradient: Any, stats: Variables) -> Learned:
+    return adversarial.moved(optimizers(o)[name], learned, name, gradient, stats)
 
 
 def _metrics(**known: jax.Array) -> Metrics:
     return {name: known.get(name, jnp.zeros(())) for name in METRICS}
-
-
-def _signed(images: jax.Array) -> jax.Array:
-    """From [0, 1], as images travel, to [-1, 1], as the networks see them."""
-    return 2 * images - 1

@@ -13,6 +13,7 @@ import pandas as pd
 from cae_jax import data, files, options
 from cae_jax.data import pictures
 from cae_jax.evaluation import (
+    collapse,
     localization,
     metrics,
     per_category,
@@ -114,6 +115,7 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         **localization.results(split, maps, judged.test.distances[config.distance], judged.found),
         **_shortcuts(config, split),
         "n_recurring": _n_recurring(split),
+        "collapse": collapse.warning(trained.history),
         **_times(config, split, trained),
         **({"cross_fit_seconds": judged.unseen.seconds} if config.folds else {}),
         # of all that scoring needs, pretrained weights among it
@@ -255,10 +257,12 @@ def _n_recurring(split: Split) -> int:
 
 def _warn(cell: Cell, found: dict[str, Any]) -> None:
     """Says when a method is no better than chance or than a trivial score, what a rate of false
-    alarms that was asked for comes to, when no good image could be left unseen, and when brightness
-    alone could be all that it goes by."""
+    alarms that was asked for comes to, when no good image could be left unseen, when brightness
+    alone could be all that it goes by, and when a generator has collapsed."""
     if found["light"] and cell.config.intensity == "none":
         say(f"warning: {cell.title}: {found['light']}")
+    if found["collapse"]:
+        say(f"warning: {cell.title}: {found['collapse']}")
     if found["flag"]:
         say(f"warning: {cell.title}: AUROC {found['image_auroc']:.3f}: {found['flag']}")
     point, rate = rules.shown(found), cell.config.false_alarms

@@ -19,7 +19,7 @@ SIDE, PATCH = 40, 16
 SMALL = {  # of the flags that a method has, those that make it small
     **{"patch_size": PATCH, "stride": 12, "num_patches": 24, "batch_size": 8, "epochs": 2},
     **{"model": "small_net:Tiny", "width": 4, "latent": 5, "encoder_epochs": 1},
-    "train_steps": 9,
+    **{"train_steps": 9, "search_steps": 5},
 }
 # A network of a few layers: it is in every program of that method.
 SMALL_OF = {name: {"stages": "24@4"} for name in ("distilled", "feature_dictionary")}
@@ -182,6 +182,6 @@ def test_what_it_learned_goes_through_a_checkpoint_to_the_bit(subject, tmp_path)
 
 def test_an_unknown_distance_is_named(subject):
     with pytest.raises(
-        UsageError, match=f"--distance 'no': known: .*{subject.method.distances[0]}"
+        UsageError, match=f"--distance 'no': .*known: .*{subject.method.distances[0]}"
     ):
         subject.config.changed(distance="no").resolved()

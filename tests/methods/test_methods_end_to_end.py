@@ -13,6 +13,7 @@ import small_runs
 
 import cae_jax
 from cae_jax.data import synthetic
+from cae_jax.evaluation import collapse
 from cae_jax.reports import html
 from cae_jax.runs import cell as cells
 from cae_jax.runs import dry_run, evaluate, job, train
@@ -124,6 +125,8 @@ def test_everything_is_written(straight):
     found = metrics_of(straight)
     assert found["method"] == found["model"] == found["run"] == straight.method
     assert set(found["distances"]) == set(small.distances)
+    history = pd.read_csv(cell / "history.csv").to_dict("records") if small.by_steps else []
+    assert found["collapse"] == collapse.warning(history)
 
 
 def test_thresholds_come_from_the_scores(straight):

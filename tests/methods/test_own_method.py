@@ -193,7 +193,7 @@ def test_on_the_command_line(world):
     path = f"{world}:{ROOT}"
     found = run_all(lines, world, PYTHONPATH=path)
     assert "--window: side of a neighbourhood" in found["help"][1]
-    of_another = "--epochs: a flag of --method=autoencoder or bigan or distilled"
+    of_another = "--epochs: a flag of --method=anogan or autoencoder or bigan"
     assert of_another in found["of another"][2]
     assert "--window=16: must be from 1 to 15" in found["out of range"][2]
     assert [found[name][0] for name in ("of another", "out of range")] == [2, 2]

@@ -154,3 +154,12 @@ def test_a_change_that_cannot_work_changes_nothing(world):
     with pytest.raises(UsageError, match="--distance 'l3'"):
         job.evaluate_again(world / "out", changes={"distance": "l3"})
     assert {p: p.read_bytes() for p in cell_of(world).iterdir() if p.is_file()} == files
+
+
+def test_a_collapsed_generator_is_said(capsys):
+    cell = cells.Cell(None, configure().resolved())
+    found = dict.fromkeys(("light", "flag"), "") | {"operating_points": [], "collapse": "all alike"}
+    evaluate._warn(cell, found)
+    assert f"warning: {cell.title}: all alike" in capsys.readouterr().err
+    evaluate._warn(cell, found | {"collapse": ""})
+    assert not capsys.readouterr().err

@@ -75,14 +75,18 @@ class Conv(nn.Module):
     strides: tuple[int, int]
     padding: str = "SAME"
     slope: float = 1.0  # of the activation that follows, for the initial scale
+    kernel_init: nn.initializers.Initializer | None = None  # in the place of He's
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, Ci] -> [N, H', W', features]."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal(self.slope), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv(x, kernel, self.strides, self.padding) + bias
+        kernel = self.param("kernel", self.kernel_init or he_normal(self.slope), shape)
+        y = conv(x, kernel, self.strides, self.padding)
+        if not self.use_bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class ConvTranspose(nn.Module):
@@ -92,6 +96,8 @@ class ConvTranspose(nn.Module):
     kernel_size: tuple[int, int]
     strides: tuple[int, int]
     slope: float = 1.0  # of the activation that follows, for the initial scale
+    kernel_init: nn.initializers.Initializer | None = None  # in the place of He's
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -99,9 +105,11 @@ class ConvTranspose(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         # An output meets k / s taps per axis, not k: the others fall on the zeros between inputs.
         taps = math.prod(max(1, k / s) for k, s in zip(self.kernel_size, self.strides, strict=True))
-        kernel = self.param("kernel", he_normal(self.slope, taps), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv_transpose(x, kernel, self.strides) + bias
+        kernel = self.param("kernel", self.kernel_init or he_normal(self.slope, taps), shape)
+        y = conv_transpose(x, kernel, self.strides)
+        if not self.use_bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class Table(nn.Module):

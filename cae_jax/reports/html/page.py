@@ -62,6 +62,7 @@ def run_page(run: Run) -> str:
         about=[(key, m[key]) for key in ("loss", "distance", "seed") if m.get(key) is not None],
         synthetic=m.get("dataset") == "synthetic",
         flag=m.get("flag"),
+        collapse=m.get("collapse"),
         auroc=rate(m.get("image_auroc")),
         sections={
             "Summary": _summary(m),

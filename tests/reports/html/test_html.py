@@ -141,7 +141,8 @@ def test_a_run_of_another_method(tmp_path):
     """Nothing reconstructed, other losses, and neither loss nor model in metrics.json."""
     folder = tmp_path / "screw" / "f_anogan" / "seed_0"
     absent = dict.fromkeys(("loss", "model", "ms_per_patch"))
-    _, _, arrays = make_run(folder, **absent, method="f_anogan", category="screw")
+    gan = {"method": "f_anogan", "category": "screw", "collapse": "its crops are alike"}
+    _, _, arrays = make_run(folder, **absent, **gan)
     del arrays["reconstruction"]
     np.savez_compressed(folder / "examples.npz", **arrays)
     history = "epoch,phase,critic_loss,generator_loss\n1,gan,-0.5,2\n2,gan,0.25,1.5\n"
@@ -152,6 +153,7 @@ def test_a_run_of_another_method(tmp_path):
     assert document.all("svg", **{"aria-label": "Training curve"})
     assert [a["class"] for a in document.all("polyline")][-2:] == ["curve", "curve hue1"]
     assert "critic_loss" in document.text
+    assert "Warning. its crops are alike." in document.text
     assert "screw · f_anogan" in document.text
     assert not [a for a in document.all("img") if a["alt"].startswith("reconstruction")]
     assert "f_anogan" in Document(html.overview_page([run])).text
