@@ -42,12 +42,15 @@ def _squares(x: jax.Array, centers: jax.Array) -> jax.Array:
 
 def _spread(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
     """k of the vectors, each drawn by its squared distance from the nearest one before: [k, c]."""
-    first, *keys = jax.random.split(key, k)
-    centers = [x[jax.random.randint(first, (), 0, len(x))]]
-    for each in keys:
-        nearest = jnp.min(_squares(x, jnp.stack(centers)), axis=1)
-        centers.append(x[jax.random.categorical(each, jnp.log(nearest))])
-    return jnp.stack(centers)
+    keys = jax.random.split(key, k)
+    first = x[jax.random.randint(keys[0], (), 0, len(x))]
+
+    def draw(nearest: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        center = x[jax.random.categorical(key, jnp.log(nearest))]
+        return jnp.minimum(nearest, _squares(x, center[None])[:, 0]), center
+
+    _, others = lax.scan(draw, _squares(x, first[None])[:, 0], keys[1:])
+    return jnp.concatenate([first[None], others])
 
 
 def _moved(x: jax.Array, centers: jax.Array) -> jax.Array:

@@ -22,7 +22,10 @@ SMALL = {  # of the flags that a method has, those that make it small
     "train_steps": 9,
 }
 # A teacher of a few layers: its network is in every program of that method.
-SMALL_OF = {"distilled": {"stages": "24@4"}}
+SMALL_OF = {
+    "distilled": {"stages": "24@4"},
+    "gmm_texture": {"components": 2, "dimensions": 3, "samples": 1000, "em_rounds": 2},
+}
 
 
 @dataclasses.dataclass(frozen=True)
