@@ -157,7 +157,7 @@ def _read(image: jax.Array, where: Callable[[jax.Array], jax.Array]) -> tuple[ja
     """An image [H, W, C] read at `where`(positions), both [2, H, W] and from the center."""
     size = np.reshape(image.shape[:2], (2, 1, 1))
     grid = np.stack(np.meshgrid(*map(np.arange, image.shape[:2]), indexing="ij"))
-    at = where((grid - (size - 1) / 2).astype("f")) + (size - 1) / 2
+    at = where(jnp.asarray(grid - (size - 1) / 2, jnp.float32)) + (size - 1) / 2
     inside = jnp.all((at > -0.5) & (at < size - 0.5), axis=0)
     read = jax.vmap(lambda one: map_coordinates(one, list(at), 1, mode="nearest"), -1, -1)
     return read(image), inside

@@ -104,7 +104,7 @@ def make(options: Options, side: int, channels: int) -> Method:
         filters = projection(of_filters, o.patch, channels, numbers)
         samples = sampled(of_samples, images, filters, levels, o)
         keys = jax.random.split(of_start, levels)
-        learned = lax.map(lambda level: learn(*level, o), (keys, samples))
+        learned = lax.map(lambda level: learn(level[0], level[1], o), (keys, samples))
         return {"params": {"filters": filters, **_as_variables(learned)}}
 
     def inspect(variables: Variables, images: jax.Array) -> Evidence:

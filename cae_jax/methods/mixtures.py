@@ -75,7 +75,8 @@ def fit(start: Mixture, x: jax.Array, rounds: Rounds, chunk_size: int = _AT_ONCE
         def turn(before: _Sums, at: tuple[jax.Array, jax.Array]) -> tuple[_Sums, None]:
             return jax.tree.map(jnp.add, before, _sums(mixture, solved, *at)), None
 
-        nothing = jnp.zeros(()), *(jnp.zeros_like(each) for each in mixture)
+        weights, means, roots = (jnp.zeros_like(each) for each in mixture)
+        nothing = jnp.zeros(()), weights, means, roots
         return lax.scan(turn, nothing, (chunks, counts))[0]
 
     def more(held: tuple) -> jax.Array:
@@ -83,9 +84,10 @@ def fit(start: Mixture, x: jax.Array, rounds: Rounds, chunk_size: int = _AT_ONCE
 
     def turn(held: tuple) -> tuple:
         i, mixture, last, _ = held
-        total, *sums = pass_over(mixture)
+        total, shares, sums, squares = pass_over(mixture)
         now = total / len(x)
-        return i + 1, _maximised(mixture, *sums, rounds.floor), now, now - last
+        better = _maximised(mixture, shares, sums, squares, rounds.floor)
+        return i + 1, better, now, now - last
 
     never = jnp.asarray(-jnp.inf), jnp.asarray(jnp.inf)
     return lax.while_loop(more, turn, (jnp.asarray(0), start, *never))[1]

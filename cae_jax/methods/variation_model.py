@@ -91,9 +91,11 @@ def make(options: Options, side: int, channels: int) -> Method:
     check(options)
 
     def fit(key: jax.Array, images: jax.Array) -> Variables:
-        learn = robust if options.mode == "robust" else standard
+        def learn(of: Some) -> tuple[jax.Array, jax.Array]:
+            return robust(images, of) if options.mode == "robust" else standard(images, of=of)
+
         if options.align == "none":
-            ideal, deviation = learn(images)
+            ideal, deviation = learn(lambda some: some)
             return {"params": {"ideal": ideal, "deviation": deviation}}
         _number(images)
         reference = images[0]
@@ -102,7 +104,7 @@ def make(options: Options, side: int, channels: int) -> Method:
             motion = alignment.found(reference, image, options.align)
             return alignment.moved_back(image, motion)[0]
 
-        ideal, deviation = learn(images, of=lambda some: lax.map(aligned, some))
+        ideal, deviation = learn(lambda some: lax.map(aligned, some))
         return {"params": {"ideal": ideal, "deviation": deviation, "reference": reference}}
 
     return Method(Fit(fit), inspector(options), DISTANCES)
