@@ -57,6 +57,7 @@ METHODS = {
     "feature_pca": "--image_size=32",
     "filter_bank": "--image_size=32",
     "gaussian": "--image_size=32",
+    "gmm_texture": "--image_size=32 --components=2 --samples=1000 --em_rounds=2",
     "inpainting": f"{WHOLE} --width=2",
     "variation_model": "--image_size=32",
     "my_method": "--image_size=32",

@@ -3,9 +3,10 @@
 A method's file holds `Options`, a frozen dataclass whose fields are its flags (`options.flag`), and
 `make(options, side, channels) -> types.Method` for images [B, side, side, channels]. Options that
 learn by steps are of `training.schedule.Training`. A flag that the shared records have too, given
-again, has the method's own default. Three things more are looked for on `Options`: `label`, what
-its runs are called where that is not the method's name; `resolved(side)`, the record with what
-depends on the images' side worked out; `together(n)`, the record for n categories in one model.
+again, has the method's own default. Four things more are looked for on `Options`: `label`, what
+its runs are called where that is not the method's name; `title`, what tables call them where that
+is not the label; `resolved(side)`, the record with what depends on the images' side worked out;
+`together(n)`, the record for n categories in one model.
 """
 
 from __future__ import annotations
@@ -75,3 +76,8 @@ def build(name: str, options: Any, side: int, channels: int) -> Method:
 def label(name: str, options: Any) -> str:
     """Returns what a run of these options is called, as part of a path."""
     return getattr(options, "label", name)
+
+
+def title(name: str, options: Any) -> str:
+    """Returns what tables and figures call a run of these options."""
+    return getattr(options, "title", label(name, options))

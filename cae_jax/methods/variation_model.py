@@ -2,20 +2,23 @@
 
 As HALCON's operators `train_variation_model` and `prepare_variation_model` define it (reference
 manual, mvtec.com), the baseline that MVTec AD's papers call by that name. Images must be aligned: a
-pixel is compared with the same pixel of the good images, and nothing here moves an image. MVTec
-aligned theirs by HALCON's shape-based matching and left out the objects for which that fails, so a
-result on unaligned images is not to be compared with their numbers.
+pixel is compared with the same pixel of the good images. MVTec aligned theirs by HALCON's
+shape-based matching and left out the objects for which that fails. --align moves images to the
+first good one by phase correlation, which is not that matching: a run says whether it is unaligned
+or phase-aligned, and neither is to be compared with MVTec's numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cae_jax.methods import alignment
 from cae_jax.options import SCORING, check, flag
 from cae_jax.scoring.median import median
 from cae_jax.scoring.reconstruction import Inspect
@@ -31,6 +34,7 @@ _FINEST = 1e-3  # gray levels: a threshold of 0 counts as this, so that the rati
 # gray levels added to a standard deviation; the paper prints an epsilon without its value
 _EPSILON = 1.0
 _AT_ONCE = 16  # images in a turn of the one pass
+Some: TypeAlias = Callable[[jax.Array], jax.Array]
 _Moments: TypeAlias = tuple[jax.Array, jax.Array]  # the mean, the sum of squares about it
 
 
@@ -39,11 +43,24 @@ class Options:
     """The flags of --method=variation_model."""
 
     mode: str = flag("standard", "standard: mean and deviation; robust: medians", among=MODES)
+    align: str = flag(
+        "none",
+        "moves every image to where the first good one has the product: none, translation, or "
+        "rigid, which turns it too",
+        among=alignment.MODES,
+    )
     absolute_threshold: float = flag(
         10.0, "gray levels, of 255, that a pixel may always be off", 0, part=SCORING
     )
     variance_threshold: float = flag(
         2.0, "standard deviations that a pixel may always be off", 0, part=SCORING
+    )
+    # HALCON's second values: where it is given two, the first are those of too bright pixels
+    dark_absolute_threshold: float = flag(
+        -1.0, "the same of pixels that are too dark; below 0: as of bright ones", -1, part=SCORING
+    )
+    dark_variance_threshold: float = flag(
+        -1.0, "the same of pixels that are too dark; below 0: as of bright ones", -1, part=SCORING
     )
     polarity: str = flag(
         "both",
@@ -54,22 +71,48 @@ class Options:
     # HALCON finds a defect where any pixel is outside: where the map's maximum is above 1
     image_score: str = score_flag("max")
 
+    @property
+    def label(self) -> str:
+        """What its runs are called in paths."""
+        return "variation_model" + ("" if self.align == "none" else f"-{self.align}")
+
+    @property
+    def title(self) -> str:
+        """What they are called in tables, which say whether images were aligned."""
+        how = "unaligned" if self.align == "none" else f"phase-aligned, {self.align}"
+        return f"variation_model ({how})"
+
 
 def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method, for aligned images of any size and channels.
+    """Returns the method, for images of any size and channels.
 
     Raises UsageError, naming the flag, for a value that cannot work.
     """
     check(options)
 
     def fit(key: jax.Array, images: jax.Array) -> Variables:
-        ideal, deviation = (robust if options.mode == "robust" else standard)(images)
-        return {"params": {"ideal": ideal, "deviation": deviation}}
+        def learn(of: Some) -> tuple[jax.Array, jax.Array]:
+            return robust(images, of) if options.mode == "robust" else standard(images, of=of)
+
+        if options.align == "none":
+            ideal, deviation = learn(lambda some: some)
+            return {"params": {"ideal": ideal, "deviation": deviation}}
+        _number(images)
+        reference = images[0]
+
+        def aligned(image: jax.Array) -> jax.Array:
+            motion = alignment.found(reference, image, options.align)
+            return alignment.moved_back(image, motion)[0]
+
+        ideal, deviation = learn(lambda some: lax.map(aligned, some))
+        return {"params": {"ideal": ideal, "deviation": deviation, "reference": reference}}
 
     return Method(Fit(fit), inspector(options), DISTANCES)
 
 
-def standard(images: jax.Array, chunk_size: int = _AT_ONCE) -> tuple[jax.Array, jax.Array]:
+def standard(
+    images: jax.Array, chunk_size: int = _AT_ONCE, of: Some = lambda some: some
+) -> tuple[jax.Array, jax.Array]:
     """Returns the mean image and the standard deviation of every pixel, in one pass.
 
     Chunks are merged by Chan, Golub and LeVeque's update ("Updating formulae and a pairwise
@@ -79,6 +122,7 @@ def standard(images: jax.Array, chunk_size: int = _AT_ONCE) -> tuple[jax.Array, 
     Args:
       images: float32 [n, H, W, C].
       chunk_size: images at a time; the last chunk may be smaller.
+      of: what is made of a chunk first.
 
     Returns:
       Two images, float32 [H, W, C], in the unit of the images.
@@ -91,7 +135,7 @@ def standard(images: jax.Array, chunk_size: int = _AT_ONCE) -> tuple[jax.Array, 
 
     def merge(before: _Moments, start: jax.Array, size: int) -> _Moments:
         mean, squares = before
-        chunk = lax.dynamic_slice_in_dim(images, start, size)
+        chunk = of(lax.dynamic_slice_in_dim(images, start, size))
         own = jnp.mean(chunk, axis=0)
         share = size / (start + size)
         away = own - mean
@@ -109,7 +153,7 @@ def standard(images: jax.Array, chunk_size: int = _AT_ONCE) -> tuple[jax.Array, 
     return mean, jnp.sqrt(squares / n)
 
 
-def robust(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def robust(images: jax.Array, of: Some = lambda some: some) -> tuple[jax.Array, jax.Array]:
     """Returns the median image and the scaled median absolute deviation of every pixel.
 
     An outlier among the good images moves neither. The deviation is 1.4826 times the median
@@ -118,6 +162,7 @@ def robust(images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Args:
       images: float32 [n, H, W, C].
+      of: what is made of all of them first; memory then holds that too.
 
     Returns:
       Two images, float32 [H, W, C], in the unit of the images.
@@ -126,6 +171,7 @@ def robust(images: jax.Array) -> tuple[jax.Array, jax.Array]:
       ValueError: no image at all.
     """
     _number(images)
+    images = of(images)
 
     def row(i: jax.Array) -> tuple[jax.Array, jax.Array]:
         values = lax.dynamic_index_in_dim(images, i, axis=1, keepdims=False)
@@ -143,30 +189,65 @@ def inspector(options: Options) -> Inspect:
     the variance threshold, its maps [B, H, W] are the largest over the channels of
 
       "variation": |c - i| / max(a, b v), above 1 exactly where HALCON finds a defect: where c is
-        above i + max(a, b v) or below i - max(a, b v);
+        above i + max(a, b v) or below i - max(a, b v), with thresholds of their own for either;
       "deviation": |c - i| / (v + 1), the distance in standard deviations (Bergmann et al., IJCV
         2021, whose small constant in the denominator is read as one gray level).
 
     For light pixels alone |c - i| is the positive part of c - i, for dark ones that of i - c. The
-    reconstruction is the ideal image.
+    reconstruction is the ideal image. Images that are to be aligned are so one by one, and maps and
+    the ideal image come back to where the image has the product; pixels of the image that lie
+    outside of the reference are not judged, which is 0.
     """
-    a, b = options.absolute_threshold, options.variance_threshold
 
     def inspect(variables: Variables, images: jax.Array) -> Evidence:
-        ideal, deviation = variables["params"]["ideal"], variables["params"]["deviation"]
+        params = variables["params"]
+        ideal, deviation = params["ideal"], params["deviation"]
         if images.shape[1:] != ideal.shape:
             raise ValueError(f"learned from images {ideal.shape}, got {images.shape[1:]}")
-        off = _FULL_SCALE * (images - ideal)
-        off = {"both": jnp.abs(off), "light": off, "dark": -off}[options.polarity]
-        off, deviation = jnp.maximum(off, 0), _FULL_SCALE * deviation
-        limits = {
-            "variation": jnp.maximum(jnp.maximum(a, b * deviation), _FINEST),
-            "deviation": deviation + _EPSILON,
-        }
-        maps = {name: jnp.max(off / limit, axis=-1) for name, limit in limits.items()}
-        return Evidence(maps, {}, jnp.broadcast_to(ideal, images.shape))
+        if options.align == "none":
+            maps = compared(images, ideal, deviation, options)
+            return Evidence(maps, {}, jnp.broadcast_to(ideal, images.shape))
+
+        def one(image: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+            motion = alignment.found(params["reference"], image, options.align)
+            back, told = alignment.moved_back(image, motion)
+            maps = compared(back[None], ideal, deviation, options)
+            stacked = jnp.stack([maps[name][0] * told for name in DISTANCES], axis=-1)
+            there, inside = alignment.moved_there(stacked, motion)
+            there = jnp.where(inside[..., None], there, 0)
+            own = {name: there[..., i] for i, name in enumerate(DISTANCES)}
+            return own, alignment.moved_there(ideal, motion)[0]
+
+        maps, made = lax.map(one, images)
+        return Evidence(maps, {}, made)
 
     return inspect
+
+
+def compared(
+    images: jax.Array, ideal: jax.Array, deviation: jax.Array, options: Options
+) -> dict[str, jax.Array]:
+    """Returns the maps of aligned images [B, H, W, C] by distance, float32 [B, H, W], see
+    `inspector`."""
+    o = options
+    off, deviation = _FULL_SCALE * (images - ideal), _FULL_SCALE * deviation
+    a, b = o.absolute_threshold, o.variance_threshold
+    dark_a = a if o.dark_absolute_threshold < 0 else o.dark_absolute_threshold
+    dark_b = b if o.dark_variance_threshold < 0 else o.dark_variance_threshold
+
+    def largest(light: jax.Array, dark: jax.Array) -> jax.Array:
+        sides = {"light": off / light, "dark": -off / dark}
+        sides["both"] = jnp.maximum(sides["light"], sides["dark"])
+        return jnp.max(jnp.maximum(sides[o.polarity], 0), axis=-1)
+
+    def limit(a: float, b: float) -> jax.Array:
+        return jnp.maximum(jnp.maximum(a, b * deviation), _FINEST)
+
+    own = deviation + _EPSILON
+    return {
+        "variation": largest(limit(a, b), limit(dark_a, dark_b)),
+        "deviation": largest(own, own),
+    }
 
 
 def _number(images: jax.Array) -> int:

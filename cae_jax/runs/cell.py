@@ -67,7 +67,7 @@ class Cell(NamedTuple):
     def title(self) -> str:
         """What it is called in messages and plots."""
         c = self.config
-        return f"{c.category}, {c.label}, seed {c.seed}"
+        return f"{c.category}, {c.title}, seed {c.seed}"
 
 
 def make(config: Config, category: str) -> Cell:

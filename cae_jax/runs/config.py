@@ -166,6 +166,11 @@ class Config(Images, Scoring, Output):
         """What the run is called, as part of a path: the method, or the name it gives itself."""
         return methods.label(self.method, self.options)
 
+    @property
+    def title(self) -> str:
+        """What tables and figures call the run."""
+        return methods.title(self.method, self.options)
+
     def build(self) -> Method:
         """Returns the method; raises UsageError for options that cannot work."""
         return methods.build(self.method, self.options, self.image_size, self.channels)

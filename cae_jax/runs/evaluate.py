@@ -141,7 +141,7 @@ def _identity(config: Config) -> dict[str, Any]:
         **{name: getattr(config, name) for name in shared},
         "model": own.get("model", config.method),
         **{name: own[name] for name in ("loss", "epochs") if name in own},
-        **{"run": config.label, "distance": config.distance, "seed": config.seed},
+        **{"run": config.title, "distance": config.distance, "seed": config.seed},
     }
 
 

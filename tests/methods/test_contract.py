@@ -22,7 +22,10 @@ SMALL = {  # of the flags that a method has, those that make it small
     **{"train_steps": 9, "search_steps": 5},
 }
 # A network of a few layers: it is in every program of that method.
-SMALL_OF = {name: {"stages": "24@4"} for name in ("distilled", "feature_dictionary")}
+SMALL_OF = {
+    **{name: {"stages": "24@4"} for name in ("distilled", "feature_dictionary")},
+    "gmm_texture": {"components": 2, "dimensions": 3, "samples": 1000, "em_rounds": 2},
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import statistics
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cae_jax import methods, options
 from cae_jax.methods import variation_model
@@ -126,6 +127,70 @@ def test_maps(rng, channels, mode, polarity):
     assert found.numbers == {}
 
 
+@pytest.mark.parametrize("polarity", variation_model.POLARITIES)
+def test_dark_pixels_have_thresholds_of_their_own(rng, polarity):
+    """As HALCON takes two values of each: t_u = i + max(a_u, b_u v), t_l = i - max(a_l, b_l v)."""
+    light, dark = (6.0, 1.5), (20.0, 0.5)
+    o = Options("standard", "none", *light, *dark, polarity)
+    good = (0.5 + 0.04 * rng.standard_normal((6, 5, 4, 1))).astype("f")
+    images = (0.5 + 0.08 * rng.standard_normal((2, 5, 4, 1))).astype("f")
+    method, variables = fitted(o, good)
+    found = np.asarray(method.inspect(variables, images).maps["variation"])
+    i, v = (255 * each[..., 0] for each in loops(good, mean_and_deviation))
+    c = 255 * images[..., 0].astype(float)
+    bright = (c - i) / np.maximum(light[0], light[1] * v)
+    too_dark = (i - c) / np.maximum(dark[0], dark[1] * v)
+    sides = {"light": bright, "dark": too_dark, "both": np.maximum(bright, too_dark)}
+    np.testing.assert_allclose(found, np.maximum(sides[polarity], 0), rtol=1e-3, atol=1e-3)
+    assert (bright > 1).any()
+    assert (too_dark > 1).any()
+
+
+def test_aligned_images_are_judged_where_they_have_the_product():
+    """Good ones lie and turn in any way; a blot on one is found where that image has it."""
+    rng, ground = np.random.default_rng(2), np.full((40, 40), 0.4, np.float32)
+    ground[14:26, 10:31] = 0.8
+    ground[17:20, 22:27] = 0.1
+    ground[20:24, 12:15] = 0.5
+
+    def taken(image, turn, shift):
+        center, r = 19.5, np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        start = center - r.T @ (center + np.array(shift))
+        found = ndimage.affine_transform(image, r.T, start, order=1, mode="nearest")
+        return (found + 0.004 * rng.standard_normal(found.shape)).astype("f")[..., None]
+
+    ground = ndimage.gaussian_filter(ground, 0.8)
+    motions = [(0, (0, 0)), (0.7, (2, -1)), (-2.1, (-1.5, 2)), (3.0, (0.5, 1)), (1.6, (-2, -2))]
+    good = np.stack([taken(ground, *motion) for motion in motions])
+    blot = ground.copy()
+    blot[15:18, 17:20] = 0.5
+    tested = np.stack([taken(ground, 2.5, (1, 1)), taken(blot, 2.5, (1, 1))])
+    where = taken((blot != ground).astype("f"), 2.5, (1, 1))[..., 0] > 0.5
+    o = Options(align="rigid", absolute_threshold=25.0)
+    method, variables = fitted(o, good)
+    inspect = jax.jit(method.inspect)
+    found = inspect(variables, tested)
+    fine, bad = np.asarray(found.maps["variation"])
+    assert (bad[where] > 1).all()
+    assert (bad[~ndimage.binary_dilation(where, iterations=3)] > 1).mean() < 0.01
+    assert (fine > 1).mean() < 0.01
+    # the ideal image stands where the tested one has the product
+    assert np.abs(found.reconstruction[0] - tested[0]).mean() < 0.02
+    # what lies outside of the reference once moved back is not judged
+    c, s = np.cos(2.5), np.sin(2.5)
+    y, x = np.indices((40, 40)) - 19.5 - 1
+    outside = np.maximum(np.abs(c * y + s * x), np.abs(c * x - s * y)) > 21
+    assert outside.any()
+    assert (bad[outside] == 0).all()
+    alone = inspect(variables, np.stack([tested[1], 1 - tested[0]])).maps["variation"][0]
+    np.testing.assert_array_equal(alone, bad)
+    assert (o.label, o.title) == (
+        "variation_model-rigid",
+        "variation_model (phase-aligned, rigid)",
+    )
+    assert (Options().label, Options().title) == ("variation_model", "variation_model (unaligned)")
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_few_images(rng, n):
     """One has no deviation: the absolute threshold alone counts."""
@@ -190,7 +255,7 @@ def test_an_image_is_bad_where_any_pixel_is_outside(rng):
 def test_thresholds_are_no_part_of_the_identity():
     """They are applied to what was learned: another value is judged anew, not learned anew."""
     known = options.fields(Options)
-    assert set(options.in_part(known, options.IDENTITY)) == {"mode"}
+    assert set(options.in_part(known, options.IDENTITY)) == {"mode", "align"}
     assert math.isclose(Options().absolute_threshold, 10)
     assert math.isclose(Options().variance_threshold, 2)
 
@@ -202,6 +267,8 @@ def test_thresholds_are_no_part_of_the_identity():
         ({"polarity": "bright"}, "unknown --polarity 'bright'"),
         ({"absolute_threshold": -1.0}, "--absolute_threshold=-1.0: must be at least 0"),
         ({"variance_threshold": math.inf}, "--variance_threshold=inf: must be a finite number"),
+        ({"align": "rigd"}, "unknown --align 'rigd': did you mean rigid?"),
+        ({"dark_absolute_threshold": -2.0}, "--dark_absolute_threshold=-2.0: must be at least -1"),
         ({"image_score": "mean"}, "unknown --image_score 'mean'"),
     ],
 )

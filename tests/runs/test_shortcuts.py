@@ -64,7 +64,7 @@ def test_a_run_warns_of_brightness_and_says_which_run_to_trust(world, capsys):
     assert found[0]["light_auroc"]["median"]["brightness"] > 0.25
     assert found[0]["trivial_auroc"]["brightness"] == found[0]["light_auroc"]["none"]["brightness"]
     assert found[1]["trivial_auroc"]["contrast"] == found[0]["light_auroc"]["median"]["contrast"]
-    assert f"warning: tablet, variation_model, seed 0: {found[0]['light']}" in said
+    assert f"warning: tablet, variation_model (unaligned), seed 0: {found[0]['light']}" in said
     assert found[0]["light"].endswith("trust the run with --intensity=median")
     assert found[1]["light"].endswith("trust this run")
     assert "brightness alone" not in quiet
