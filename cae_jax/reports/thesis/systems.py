@@ -57,7 +57,8 @@ def by_category(cells: Sequence[Mapping[str, Any]], missing: Sequence[Missing]) 
     good images), and good_ and defect_leak_free (90 % of unseen good images); medians of
     train_seconds and ms_per_image; image_size; patches_seen, epochs times patches of a method that
     learns by them; flag, what is wrong with the image AUROC beside those of the trivial scores, of
-    which the best over the systems' image sizes count; error, why a cell is missing.
+    which the best over the systems' image sizes count, and of a GAN that it is worse than PCA;
+    error, why a cell is missing.
     """
     every = listed()
     asked = {cell["system"] for cell in cells} | {each.system for each in missing}
@@ -76,7 +77,7 @@ def by_category(cells: Sequence[Mapping[str, Any]], missing: Sequence[Missing]) 
             ]
             row = {"category": category, "name": system.name, "title": system.title}
             row |= {"where": system.where, "gan": bool(system.gan), **_numbers(own)}
-            row["flag"] = trivial_scores.flag(row["image_auroc"], trivial) if own else ""
+            row["flag"] = _flag(row, trivial) if own else ""
             rows.append(row | {"error": "; ".join(dict.fromkeys(causes))})
         row = {"category": category, "name": PCA, "title": "PCA", "where": "trivial score"}
         row |= {"gan": False, **_numbers([]), "image_auroc": trivial.get(PCA, np.nan)}
@@ -149,6 +150,15 @@ def _numbers(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in _MEANS:
         row |= {name: frame[name].mean(), f"{name}_spread": frame[name].std()}
     return row | {name: frame[name].median() for name in _COSTS}
+
+
+def _flag(row: Mapping[str, Any], trivial: Mapping[str, float]) -> str:
+    """What is wrong with a system's AUROC; of a GAN also that it is worse than PCA."""
+    words = trivial_scores.flag(row["image_auroc"], trivial)
+    pca = trivial.get(PCA, np.nan)
+    if row["gan"] and row["image_auroc"] < pca and f"{PCA} (" not in words:
+        words = ", ".join(filter(None, (words, f"worse than {PCA} ({pca:.3f})")))
+    return words
 
 
 def _patches_seen(cell: Mapping[str, Any]) -> float:

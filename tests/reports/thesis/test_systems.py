@@ -110,6 +110,10 @@ def test_where_gans_are_worse_than_pca_it_says_so(cells):
         "grid: worse than PCA (0.900): AnoGAN 0.600; not worse: f-AnoGAN 0.950.",
         "cookie: worse than PCA (0.300): none; not worse: AnoGAN 0.500.",
     ]
+    shown = [{**one, "trivial_auroc": {"pca": 0.7, "contrast": 0.9}} for one in cells[2:4]]
+    at = systems.by_category(shown, []).set_index("name")["flag"]
+    assert at["anogan"] == "does not beat contrast (0.900), worse than pca (0.700)"
+    assert at["f_anogan"] == ""
     without = systems.by_category([one for one in cells if "anogan" not in one["system"]], [])
     assert systems.gans_against_pca(without) == []
 
