@@ -66,3 +66,20 @@ def of_patches(
         gflop = 2e-9 * of_one["macs_per_patch"] * n_images * windows
         found |= {"model": of_one["model"], **timing.speed(gflop, seconds)}
     return found
+
+
+def of_step(config: Config, seconds: Mapping[str, Sequence[float]]) -> dict[str, object]:
+    """Returns what a training step is worth in operations, and the name of the network that they
+    are of; {} by a method without one.
+
+    Args:
+      config: of the step.
+      seconds: as `timing.interleaved` gives them, of the step and of `timing.matrix_product`.
+    """
+    if not has_one(config):
+        return {}
+    of_one = cost(config)
+    # forward, input gradient and kernel gradient; nobody asks for the first layer's input gradient
+    macs = 3 * of_one["macs_per_patch"] - of_one["rows"][0]["macs"]
+    gflop = 2e-9 * macs * config.options.batch_size
+    return {"model": of_one["model"], **timing.speed(gflop, seconds)}

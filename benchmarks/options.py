@@ -60,7 +60,8 @@ def in_process(
 def training_config() -> Config:
     """Returns the record of the flags, resolved, for a benchmark that cuts no image into patches;
     raises UsageError."""
-    return command_line.given().changed(stride=1).resolved()
+    found = command_line.given()
+    return (found.changed(stride=1) if "stride" in found.fields() else found).resolved()
 
 
 def against(known: Sequence[str]) -> list[str]:

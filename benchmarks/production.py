@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks import timing
+from benchmarks import networks, timing
 from cae_jax.runs import build
 from cae_jax.runs.config import Config
 from cae_jax.scoring import reconstruction, residuals, scorer
@@ -21,7 +22,7 @@ from cae_jax.training.checkpoints import FROZEN
 from cae_jax.training.fit import fit
 from cae_jax.training.members import Plan, compile_step, place_crops, place_images
 from cae_jax.training.schedule import epoch_crops
-from cae_jax.types import Reconstruction, Scores, State, Steps, UsageError, Variables
+from cae_jax.types import Metrics, Reconstruction, Scores, State, Steps, UsageError, Variables
 
 _GOOD = 64  # images that a method which learns in one pass is fitted to
 
@@ -110,19 +111,23 @@ class Training(NamedTuple):
     variables: Variables  # before it, on the host
     images: np.ndarray  # float32 [m, H, W, C]
     crops: list[np.ndarray]  # of an epoch, a batch each
+    # Of a network that other engines can be asked for, see `networks.has_one`; NaN, {}, {} without.
     loss: float  # of the first step
     update: Variables  # what it added to the parameters
     momenta: Variables  # Adam's first moments after it: a tenth of the gradient
-    call: Callable[[], object]  # the next batch of crops in, the loss out
+    call: Callable[[], object]  # the next batch of crops in, the metrics out
     crops_seconds: float  # drawing an epoch's crops
     first_call_seconds: float
     peak_memory_mb: float
 
 
 def training(settings: Config, n_images: int) -> Training:
-    """Compiles the step that experiments train with, and takes it once."""
+    """Compiles the step that experiments train with, and takes it once; raises UsageError for a
+    method that learns in one pass."""
     s = settings.resolved()
     learn = s.build().learn
+    if not isinstance(learn, Steps):
+        raise UsageError(f"--method={s.method}: learns in one pass; see benchmarks.fit")
     state = _state(learn, s.seed)
     before = jax.tree.map(np.array, state.variables)  # copies: the step takes the state's buffers
     images = _images(s, n_images)
@@ -134,20 +139,23 @@ def training(settings: Config, n_images: int) -> Training:
     on_device = place_images(images, Plan())
     called = time.perf_counter()
     state, metrics = step(state, on_device, place_crops(crops[0], Plan()))
-    loss = float(metrics["loss"])
+    metrics = jax.device_get(metrics)
     first = time.perf_counter() - called
-    update = jax.tree.map(np.subtract, state.variables["params"], before["params"])
-    momenta = jax.tree.map(np.array, optax.tree_utils.tree_get(state.opt_state, "mu"))
+    compared: tuple[float, Variables, Variables] = (math.nan, {}, {})
+    if networks.has_one(s):
+        update = jax.tree.map(np.subtract, state.variables["params"], before["params"])
+        momenta = jax.tree.map(np.array, optax.tree_utils.tree_get(state.opt_state, "mu"))
+        compared = (float(metrics["loss"]), update, momenta)
     turn = itertools.cycle([*crops[1:], crops[0]])
 
     @jax.transfer_guard("disallow")
-    def call() -> float:
+    def call() -> Metrics:
         nonlocal state
         state, metrics = step(state, on_device, place_crops(next(turn), Plan()))
-        return float(jax.device_get(metrics["loss"]))
+        return jax.device_get(metrics)
 
     return Training(
-        *(s, before, images, crops, loss, update, momenta, call),
+        *(s, before, images, crops, *compared, call),
         *(drawn - began, first, timing.peak_memory_mb()),
     )
 

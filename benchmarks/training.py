@@ -1,4 +1,7 @@
-"""Times a training step of a model: crops in, the loss out, as `cae_jax.training.loop` takes it."""
+"""Times a training step: crops in, the metrics out, as `cae_jax.training.loop` takes it.
+
+--help --method=NAME lists the flags of that method, which learns by steps.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import numpy as np
 
 from benchmarks import engines, networks, options, timing
 from benchmarks.production import Training, training
-from cae_jax.runs import command_line
+from cae_jax.options import fields
+from cae_jax.runs import command_line, config
 
-_FLAGS = (
-    *("model", "model_options", "image_size", "patch_size", "channels", "seed", "batch_size"),
-    *("num_patches", "learning_rate", "weight_decay"),
-)
+# What a step knows nothing of: which images, where to, how scores are made of what it learns.
+_KEPT = {"image_size", "channels"}
+_BUT = {*fields(config.Images, config.Output, config.Scoring), "stride"} - _KEPT
 _IMAGES = 64  # that the crops come from
 _ENGINES = ("torch",)
 _THESIS_EPOCHS = 200
@@ -24,9 +27,10 @@ def measure(
 ) -> dict[str, object]:
     """Returns the record: what a step costs, what an epoch with its input costs, and ratios.
 
-    A step cuts its crops on the device and ends with the loss on the host; drawing an epoch's
-    crops is timed apart and counted into the epoch. Raises CaeError where an engine's first step
-    is another than ours, UsageError where it has no twin.
+    A step cuts its crops on the device and ends with the metrics on the host; drawing an epoch's
+    crops is timed apart and counted into the epoch. Of a method with a network of layer tables the
+    record says how fast that computes. Raises CaeError where an engine's first step is another than
+    ours, UsageError where it has no twin.
     """
     o = ready.settings.options
     calls = {timing.OURS: ready.call, timing.PEAK: timing.matrix_product()}
@@ -37,13 +41,11 @@ def measure(
         theirs, errors = compare.training(against, ready)
     seconds = timing.interleaved({**calls, **theirs}, repeats)
     options.trace(ready.call, profile_dir)
-    cost = networks.cost(ready.settings)
-    # forward, input gradient and kernel gradient; nobody asks for the first layer's input gradient
-    macs = 3 * cost["macs_per_patch"] - cost["rows"][0]["macs"]
     p50, p95 = (float(each) for each in np.percentile(seconds[timing.OURS], (50, 95)))
     epoch = p50 * len(ready.crops) + ready.crops_seconds
     return {
-        "model": cost["model"],
+        "method": ready.settings.method,
+        "model": ready.settings.label,
         "batch_size": o.batch_size,
         "num_patches": o.num_patches,
         "first_call_seconds": ready.first_call_seconds,
@@ -54,7 +56,7 @@ def measure(
         "patches_per_second": len(ready.crops) * o.batch_size / epoch,
         "seconds_per_epoch": epoch,
         "seconds_per_200_epochs": epoch * _THESIS_EPOCHS,
-        **timing.speed(2e-9 * macs * o.batch_size, seconds),
+        **networks.of_step(ready.settings, seconds),
         "peak_memory_mb": ready.peak_memory_mb,
         "ratio": timing.ratios(seconds),
         "milliseconds": timing.milliseconds(seconds),
@@ -73,4 +75,4 @@ def run() -> None:
 
 if __name__ == "__main__":
     options.define(_ENGINES)
-    command_line.main(run, _FLAGS)
+    command_line.main(run, but=_BUT)

@@ -60,4 +60,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, but=("method", "seed", "train_images"), of_entries=True)
+    command_line.main(run, but=("seed", "train_images"), of_entries=presets.methods_listed)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import fit, inference, precision, production, table_rows
+from benchmarks import fit, inference, precision, production, table_rows, training
 from cae_jax.runs.config import configure
 from cae_jax.types import Split, UsageError
 
@@ -111,6 +111,21 @@ def test_fit_of_a_method_that_learns_in_one_pass(fork):
     assert (row["method"], row["images"], row["side"]) == ("a_fork.one_pass", 3, 40)
     with pytest.raises(UsageError, match="by_steps: learns by steps"):
         production.fitting(configure(method="a_fork.by_steps", image_size=40, patch_size=16), 3)
+
+
+def test_training_of_a_method_that_learns_by_steps(fork):
+    sizes = {"patch_size": 16, "batch_size": 6, "num_patches": 18}
+    ready = production.training(configure(method="a_fork.by_steps", image_size=40, **sizes), 3)
+    assert math.isnan(ready.loss)  # it tells none
+    found = training.measure(ready, 2, [])
+    assert (found["method"], found["model"]) == ("a_fork.by_steps", "a_fork.by_steps")
+    assert not OF_NETWORK & set(found)
+    steps = 3 * found["p50_ms_per_step"] / 1e3
+    assert found["seconds_per_epoch"] == pytest.approx(steps + found["crops_ms_per_epoch"] / 1e3)
+    (row,) = table_rows.training(found)
+    assert "share of peak" not in row
+    with pytest.raises(UsageError, match="one_pass: learns in one pass"):
+        production.training(configure(method="a_fork.one_pass", image_size=40), 3)
 
 
 def test_other_engines_run_networks_by_l2_alone(fork):

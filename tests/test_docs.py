@@ -67,6 +67,8 @@ CALLS = f"{NET} {SIZES} --repeats=1"
 SMALL = {
     "experiments.run": "METHOD --category=FIRST",
     "experiments.reproduce_thesis": f"--models=small_net:Tiny {TRAIN} --category=FIRST",
+    "experiments.reproduce_thesis --methods": f"--methods=ae_l2 {TRAIN} --category=FIRST "
+    "--flags_of= --flags_of_method=ae_l2:model=small_net:Tiny",
     "experiments.benchmark_methods": "--methods=filter_bank --image_size=32 --category=FIRST "
     "--seeds=0 --train_images=2 --flags_of=",
     "experiments.evaluate": "",
@@ -199,7 +201,9 @@ def small(command):
     given = given_by(words)
     first = given.get("--category", "").split(",")[0].replace("all", "")
     first = given["--category"] if "--joint" in words else first
-    smaller = SMALL[module].replace("METHOD", METHODS[given.get("--method", "autoencoder")])
+    mode = f"{module} --methods"
+    smaller = SMALL[mode if mode in SMALL and "--methods" in given else module]
+    smaller = smaller.replace("METHOD", METHODS[given.get("--method", "autoencoder")])
     smaller = smaller.replace("FIRST", first or "weave").split()
     if ":" in given.get("--model", ""):  # a fork's net is small already
         smaller = [word for word in smaller if word != NET]

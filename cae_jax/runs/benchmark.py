@@ -31,6 +31,13 @@ class Grid(NamedTuple):
     cells: list[Cell]
 
 
+class Planned(NamedTuple):
+    """What is to be run, and what cannot be."""
+
+    grids: list[Grid]  # in order
+    left_out: dict[str, str]  # entries whose pretrained weights are not there, and why
+
+
 def grids(
     entries: Sequence[str],
     seeds: Sequence[int],
@@ -45,42 +52,89 @@ def grids(
       entries: see `presets.read`; those whose pretrained weights are not installed are left out,
         which is said.
       seeds: of each cell.
-      few: --train_images of each cell, 0 for all. Of few images a method that learns by steps
-        holds none out, where --validation_fraction is not given.
-      given: flags by name, in the place of the entries' own where an entry has them. The data set
-        and its categories are taken from here, whatever a preset has.
-      of_category: the same by category, over them, as text.
+      few: see `planned`.
+      given: see `with_flags`.
+      of_category: see `planned`.
       workdir: the benchmark's.
 
     Raises:
-      UsageError: an entry, a category or a flag that cannot work; two entries of one title; no
-        entry left; a cell's folder that holds another run.
+      UsageError: as `planned`; two entries of one title; no entry left.
     """
-    defaults = {name: configs_of.shared()[name].default for name in ("dataset", "data_dir")}
-    at = {name: given.get(name, default) for name, default in defaults.items()}
+    starts: dict[str, Config] = {}
+    for entry in dict.fromkeys(entries):
+        title = presets.title(entry)
+        if title in map(presets.title, starts):
+            raise UsageError(f"--methods: two entries are called {title}")
+        with named(entry):
+            starts[entry] = with_flags(presets.read(entry), given)
+    found = planned(starts, seeds, few, given, of_category, workdir)
+    for entry, cause in found.left_out.items():
+        say(f"left out: {entry}: {cause}")
+    if not found.grids:
+        raise UsageError("--methods: none is left to run")
+    return found.grids
+
+
+def planned(
+    starts: Mapping[str, Config],
+    seeds: Sequence[int],
+    few: Sequence[int],
+    given: Mapping[str, Any],
+    of_category: Mapping[str, Mapping[str, str]],
+    workdir: Path,
+) -> Planned:
+    """Returns the grids of entries whose flags are known.
+
+    Args:
+      starts: by entry, its flags with those given, as `with_flags` makes them.
+      seeds: of each cell.
+      few: --train_images of each cell, 0 for all. Of few images a method that learns by steps
+        holds none out, where --validation_fraction is not given.
+      given: flags by name; the categories are taken from here.
+      of_category: flags of one category alone, over an entry's where it has them, as text.
+      workdir: each entry has a folder of its own in it, see `folder_name`.
+
+    Raises:
+      UsageError: an entry, a category or a flag that cannot work; a cell's folder that holds
+        another run.
+    """
+    at = _where(given)
     asked = configs_of.configure(category=given.get("category", "all")).categories
     categories = data.resolve(at["dataset"], at["data_dir"], asked)
     for name in of_category:
         if name not in categories:
             raise unknown_name("category of --flags_of", name, categories)
+    usable, left_out = _usable(starts)
     found: list[Grid] = []
-    for entry, start in _usable(entries, {**given, **at}).items():
-        with _named(entry):
+    for entry, start in usable.items():
+        title = presets.title(entry)
+        with named(entry):
             for count in few:
                 flags: dict[str, Any] = {"train_images": count}
-                flags["workdir"] = str(workdir / folder_name(presets.title(entry), count))
+                flags["workdir"] = str(workdir / folder_name(title, count))
                 by_steps = isinstance(start.build().learn, Steps)
                 if count and by_steps and "validation_fraction" not in given:
                     flags["validation_fraction"] = 0.0
                 for name in categories:
-                    own = _typed(start, of_category.get(name, {})) | {"category": name}
+                    texts = of_category.get(name, {})
+                    own = typed(start, texts, "flags_of") | {"category": name}
                     configs = [start.changed(**{**flags, **own, "seed": seed}) for seed in seeds]
                     cells = job.plan(configs)
                     for cell in cells:
                         cells_of.check_same(cell)
-                    found.append(Grid(presets.title(entry), configs, cells))
-    _check_flags(found, of_category)
-    return found
+                    found.append(Grid(title, configs, cells))
+    if found:
+        _check_flags(found, of_category)
+    return Planned(found, left_out)
+
+
+def with_flags(start: Config, given: Mapping[str, Any]) -> Config:
+    """Returns an entry's flags with those given in their place, where it has them.
+
+    The data set is the given one, or the command's default, whatever a preset has. Raises
+    UsageError for a value that cannot work.
+    """
+    return start.changed(**_known(start, {**given, **_where(given)}))
 
 
 def run(grids_to_do: Sequence[Grid], workdir: Path) -> dict[str, str]:
@@ -110,15 +164,30 @@ def run(grids_to_do: Sequence[Grid], workdir: Path) -> dict[str, str]:
     return causes
 
 
-def flags_by_category(texts: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Reads "CATEGORY:name=value,name=value", several; raises UsageError for anything else."""
+def flags_by_category(
+    texts: Sequence[str], flag_name: str = "flags_of", of: str = "CATEGORY"
+) -> dict[str, dict[str, str]]:
+    """Reads "CATEGORY:name=value,name=value", several, of --`flag_name`; raises UsageError for
+    anything else."""
     found: dict[str, dict[str, str]] = {}
     for text in filter(None, texts):
-        category, colon, flags = text.partition(":")
-        if not (category and colon):
-            raise UsageError(f"--flags_of={text}: expected CATEGORY:name=value,name=value")
-        found.setdefault(category, {}).update(options.pairs("flags_of", flags))
+        name, colon, flags = text.partition(":")
+        if not (name and colon):
+            raise UsageError(f"--{flag_name}={text}: expected {of}:name=value,name=value")
+        found.setdefault(name, {}).update(options.pairs(flag_name, flags))
     return found
+
+
+def typed(config: Config, texts: Mapping[str, str], flag_name: str) -> dict[str, Any]:
+    """Returns the values of flags given as text, of those that the config's method has.
+
+    Raises UsageError, naming --`flag_name`, for a value of another type.
+    """
+    known = config.fields()
+    return {
+        name: options.from_text(f"--{flag_name}: {name}", text, known[name].default)
+        for name, text in _known(config, texts).items()
+    }
 
 
 def whole_numbers(flag_name: str, texts: Sequence[str], most: float) -> list[int]:
@@ -130,40 +199,41 @@ def whole_numbers(flag_name: str, texts: Sequence[str], most: float) -> list[int
     return list(dict.fromkeys(numbers))
 
 
-def _usable(entries: Sequence[str], given: Mapping[str, Any]) -> dict[str, Config]:
-    """The entries whose methods can be built, with their own flags and those given."""
+@contextlib.contextmanager
+def named(entry: str) -> Iterator[None]:
+    """Says of which entry a UsageError in the block is."""
+    try:
+        yield
+    except UsageError as error:
+        raise type(error)(f"{entry}: {error}") from error
+
+
+def _usable(starts: Mapping[str, Config]) -> tuple[dict[str, Config], dict[str, str]]:
+    """The entries whose methods can be built, and why the others cannot for want of weights."""
     found: dict[str, Config] = {}
-    for entry in dict.fromkeys(entries):
-        title = presets.title(entry)
-        if title in map(presets.title, found):
-            raise UsageError(f"--methods: two entries are called {title}")
-        start = presets.read(entry)
+    left_out: dict[str, str] = {}
+    for entry, start in starts.items():
         try:
-            with _named(entry):
-                start = start.changed(**_known(start, given))
+            with named(entry):
                 start.check()
                 start.build()
         except WeightsError as error:
-            say(f"left out: {error}")
+            left_out[entry] = str(error).removeprefix(f"{entry}: ")
             continue
         found[entry] = start
-    if not found:
-        raise UsageError("--methods: none is left to run")
-    return found
+    return found, left_out
+
+
+def _where(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of which images a run is: as given, else the command's own."""
+    defaults = {name: configs_of.shared()[name].default for name in ("dataset", "data_dir")}
+    return {name: given.get(name, default) for name, default in defaults.items()}
 
 
 def _known(config: Config, flags: Mapping[str, Any]) -> dict[str, Any]:
     """Those flags that the config's method has."""
     known = config.fields()
     return {name: value for name, value in flags.items() if name in known}
-
-
-def _typed(config: Config, texts: Mapping[str, str]) -> dict[str, Any]:
-    known = config.fields()
-    return {
-        name: options.from_text(f"--flags_of: {name}", text, known[name].default)
-        for name, text in _known(config, texts).items()
-    }
 
 
 def _check_flags(found: Sequence[Grid], of_category: Mapping[str, Mapping[str, str]]) -> None:
@@ -173,15 +243,6 @@ def _check_flags(found: Sequence[Grid], of_category: Mapping[str, Mapping[str, s
         for name in flags:
             if name not in known:
                 raise unknown_name("flag of --flags_of", name, known)
-
-
-@contextlib.contextmanager
-def _named(entry: str) -> Iterator[None]:
-    """Says of which entry a UsageError is."""
-    try:
-        yield
-    except UsageError as error:
-        raise type(error)(f"{entry}: {error}") from error
 
 
 def _path(cell: Cell, workdir: Path) -> str:

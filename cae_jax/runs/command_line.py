@@ -45,7 +45,7 @@ def main(
     but: Collection[str] = (),
     default_preset: str | None = None,
     of_runs: bool = False,
-    of_entries: bool = False,
+    of_entries: Callable[[Sequence[str]], Sequence[str]] | None = None,
 ) -> None:
     """Runs a binary under absl; what the user can mend becomes one line and an exit code.
 
@@ -56,8 +56,9 @@ def main(
       default_preset: a flagfile of experiments/presets, for what the command line leaves open,
         when it names neither a data set nor a flagfile of its own.
       of_runs: it also has the flags of scoring of the runs in --workdir.
-      of_entries: it has the flags of all methods of the entries in --methods, a flag of its own;
-        they have no defaults, for each entry has its own.
+      of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
+        flags of all of them, but for --method, and without defaults, for each entry has its own.
+        Where these are none, it has those of --method.
 
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
@@ -65,11 +66,11 @@ def main(
     argv = _with_preset(sys.argv, default_preset)
     _defined.clear()
     try:
-        method, known = _known(argv, of_runs, of_entries)
+        method, known, several = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
             if (names is None or name in names or scored) and name not in but:
-                default = None if of_entries else field.default
+                default = None if several else field.default
                 _DEFINE[type(field.default)](name, default, field.metadata["help"])
                 _defined[name] = field
     except (flags.Error, UsageError) as error:
@@ -121,6 +122,12 @@ def present(names: Collection[str] | None = None) -> dict[str, Any]:
     }
 
 
+def words() -> dict[str, str]:
+    """Returns all flags on the command line by name, also the binary's own, as they stand there."""
+    there = {name: flags.FLAGS[name] for name in flags.FLAGS if flags.FLAGS[name].present}
+    return {name: " ".join(flag.serialize().split("\n")) for name, flag in there.items()}
+
+
 def value(name: str) -> Any:
     """Returns a flag's value."""
     return flags.FLAGS[name].value
@@ -142,26 +149,30 @@ def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
     return [argv[0], f"--flagfile={PRESETS / preset}", *argv[1:]]
 
 
-def _known(argv: Sequence[str], of_runs: bool, of_entries: bool) -> tuple[str, Fields]:
+def _known(
+    argv: Sequence[str],
+    of_runs: bool,
+    of_entries: Callable[[Sequence[str]], Sequence[str]] | None,
+) -> tuple[str, Fields, bool]:
     """The method that the command line names, and its flags, or those of the runs or the entries
-    that it names."""
+    that it names; and whether it is of entries."""
     whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
     early = flags.FlagValues()
     flags.DEFINE_string("method", methods.DEFAULT, "", flag_values=early)
     flags.DEFINE_string("workdir", "", "", flag_values=early)
     flags.DEFINE_list("methods", [], "", flag_values=early)
     early(whole, known_only=True)
-    if of_entries:
-        names = presets.methods_of(early.methods or presets.for_a_cpu())
-    elif of_runs:
+    entries = of_entries(early.methods) if of_entries else []
+    names: Sequence[str] = entries or [early.method]
+    if of_runs:
         cells = listed(Path(early.workdir or os.devnull).expanduser())
-        names = sorted({cell.config.method for cell in cells}) or [early.method]
-    else:
-        names = [early.method]
+        names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}
     for name in names:
         known |= config.flags_of(name)
-    return " or ".join(names), known
+    if entries:
+        del known["method"]
+    return " or ".join(names), known, bool(entries)
 
 
 def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:

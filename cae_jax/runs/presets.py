@@ -50,6 +50,11 @@ def methods_of(entries: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(read(entry).method for entry in entries))
 
 
+def methods_listed(entries: Sequence[str]) -> list[str]:
+    """Returns the methods of entries, of `for_a_cpu`'s where there are none; raises as `read`."""
+    return methods_of(entries or for_a_cpu())
+
+
 def for_a_cpu() -> tuple[str, ...]:
     """Returns the presets of runs that a CPU can do, as they say themselves, and the methods that
     learn in one pass and have none."""

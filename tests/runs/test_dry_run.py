@@ -14,10 +14,10 @@ import small_runs
 from cae_jax import data
 from cae_jax.data import listing
 from cae_jax.runs import dry_run, job
+from cae_jax.runs import thesis as thesis_runs
 from cae_jax.runs.machine import lock
 from cae_jax.scoring import scorer
 from cae_jax.types import DataError, UsageError
-from experiments import reproduce_thesis
 
 config_of = functools.partial(small_runs.config_of, category="all", batch_size=16)
 
@@ -137,7 +137,7 @@ def test_memory_grows_with_what_it_is_made_of(world, model):
 
 def test_a_grid(world):
     config = config_of(world, workdir=str(world / "grid"), members="vmap")
-    configs = reproduce_thesis.grid(config, ["small_net:Tiny", "gong"], [0, 1], ["l2", "ssim"])
+    configs = thesis_runs.grid(config, ["small_net:Tiny", "gong"], [0, 1], ["l2", "ssim"])
     lines = dry_run.forecast(job.plan(configs)).splitlines()
     assert sum(": new; " in line for line in lines) == 2 * 2 * 2 * 2
     assert [line.split(":")[0] for line in lines if "parameters" in line] == [

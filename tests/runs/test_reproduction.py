@@ -18,9 +18,9 @@ from cae_jax.data import synthetic
 from cae_jax.reports import architectures, thesis
 from cae_jax.runs import cell as cells
 from cae_jax.runs import job
+from cae_jax.runs import thesis as thesis_runs
 from cae_jax.runs.config import configure
 from cae_jax.types import CaeError, UsageError
-from experiments import reproduce_thesis
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODELS, LOSSES = ["my_nets:Shallow"], ["l2", "ssim"]
@@ -62,7 +62,7 @@ def grid(fork, images, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("work")
     how = {"epochs": 1, "members": "vmap", "workdir": str(workdir)}
     config = configure(dataset="folder", data_dir=str(images), **how, **SIZES)
-    return config, job.run_grid(reproduce_thesis.grid(config, MODELS, [0, 1], LOSSES))
+    return config, job.run_grid(thesis_runs.grid(config, MODELS, [0, 1], LOSSES))
 
 
 def test_cells_that_fail_do_not_stop_the_rest(grid):
@@ -87,7 +87,7 @@ def test_what_is_done_is_not_done_again(grid, monkeypatch):
         raise AssertionError("read again")
 
     monkeypatch.setattr(data, "read", never)
-    again = job.run_grid(reproduce_thesis.grid(config, MODELS, [0, 1], LOSSES))
+    again = job.run_grid(thesis_runs.grid(config, MODELS, [0, 1], LOSSES))
     assert again.failed == {}
     found = [[c["image_auroc"] for c in one.rows()] for one in (again, outcome)]
     assert found[0] == found[1]
@@ -96,7 +96,7 @@ def test_what_is_done_is_not_done_again(grid, monkeypatch):
 def test_a_usage_error_comes_before_any_work(grid):
     config, _ = grid
     with pytest.raises(UsageError, match="bergmann"):
-        job.run_grid(reproduce_thesis.grid(config, ["my_nets:Shallow", "bergman"], [0], ["l2"]))
+        job.run_grid(thesis_runs.grid(config, ["my_nets:Shallow", "bergman"], [0], ["l2"]))
 
 
 def test_tables_are_written(grid, tmp_path):

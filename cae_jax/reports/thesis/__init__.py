@@ -8,14 +8,19 @@ from typing import Any
 
 from cae_jax.files import write_csv, write_whole
 from cae_jax.reports import plots
-from cae_jax.reports.thesis import page, tables
+from cae_jax.reports.thesis import page, systems_page, tables
 from cae_jax.types import CaeError
+
+MODELS = tuple(sorted(tables.PRINTED))  # those of Tables 11 to 14
+write_systems = systems_page.write
 
 
 def write_tables(
     folder: Path, cells: Sequence[Mapping[str, Any]], failed: Mapping[str, str]
-) -> None:
+) -> str:
     """Writes the thesis's tables as CSV, Markdown and a figure into `folder`.
+
+    Returns the shortest of them, to print.
 
     Args:
       folder: made when it is not there.
@@ -38,11 +43,19 @@ def write_tables(
     text = page.markdown_page(cells, sorted(printed - there), failed)
     write_whole(folder / "tables.md", text)
     l2 = tables.trained_on_l2(cells)
-    if not l2:
-        return
+    if l2:
+        _write_l2(folder, l2)
+    short = [page.header(cells)]
+    for table in (tables.honest(cells), tables.tables2_3(cells)):
+        short += [*page.grid(table), ""]
+    return "\n".join([*short, f"Tables: {folder.absolute()}"])
+
+
+def _write_l2(folder: Path, l2: Sequence[Mapping[str, Any]]) -> None:
+    """The tables and the figure of the cells that the thesis's own results are about."""
     table = tables.tables11_14(l2)
     write_csv(folder / "table5.csv", tables.table5(l2))
     write_csv(folder / "table6.csv", tables.table6(l2))
     write_csv(folder / "tables11_14.csv", table)
-    title = "synthetic data" if cells[0]["dataset"] == "synthetic" else ""
+    title = "synthetic data" if l2[0]["dataset"] == "synthetic" else ""
     plots.plot_reproduction(folder / "table11.png", table[table["table"] == 11], title)

@@ -134,7 +134,7 @@ def _accuracies(part: pd.DataFrame, models: Sequence[str]) -> list[str]:
         group = group.set_index("model").reindex(models)
         ours = [
             (
-                _pair(
+                pair(
                     row.good_accuracy,
                     row.defect_accuracy,
                     row.good_accuracy_spread,
@@ -146,21 +146,21 @@ def _accuracies(part: pd.DataFrame, models: Sequence[str]) -> list[str]:
         ]
         theirs = [
             (
-                _pair(row.thesis_good_accuracy, row.thesis_defect_accuracy),
+                pair(row.thesis_good_accuracy, row.thesis_defect_accuracy),
                 row.thesis_good_accuracy + row.thesis_defect_accuracy,
             )
             for row in group.itertuples()
         ]
         last = group.dropna(subset="percent").iloc[0]
         paper = (
-            _pair(last.paper_good_accuracy, last.paper_defect_accuracy),
+            pair(last.paper_good_accuracy, last.paper_defect_accuracy),
             last.paper_good_accuracy + last.paper_defect_accuracy,
         )
         times = [
             f"{row.ms_per_image:.3g} / {row.ms_per_patch:.3g} / {_text(row.thesis_inference_ms)}"
             for row in group.itertuples()
         ]
-        rows.append([category, *_bold(ours), *_bold([*theirs, paper]), *times])
+        rows.append([category, *bold(ours), *bold([*theirs, paper]), *times])
     columns = ["category", *models, *(f"{m}, thesis" for m in models), "CVPR 2019"]
     columns += [f"{m}: ms an image / a patch / thesis" for m in models]
     return grid(pd.DataFrame(rows, columns=columns))
@@ -174,12 +174,12 @@ def _honest(cells: Sequence[Mapping[str, Any]]) -> list[str]:
             "model": row.model,
             "loss, distance": f"{row.loss}, {row.distance}",
             "seeds": row.seeds,
-            "AUROC": _value(row.image_auroc, row.image_auroc_spread, 3),
-            "good / defect, leak-free 90 %": _pair(
+            "AUROC": mean(row.image_auroc, row.image_auroc_spread, 3),
+            "good / defect, leak-free 90 %": pair(
                 *(row.good_accuracy_val_90, row.defect_accuracy_val_90),
                 *(row.good_accuracy_val_90_spread, row.defect_accuracy_val_90_spread),
             ),
-            "best trivial score": f"{row.best_trivial} {_value(row.trivial_auroc, np.nan, 3)}",
+            "best trivial score": f"{row.best_trivial} {mean(row.trivial_auroc, np.nan, 3)}",
             "flag": row.flag,
         }
         for row in frame.itertuples()
@@ -195,7 +195,7 @@ def _rules(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         ["category", "model", "loss", "distance"], sort=False
     ):
         columns[f"{category}, {model}, {loss}"] = {
-            (row.rule, row.percent, row.source): _pair(row.good_accuracy, row.defect_accuracy)
+            (row.rule, row.percent, row.source): pair(row.good_accuracy, row.defect_accuracy)
             + (" (below chance)" if row.below_chance else "")
             + ("" if np.isnan(row.leak_points) else f" [{row.leak_points:+.0f}]")
             for row in part.itertuples()
@@ -211,19 +211,21 @@ def _rules(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _value(value: float, spread: float, digits: int = 2) -> str:
+def mean(value: float, spread: float, digits: int = 2) -> str:
+    """Returns a mean over seeds and its spread, "-" where there is none; no spread where NaN."""
     if np.isnan(value):
         return "-"
     return f"{value:.{digits}f}" + ("" if np.isnan(spread) else f" ± {spread:.{digits}f}")
 
 
-def _pair(good: float, defect: float, *spreads: float) -> str:
+def pair(good: float, defect: float, *spreads: float) -> str:
+    """Returns two accuracies, with their spreads or without."""
     first, second = spreads or (np.nan, np.nan)
-    return f"{_value(good, first)} / {_value(defect, second)}"
+    return f"{mean(good, first)} / {mean(defect, second)}"
 
 
-def _bold(cells: Sequence[tuple[str, float]]) -> list[str]:
-    """Marks the texts whose sum is the largest; none where there is nothing to compare."""
+def bold(cells: Sequence[tuple[str, float]]) -> list[str]:
+    """Returns the texts, marked those of the largest sum; none where all are NaN."""
     sums = np.array([total for _, total in cells], dtype=float)
     if np.isnan(sums).all():
         return [text for text, _ in cells]
