@@ -71,6 +71,7 @@ SMALL = {
     "benchmarks.training": f"{NET} --image_size=32 --patch_size=32 --repeats=1 --against= "
     "--batch_size=4 --num_patches=8",
     "benchmarks.fit": "--method=variation_model --image_size=32 --images=4 --repeats=1",
+    "benchmarks.beside": "--image_size=32 --against=",  # anomalib is not installed everywhere
     "benchmarks.layers": "--model=test_benchmarks:Model --image_size=32 --patch_size=16 "
     "--batch_size=4 --repeats=1",
     "benchmarks.members": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --repeats=1",
