@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 _OF_PATCHES = {  # what a method that does not work by patches lacks, or one without a network
@@ -71,5 +72,28 @@ def scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def beside(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """A method and category of `benchmarks.beside`: ours, theirs."""
+    row = {"method": r["method"], "category": r["category"], "images": r["n_train"]}
+    for what in ("image_auroc", "pixel_auroc"):
+        both = (value for name, value in r[what].items() if name != "difference")
+        row[what.replace("_", " ").replace("auroc", "AUROC")] = _pair(both, ".3f")
+    row["rank correlation"] = r["rank_correlation"]
+    row["largest difference, same settings"] = max(r["same"].values())
+    row["s a first fit"] = _pair(r["first_fit_seconds"].values(), ".3g")
+    row["s a fit"] = _pair(r["fit"]["seconds"].values(), ".3g")
+    row["theirs / ours"] = r["fit"]["ratio"]
+    for one in r["scoring"]:
+        batch = one["batch_size"]
+        each = [1e3 * seconds / batch for seconds in one["seconds"].values()]
+        row[f"ms an image of {batch}"] = _pair(each, ".3g")
+        row[f"theirs / ours, {batch}"] = one["ratio"]
+    return [row]
+
+
+def _pair(both: Iterable[float], form: str) -> str:
+    return " / ".join(format(value, form) for value in both)
+
+
 # of the page, in order
-SECTIONS = (inference, training, fit, latent_search, members, scaling, precision, scoring)
+SECTIONS = (inference, training, fit, latent_search, members, scaling, precision, scoring, beside)

@@ -24,18 +24,22 @@ _VARIABLES = ("XLA_FLAGS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS
 _REST = 0.01  # seconds before a timed call: other engines' threads go on spinning for a while
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], repeats: int, warm: bool = False
+) -> dict[str, list[float]]:
     """Times calls in turn (a, b, a, b ...), so that a busy moment of the machine meets them all.
 
     Args:
       calls: by name; each must wait for its result. All are called once before, untimed.
       repeats: timed calls of each.
+      warm: whether they were called before already.
 
     Returns:
       Seconds by name, [repeats].
     """
     for call in calls.values():
-        call()
+        if not warm:
+            call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():

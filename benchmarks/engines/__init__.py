@@ -16,8 +16,10 @@ PACKAGES = {  # what each engine needs installed: see benchmarks/requirements.tx
     "torch_compile": ("torch",),
     "onnxruntime": ("torch", "onnx", "onnxruntime"),
     "openvino": ("torch", "openvino"),
+    "anomalib": ("torch", "timm", "anomalib"),
 }
-NAMES = tuple(PACKAGES)
+# that run a network of tables; anomalib has methods of its own, see benchmarks.beside
+NAMES = ("torch", "torch_compile", "onnxruntime", "openvino")
 _CPU_ONLY = ("onnxruntime", "openvino")
 
 # GNU OpenMP's threads wait by spinning, into the time of the engine that comes next, and where
