@@ -240,7 +240,7 @@ def test_the_binary(done, world):
     for name, words in {
         "nowhere": "none: no such folder",
         "method": "did you mean gaussian",
-        "other": "--epochs: a flag of --method=anogan or autoencoder or bigan or distilled or draem",
+        "other": "--epochs: a flag of --method=anogan or autoencoder or bigan or distilled",
         "seeds": "--seeds=x: must be whole numbers from 0 on",
         "range": "--image_size=4: must be from 8 to 8192",
     }.items():
