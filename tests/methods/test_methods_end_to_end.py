@@ -123,7 +123,8 @@ def test_everything_is_written(straight):
     assert list(frame)[5:] == [*small.distances, "p_value"]
     np.testing.assert_array_equal(frame["distance"], frame[straight.build().distances[0]])
     found = metrics_of(straight)
-    assert found["method"] == found["model"] == found["run"] == straight.method
+    assert found["method"] == found["model"] == straight.method
+    assert found["run"] == straight.title
     assert set(found["distances"]) == set(small.distances)
     history = pd.read_csv(cell / "history.csv").to_dict("records") if small.by_steps else []
     assert found["collapse"] == collapse.warning(history)
