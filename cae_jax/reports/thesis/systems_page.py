@@ -82,8 +82,9 @@ def _head(cells: Sequence[Mapping[str, Any]], of: pd.DataFrame) -> list[str]:
     if synthetic:
         sentences.append("These images were made up from a seed: nothing compares with the thesis.")
     sentences += page.other_images(cells)
-    for row in of[of["error"] != ""].itertuples():
-        sentences.append(f"Missing: {row.title}, {row.category}: {row.error}")
+    lacking = of[of["error"] != ""].groupby(["title", "error"], sort=False)["category"]
+    for (system, error), categories in lacking:
+        sentences.append(f"Missing: {system}, {', '.join(categories)}: {error}")
     return [*lines, "", *(line for sentence in sentences for line in (sentence, ""))]
 
 

@@ -126,6 +126,7 @@ def test_the_page(cells, tmp_path):
     assert text.startswith("# The systems that the thesis names, after few epochs\n")
     assert "saw 200 (AnoGAN, f-AnoGAN); 400 (AE (L2))." in text
     assert "Missing: AE (L2), cookie: diverged" in text
+    assert "Missing: CNN feature dictionary, grid, cookie: no weights" in text
     assert "grid: 10 / 2 / 3 images (training, good, defective) where Table 1 prints 264" in text
     assert "- grid: worse than PCA (0.900): AnoGAN 0.600;" in printed
     lines = [line for line in text.splitlines() if line.startswith("| ")]
