@@ -162,5 +162,6 @@ def _conv(
     side: int = 3,
     init: nn.initializers.Initializer = _BEFORE_RELU,
 ) -> Conv:
-    # not Flax's: in a branch, as f-AnoGAN's phases are, XLA:CPU takes its gradients 20 times slower
+    # not Flax's, whose gradients are slow in a branch of a CPU's program, as f-AnoGAN's phases are:
+    # a step of the GAN, 16 patches of 32 pixels, width 16, took 6.2 s of processor time, now 0.22
     return Conv(features, (side, side), (1, 1), kernel_init=init, use_bias=bias, name=name)
