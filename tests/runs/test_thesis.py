@@ -175,7 +175,6 @@ def test_the_binary(world, tmp_path):
         assert words in told[name][2].splitlines()[-1]
 
 
-@pytest.mark.xfail(raises=UsageError, strict=True, reason="some of them come later")
 def test_every_system_of_the_table_can_be_built(world, tmp_path):
     flags = given(world, category="weave", image_size=256)
     found = thesis.planned(["all"], [0], flags, {}, {}, tmp_path)
