@@ -111,8 +111,9 @@ def test_the_settings_are_those_of_both():
     assert (found.neighborhood, found.shrinkage) == (1, 0.01001)
 
 
-@pytest.mark.parametrize("method", ["gaussian", "feature_memory"])
-def test_anomalib_says_the_same_with_the_same_settings(method, rng):
+# Four images of noise give a covariance of condition 2e5: float64 is as far from either side.
+@pytest.mark.parametrize(("method", "off"), [("gaussian", 2e-3), ("feature_memory", 1e-4)])
+def test_anomalib_says_the_same_with_the_same_settings(method, off, rng):
     module = "benchmarks.engines.anomalib_twin"
     twin = pytest.importorskip(module, reason="anomalib is not installed", exc_type=ImportError)
     flags = {"image_size": 40, "channels": 3, "stages": "24@4,112@16"}
@@ -125,7 +126,7 @@ def test_anomalib_says_the_same_with_the_same_settings(method, rng):
     found = twin.same(settings, ours.variables, train, test)
     assert list(found) == list(wanted)
     for what, values in wanted.items():
-        np.testing.assert_allclose(found[what], values, rtol=1e-3, atol=1e-4 * values.max())
+        np.testing.assert_allclose(found[what], values, rtol=0, atol=off * values.max())
     theirs = twin.detector(settings)
     theirs.fit(train)
     numbers, maps = theirs.score(test)

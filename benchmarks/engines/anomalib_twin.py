@@ -52,7 +52,8 @@ class Detector:
         """Returns the images' numbers [B] and their maps [B, H, W]."""
         with torch.inference_mode():
             found = self.model(_tensor(images))
-        return found.pred_score.cpu().numpy(), found.anomaly_map[:, 0].cpu().numpy()
+        numbers = found.pred_score.reshape(-1)  # of PaDiM [B, 1]
+        return numbers.cpu().numpy(), found.anomaly_map[:, 0].cpu().numpy()
 
 
 def detector(settings: Config) -> Detector:
