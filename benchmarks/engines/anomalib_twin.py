@@ -68,8 +68,8 @@ def same(
     """Returns what the twin says of test images where it differs from ours in nothing.
 
     Coarser stages are resized bilinearly before PaDiM, which would take the nearest point;
-    neighbours outside of the map do not count; PatchCore is given our memory, since its own starts
-    elsewhere; maps are not resized or smoothed yet.
+    PatchCore is given our memory, since its own starts elsewhere; maps are not resized or smoothed
+    yet.
 
     Returns:
       "map" float32 [m, h, w] and, of PatchCore, "score" [m].
@@ -82,7 +82,6 @@ def same(
         model.anomaly_map_generator.smooth_anomaly_map = lambda maps: maps
         twin.fit(train)
     else:
-        model.feature_pooler = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         model.anomaly_map_generator = _Unchanged()
         model.memory_bank = torch.tensor(np.asarray(variables["params"]["memory"]), device=device())
     parts = [twin.score(test[i : i + _PARTS]) for i in range(0, len(test), _PARTS)]

@@ -37,7 +37,9 @@ from cae_jax.types import Evidence, Method, UsageError, Variables
 
 DISTANCES = ("nearest",)
 SCORINGS = ("paper", "official")
-_AROUND = 3  # neighbours that features are averaged over, along a side
+# neighbours that features are averaged over, along a side; those outside of the image count as 0,
+# as they do where the authors' code unfolds a map
+_AROUND = 3
 _MIDDLE = slice(1, 3)  # of a network's stages
 _PROJECTED = 128  # dimensions in which the coreset is chosen
 _NEIGHBORS = 9  # b of equation 7, as anomalib has it
@@ -67,7 +69,7 @@ class Options(Features, Head, Judged):
 def make(options: Options, side: int, channels: int) -> Method:
     """Returns the method for images [B, side, side, channels]; raises UsageError."""
     check(options)
-    return of_features(options, extractor(options, side, channels, _MIDDLE, _AROUND))
+    return of_features(options, extractor(options, side, channels, _MIDDLE, _AROUND, zeros=True))
 
 
 def of_features(o: Head, found: Extractor) -> Method:

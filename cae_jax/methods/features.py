@@ -145,6 +145,7 @@ def extractor(
     channels: int,
     own: slice = slice(None),
     around: int = 1,
+    zeros: bool = False,
 ) -> Extractor:
     """Returns the features that these options ask for; "auto" is resolved first.
 
@@ -155,6 +156,7 @@ def extractor(
       own: which of the network's stages, finest first, where --stages names none.
       around: features are averaged over so many neighbours squared where --neighborhood names no
         other number, see `neighbourhood`.
+      zeros: see there.
 
     Raises:
       UsageError: no such network or stage, or one that cannot take these images.
@@ -165,9 +167,9 @@ def extractor(
         for name in ("stages", "weights"):
             if getattr(o, name):
                 raise UsageError(f"--{name}={getattr(o, name)}: --features=filter_bank has none")
-        return of_filters(side, channels, around=around)
+        return of_filters(side, channels, around=around, zeros=zeros)
     network = pretrained(o, own)
-    return aligned(network.extract, network.frozen, side, channels, around)
+    return aligned(network.extract, network.frozen, side, channels, around, zeros)
 
 
 def pretrained(o: Features, own: slice) -> Backbone:
@@ -188,10 +190,12 @@ def pretrained(o: Features, own: slice) -> Backbone:
     return backbones.load(o.features, stages, o.weights, o.feature_precision)
 
 
-def of_filters(side: int, channels: int, stride: int = 8, around: int = 1) -> Extractor:
+def of_filters(
+    side: int, channels: int, stride: int = 8, around: int = 1, zeros: bool = False
+) -> Extractor:
     """Returns the features of the fixed filter bank, as `extractor` those of a network."""
     extract = functools.partial(filters.extract, stride=stride)
-    return aligned(extract, {}, side, channels, around)._replace(uneven=True)
+    return aligned(extract, {}, side, channels, around, zeros)._replace(uneven=True)
 
 
 def aligned(
@@ -200,6 +204,7 @@ def aligned(
     side: int,
     channels: int,
     around: int = 1,
+    zeros: bool = False,
 ) -> Extractor:
     """Returns all maps of `extract` as one, on the finest one's grid.
 
@@ -210,14 +215,14 @@ def aligned(
       frozen: what it needs as the collection "frozen" of its variables.
       side: of the images, in pixels.
       channels: of the images.
-      around: see `neighbourhood`, which comes before the resizing.
+      around, zeros: see `neighbourhood`, which comes before the resizing.
     """
 
     def maps(variables: Variables, images: jax.Array) -> jax.Array:
         found = extract(variables, images)
         stages = sorted(found.values(), key=lambda one: -one.shape[1])
         size = stages[0].shape[1:3]
-        stages = [neighbourhood(one.astype(jnp.float32), around) for one in stages]
+        stages = [neighbourhood(one.astype(jnp.float32), around, zeros) for one in stages]
         return jnp.concatenate([_resized(one, size) for one in stages], axis=-1)
 
     image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
@@ -225,15 +230,18 @@ def aligned(
     return Extractor(maps, MappingProxyType(dict(frozen)), (h, w), c)
 
 
-def neighbourhood(maps: jax.Array, around: int) -> jax.Array:
+def neighbourhood(maps: jax.Array, around: int, zeros: bool = False) -> jax.Array:
     """Returns the mean over the `around` x `around` points at each of maps [B, h, w, c].
 
-    Points outside of the map do not count. `around` is odd; 1 returns the maps themselves.
+    Points outside of the map do not count, or with `zeros` they do, as 0: features at the border
+    are then smaller, and so nearer to each other. `around` is odd; 1 returns the maps themselves.
     """
     if around == 1:
         return maps
     window = (1, around, around, 1)
     sums = lax.reduce_window(maps, 0.0, lax.add, window, (1,) * 4, "SAME")
+    if zeros:
+        return sums / around**2
     ones = jnp.ones((1, *maps.shape[1:3], 1))
     return sums / lax.reduce_window(ones, 0.0, lax.add, window, (1,) * 4, "SAME")
 

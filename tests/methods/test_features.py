@@ -85,6 +85,9 @@ def test_neighbourhood(rng, shape):
     maps = rng.random((2, *shape, 3), np.float32)
     found = jax.jit(neighbourhood, static_argnums=1)(maps, 3)
     np.testing.assert_allclose(found, [means(one, 3) for one in maps], rtol=1e-5)
+    zeros = jax.jit(neighbourhood, static_argnums=(1, 2))(maps, 3, True)
+    padded = ndimage.uniform_filter(maps, (1, 3, 3, 1), mode="constant")
+    np.testing.assert_allclose(zeros, padded, rtol=1e-5)
     inside = ndimage.uniform_filter(maps[0], (3, 3, 1))[1:-1, 1:-1]
     np.testing.assert_allclose(found[0, 1:-1, 1:-1], inside, rtol=1e-5)
 
