@@ -150,12 +150,6 @@ def test_an_image_has_the_same_features_in_any_batch(rng, extract):
     np.testing.assert_allclose(whole[1:2], extract({}, images[1:2], 4)["filters"], atol=1e-6)
 
 
-def test_jit_equals_eager(rng, extract):
-    images = rng.random((1, 17, 20, 3), np.float32)
-    eager = filters.extract({}, images, 8)["filters"]
-    np.testing.assert_allclose(extract({}, images, 8)["filters"], eager, atol=1e-6)
-
-
 def test_names_are_as_many_as_features():
     for channels, number in ((1, 56), (3, 72)):
         names = filters.names(channels)
