@@ -119,7 +119,10 @@ OWN = {
     "run": {"dry_run": YES_NO},
     "evaluate": {"workdir": {"": "--workdir is needed"}},
     "report": {"workdir": {"": "--workdir is needed"}},
-    "describe": {"format": name("jsn", "json", "json", "text")},
+    "describe": {
+        "format": name("jsn", "json", "json", "text"),
+        "methods": {"gausian": "did you mean gaussian"},
+    },
     "make_synthetic": {
         "output_dir": {"": "--output_dir is needed"},
         "image_size": {"31": "synthetic needs 32 or more"},
