@@ -24,6 +24,7 @@ SMALL = {  # of the flags that a method has, those that make it small
 # A network of a few layers: it is in every program of that method.
 SMALL_OF = {
     **{name: {"stages": "24@4"} for name in ("distilled", "feature_dictionary")},
+    "f_anogan": {"patch_size": 8, "stride": 8},  # three networks of half as many blocks
     "gmm_texture": {"components": 2, "dimensions": 3, "samples": 1000, "em_rounds": 2},
 }
 
