@@ -75,4 +75,4 @@ def variables(
     what is drawn (channels, where a search begins) is drawn alike. Raises CaeError as `fit`.
     """
     for part in parts:
-        yield fit.of(learn, files.rows(examples, part.learned), seed)
+        yield fit.of(learn, files.rows(np.asarray(examples), part.learned), seed)
