@@ -47,6 +47,7 @@ DISTANCES = ("mahalanobis",)
 COVARIANCES = ("position", "pooled")
 _AROUND = 3  # neighbours that a network's features are averaged over, along a side
 _MIDDLE = slice(1, 3)  # of a network's stages
+_IN_MEMORY = 2**31  # bytes: more features may lie in a file, for which one pass is cheaper
 # TF32, a GPU's default, would keep three digits of what a covariance's inverse magnifies
 _product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -160,7 +161,7 @@ def moments(
     """Returns the mean features at every point and the sum of squares about it.
 
     In one pass over the images: beside the result, memory holds the features of a chunk. Of
-    features at hand, row by row of points: a row's sums stay in a CPU's cache.
+    features at hand, up to 2 GB, row by row of points: a row's sums stay in a CPU's cache.
 
     Args:
       found: the features.
@@ -175,7 +176,7 @@ def moments(
     """
     (h, w), k = found.grid, len(channels)
     points = h * w
-    if found.at_hand and not pooled:
+    if found.at_hand and not pooled and images.size * 4 <= _IN_MEMORY:
         return _at_hand(images, channels, member)
 
     def add(held: tuple, own: jax.Array, new: jax.Array, before: jax.Array) -> tuple:
