@@ -103,7 +103,7 @@ def measure(
       fits: timed fits of each side, after the first one.
     """
     before = os.getloadavg()[0]
-    train, test = (np.asarray(all_even(x, settings.intensity)) for x in (split.train, split.test))
+    train, test = (all_even(x, settings.intensity) for x in (split.train, split.test))
     s = settings.changed(intensity="none")
     ours = Ours(s)
     sides: dict[str, Detector] = {timing.OURS: ours, ANOMALIB: twin.detector(s)}

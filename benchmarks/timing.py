@@ -37,9 +37,8 @@ def interleaved(
     Returns:
       Seconds by name, [repeats].
     """
-    for call in calls.values():
-        if not warm:
-            call()
+    for call in () if warm else calls.values():
+        call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():

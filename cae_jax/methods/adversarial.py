@@ -92,6 +92,12 @@ def moved(
     return Learned({**changed, "batch_stats": stats}, {**opt_state, name: own})
 
 
+def cross_entropy(logits: jax.Array, real: bool) -> jax.Array:
+    """Returns -log D where images should be taken for real ones, else -log(1 - D), D the sigmoid of
+    a discriminator's logits."""
+    return jax.nn.softplus(-logits if real else logits)
+
+
 def spread(made: jax.Array, x: jax.Array) -> Metrics:
     """Returns how generated crops differ among themselves, beside how real ones do.
 

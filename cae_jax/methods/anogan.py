@@ -33,7 +33,7 @@ import optax
 from jax import lax
 
 from cae_jax.methods import adversarial, gradients
-from cae_jax.methods.adversarial import Learned, signed, with_params
+from cae_jax.methods.adversarial import Learned, cross_entropy, signed, with_params
 from cae_jax.models.dcgan import Discriminator, Generator, levels
 from cae_jax.options import SCORING, flag
 from cae_jax.options import check as check_values
@@ -178,7 +178,7 @@ def _train_discriminator(
         (of_x, _), stats = nets.apply("discriminator", changed, x, train=True)
         changed = {**changed, "batch_stats": stats}
         (of_made, _), stats = nets.apply("discriminator", changed, made, train=True)
-        value = jnp.mean(nn.softplus(-of_x)) + jnp.mean(nn.softplus(of_made))
+        value = jnp.mean(cross_entropy(of_x, True)) + jnp.mean(cross_entropy(of_made, False))
         metrics = {
             "discriminator_loss": value,
             "accuracy_on_crops": jnp.mean((of_x > 0).astype(jnp.float32)),
@@ -201,7 +201,7 @@ def _train_generator(
         changed = with_params(learned.variables, "generator", params)
         made, stats = nets.apply("generator", changed, z, train=True)
         (of_made, _), _ = nets.apply("discriminator", changed, made, train=True)
-        return jnp.mean(nn.softplus(-of_made)), stats
+        return jnp.mean(cross_entropy(of_made, True)), stats
 
     params = learned.variables["params"]["generator"]
     (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from cae_jax.methods import gradients
+from cae_jax.methods.adversarial import cross_entropy, signed, spread
 from cae_jax.models import bigan
 from cae_jax.models.bigan import PAPERS, Judged, Sizes
 from cae_jax.options import SCORING, flag
@@ -199,7 +200,7 @@ def steps(nets: Networks, o: Options) -> Steps:
         rest = {k: v for k, v in state.variables.items() if k not in ("params", "ema")}
         learned = _Learned(state.variables["params"], rest, state.opt_state)
         first, second = jax.random.split(gradients.step_key(state))
-        x = _signed(crops)
+        x = signed(crops)
         learned, metrics = _train_discriminators(nets, o, learned, x, first)
         learned, of_makers = _train_makers(nets, o, learned, x, second)
         ema = averaged(state.variables["ema"], learned.params, o.ema)
@@ -208,7 +209,7 @@ def steps(nets: Networks, o: Options) -> Steps:
         return state, {**metrics, **of_makers}
 
     def validate(variables: Variables, crops: jax.Array) -> Metrics:
-        x = _signed(crops)
+        x = signed(crops)
         return {"loss": jnp.mean(score(nets, o, variables, x)[0])}
 
     step, validate = (gradients.within(o.precision, f) for f in (step, validate))
@@ -225,7 +226,7 @@ def reconstructor(nets: Networks, o: Options) -> Reconstruct:
     [N]."""
 
     def reconstruct(variables: Variables, patches: jax.Array) -> Reconstruction:
-        number, made = score(nets, o, variables, _signed(patches))
+        number, made = score(nets, o, variables, signed(patches))
         return Reconstruction((made + 1) / 2, {"score": number})
 
     return gradients.within(nets.precision, reconstruct)
@@ -265,11 +266,6 @@ def score(
     if o.variant == "bigan":
         number = (1 - o.score_weight) * _distance(x, made) + o.score_weight * number
     return number, made
-
-
-def cross_entropy(logits: jax.Array, real: bool) -> jax.Array:
-    """Returns -log D where pairs should be taken for real ones, else -log(1 - D), D the sigmoid."""
-    return jax.nn.softplus(-logits if real else logits)
 
 
 def consistency(made: Made) -> jax.Array:
@@ -323,8 +319,7 @@ def _train_discriminators(
         "discriminator_loss": value,
         "real_accuracy": jnp.mean(real.logits > 0),
         "generated_accuracy": jnp.mean(other.logits < 0),
-        "sample_variance": jnp.mean(jnp.var(made.sample, axis=0)),
-        "crop_variance": jnp.mean(jnp.var(x, axis=0)),
+        **spread(made.sample, x),
     }
     return _moved(o, learned, nets.discriminators, gradient, rest), metrics
 
@@ -393,8 +388,3 @@ def _moved(
 def _distance(one: jax.Array, other: jax.Array) -> jax.Array:
     """The L1 distance of each of N, summed over all else."""
     return jnp.sum(jnp.abs(one - other).reshape(len(one), -1), axis=1)
-
-
-def _signed(images: jax.Array) -> jax.Array:
-    """From [0, 1], as images travel, to [-1, 1], as the networks see them."""
-    return 2 * images - 1

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from cae_jax import data
 from cae_jax.data import joint
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar
 from cae_jax.scoring import scorer
-from cae_jax.types import Split
+from cae_jax.types import Split, State, Steps, Variables
 
 
 def read_split(config: Config) -> Split:
@@ -37,6 +38,17 @@ def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
     method = config.build()
     reduction = config.reduction(method.distances if all_distances else ())
     return scorer.scorer(method.inspect, reduction, config.intensity)
+
+
+def shapes(config: Config, n_images: int) -> tuple[State | None, Variables]:
+    """Returns the shapes of a fresh state, None of a method that learns in one pass, and of what a
+    resolved config's method learns of so many images; nothing is computed."""
+    learn, key = config.build().learn, jax.random.key(0)
+    if isinstance(learn, Steps):
+        state = jax.eval_shape(learn.init, key)
+        return state, state.variables
+    shape = (n_images, config.image_size, config.image_size, config.channels)
+    return None, jax.eval_shape(learn.fit, key, jax.ShapeDtypeStruct(shape, np.float32))
 
 
 def use_compilation_cache() -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from cae_jax import methods
-from cae_jax.runs.config import Config, configure
+from cae_jax.runs import build
+from cae_jax.runs.config import configure
 from cae_jax.types import Steps, WeightsError, unknown_name
 
 _SHOWN = 6  # networks; more are one network's layers
@@ -59,7 +59,7 @@ def _row(name: str) -> dict[str, Any]:
         method = config.build()
     except WeightsError as error:
         return {"method": name, **nothing, "cause": str(error)}
-    params = _variables(config)["params"]
+    params = build.shapes(config, N_IMAGES)[1]["params"]
     networks = {part: _count(tree) for part, tree in params.items()}
     return {
         "method": name,
@@ -70,15 +70,6 @@ def _row(name: str) -> dict[str, Any]:
         "distances": list(method.distances),
         "cause": "",
     }
-
-
-def _variables(config: Config) -> Mapping[str, Any]:
-    """The shapes of what a method learns."""
-    learn, key = config.build().learn, jax.random.key(0)
-    if isinstance(learn, Steps):
-        return jax.eval_shape(learn.init, key).variables
-    shape = (N_IMAGES, config.image_size, config.image_size, config.channels)
-    return jax.eval_shape(learn.fit, key, jax.ShapeDtypeStruct(shape, np.float32))
 
 
 def _count(tree: Any) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from cae_jax import data
 from cae_jax.data import listing
+from cae_jax.runs import build
 from cae_jax.runs import cell as cells_of
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -81,17 +82,12 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
     """Returns what a cell takes; memory is estimated for a CPU."""
     c, method = config, config.build()
     pixels, n = c.image_size**2, counts.n_train + counts.n_test
-    learn, key = method.learn, jax.random.key(0)
     held = data.n_held_out(counts.n_train, c.validation_fraction)
-    if isinstance(learn, Steps):
-        state = jax.eval_shape(learn.init, key)
-        variables, saved = state.variables, state
-        training = _steps(c, learn, state)
+    state, variables = build.shapes(c, counts.n_train - held)
+    if isinstance(method.learn, Steps) and state:
+        training = _steps(c, method.learn, state)
     else:
-        learned = counts.n_train - held
-        shape = (learned, c.image_size, c.image_size, c.channels)
-        variables = jax.eval_shape(learn.fit, key, jax.ShapeDtypeStruct(shape, np.float32))
-        training, saved = _STATES * _bytes(variables), variables
+        training = _STATES * _bytes(variables)
     training += 4 * pixels * c.channels * counts.n_train  # once more, on the device
     if c.folds:  # a fold's images, and its model beside the run's
         training += 4 * pixels * c.channels * counts.n_train + _bytes(variables)
@@ -106,7 +102,7 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
     images = 4 * pixels * c.channels * n + pixels * counts.n_test
     parameters = variables.get("params", variables)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
-    return Sizes(count, _bytes(saved), images, round(training), 2 * maps + one)
+    return Sizes(count, _bytes(state or variables), images, round(training), 2 * maps + one)
 
 
 def _steps(c: Config, learn: Steps, state: State) -> float:

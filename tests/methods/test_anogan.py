@@ -4,11 +4,11 @@ import dataclasses
 import math
 import re
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear_nets import Linear, Scaled
 from scipy import stats
 
 from cae_jax import methods, options
@@ -21,28 +21,6 @@ SMALL = Options(
     **{"epochs": 2, "num_patches": 8, "batch_size": 4, "patch_size": 8, "stride": 8},
     **{"width": 2, "latent": 3, "search_steps": 5, "restarts": 2},
 )
-
-
-class Scaled(nn.Module):
-    """A generator that is its latent vector times a number."""
-
-    channels: int = 1
-    patch_size: int = 8
-    latent: int = 64
-
-    @nn.compact
-    def __call__(self, z, train=False):
-        return self.param("scale", nn.initializers.constant(0.5), ()) * z.reshape(-1, 8, 8, 1)
-
-
-class Linear(nn.Module):
-    """A discriminator that is linear, and whose features are half its input."""
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        flat = x.reshape(len(x), -1)
-        w = self.param("w", nn.initializers.normal(0.3), flat.shape[1:])
-        return flat @ w, flat / 2
 
 
 def linear(**changes):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear_nets import Linear, Scaled
 
 from cae_jax import methods, options
 from cae_jax.methods import f_anogan
@@ -58,29 +59,6 @@ def same(one, other) -> bool:
 
 def numbers(state):
     return state.step, jax.random.key_data(state.key), state.variables, state.opt_state
-
-
-class Scaled(nn.Module):
-    """A generator that is its latent vector times a number."""
-
-    channels: int = 1
-    patch_size: int = 8
-    latent: int = 64
-
-    @nn.compact
-    def __call__(self, z, train=False):
-        scale = self.param("scale", nn.initializers.constant(0.5), ())
-        return scale * z.reshape(-1, 8, 8, 1)
-
-
-class Linear(nn.Module):
-    """A critic whose gradient is the same everywhere, and whose features are half its input."""
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        flat = x.reshape(len(x), -1)
-        w = self.param("w", nn.initializers.normal(0.3), flat.shape[1:])
-        return flat @ w, flat / 2
 
 
 class Faded(nn.Module):
