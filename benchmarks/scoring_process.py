@@ -21,7 +21,7 @@ from cae_jax.runs.config import Config
 from cae_jax.runs.dry_run import peak_bytes
 from cae_jax.scoring import scorer
 from cae_jax.serving import folder, stream
-from cae_jax.serving.detector import Detector
+from cae_jax.serving.trained import TrainedRun
 
 FLAGS = ("model", "model_options", "image_size", "patch_size", "stride", "channels", "precision")
 _FOLDER = flags.DEFINE_string("folder", "", "the images; tables go into a folder beside it")
@@ -32,7 +32,7 @@ _SAMPLE = 64  # images that are decoded alone
 def measure(c: Config, root: Path, batch_size: int | None) -> dict[str, object]:
     """Returns images/s end to end, of decoding and of the call alone, and the peak memory."""
     variables, judge = untrained(c), verdict.judge(np.empty(0), np.ones(1), ())
-    fresh = Detector(Cell(root, c), variables, judge, build.scoring_call(c))
+    fresh = TrainedRun(Cell(root, c), variables, judge, {})
     sample = folder.find(root)[:_SAMPLE]
     at = stream.scoring_call(c, variables, batch_size)
     list(stream.scored(at, root, sample[: at.batch_size]))  # compiles; the cache keeps it

@@ -9,13 +9,24 @@ if typing.TYPE_CHECKING:
     from cae_jax.serving.detector import Detector
 
 
-def load(
-    workdir: str | os.PathLike[str],
-    percent: int | None = None,
-    false_alarms: float | None = None,
-    **which: typing.Any,
-) -> Detector:
-    """Returns a trained run of a workdir, ready to score images; see `serving.detector.load`."""
-    from cae_jax.serving import detector
+def load(folder: str | os.PathLike[str], **asked: typing.Any) -> Detector:
+    """Returns a detector, ready to score images: an exported folder's, or a trained run's.
 
-    return detector.load(workdir, percent, false_alarms, **which)
+    Args:
+      folder: what `experiments.export` wrote, which is loaded without any of the code that trained
+        it, see `serving.exported.load`; or the workdir of `experiments.run`, see
+        `serving.trained.open_run`.
+      asked: `percent` or `false_alarms`, for another threshold than the run's own; of an exported
+        folder `runtime`, of a workdir flags that say which run.
+
+    Raises:
+      UsageError: what was asked for cannot work.
+      DataError: a file of the folder is missing, altered or cannot be read.
+    """
+    if os.path.exists(os.path.join(folder, "model.json")):
+        from cae_jax.serving import exported
+
+        return exported.load(folder, **asked)
+    from cae_jax.serving import trained
+
+    return trained.load(folder, **asked)

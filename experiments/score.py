@@ -11,7 +11,7 @@ from absl import flags
 from cae_jax.runs import command_line
 from cae_jax.runs.build import use_compilation_cache
 from cae_jax.runs.machine import multihost
-from cae_jax.serving import detector, folder
+from cae_jax.serving import folder, trained
 
 _WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
 _PERCENT = flags.DEFINE_integer(
@@ -42,7 +42,9 @@ def run() -> None:
     multihost.start_from_flags()
     use_compilation_cache()
     found = folder.score_folder(
-        detector.load(workdir, _PERCENT.value, _FALSE_ALARMS.value, **command_line.present(_WHICH)),
+        trained.open_run(
+            workdir, _PERCENT.value, _FALSE_ALARMS.value, **command_line.present(_WHICH)
+        ),
         images,
         output,
         recursive=_RECURSIVE.value,

@@ -18,7 +18,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -77,10 +77,31 @@ def decode(
     height_width = _height_width(image_size)
     _check_channels(channels)
     with _opened(source, name) as image:
-        image, full = _upright_pixels(image, color=channels == 3)
-        pixels = _stacked([band.convert("F") for band in image.split()], height_width)
-        pixels /= np.float32(full)
-    return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
+        return _pixels(image, height_width, channels)
+
+
+def from_any(image: Any, image_size: Size | None, channels: int, bgr: bool = False) -> np.ndarray:
+    """Returns whatever holds an image as `decode` returns a file: float32 [H, W, channels].
+
+    A path, bytes or a binary stream is decoded, an opened Pillow image treated as its file would
+    be. Anything else is an array as `from_array` takes it, by `__array__` (NumPy, JAX, PyTorch on a
+    CPU) or `__dlpack__`; with `bgr` its three channels are blue, green and red. Raises DataError
+    for what is no image, UsageError for a size or channels that make no sense.
+    """
+    height_width = _height_width(image_size)
+    _check_channels(channels)
+    if isinstance(image, Image.Image):
+        with _named("the image"):
+            _check_limits(image)
+            return _pixels(image.copy(), height_width, channels)
+    if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "seek"):
+        return decode(image, image_size, channels)
+    if not hasattr(image, "__array__") and hasattr(image, "__dlpack__"):
+        image = np.from_dlpack(image)
+    array = np.asarray(image)
+    if array.dtype == object:
+        raise DataError(f"an image is a file, its bytes or an array, not {type(image).__name__}")
+    return from_array(array[..., ::-1] if bgr and array.ndim == 3 else array, image_size, channels)
 
 
 def from_array(array: np.ndarray, image_size: Size | None, channels: int) -> np.ndarray:
@@ -249,17 +270,30 @@ def _name_of(source: Source) -> str:
 def _opened(source: Source, name: str | None) -> Iterator[Image.Image]:
     """Yields the opened image, pixels not decoded yet; what fails in the body is a DataError."""
     name = _name_of(source) if name is None else name
+    with _named(name), _file(source) as file:
+        if not file.read(1):
+            raise DataError("is empty (0 bytes)")
+        with Image.open(file, formats=_FORMATS) as image:
+            _check_limits(image)
+            yield image
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What fails in the body is a DataError that names the image."""
     try:
-        with _file(source) as file:
-            if not file.read(1):
-                raise DataError("is empty (0 bytes)")
-            with Image.open(file, formats=_FORMATS) as image:
-                _check_limits(image)
-                yield image
+        yield
     # Damaged bytes make Pillow raise nearly anything: OSError, SyntaxError, ValueError, EOFError,
     # struct.error, zlib.error, OverflowError, MemoryError, IndexError, KeyError ...
     except Exception as error:
         raise DataError(f"{name!r}: {_cause(error)}") from error
+
+
+def _pixels(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
+    image, full = _upright_pixels(image, color=channels == 3)
+    pixels = _stacked([band.convert("F") for band in image.split()], size)
+    pixels /= np.float32(full)
+    return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
 
 def _file(source: Source) -> BinaryIO:

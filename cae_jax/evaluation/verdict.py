@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from cae_jax.evaluation import metrics, segmentation, thresholds
 from cae_jax.evaluation.thresholds import TEST_GOOD, UNSEEN, VALIDATION_GOOD, Threshold
+from cae_jax.types import DataError, UsageError
 
 # The threshold that counts is the first of these that a run has and that is finite.
 COUNTS: tuple[tuple[str, str, int | None], ...] = (
@@ -196,6 +197,34 @@ def judge(
         threshold = thresholds.from_good(distances, share, source=source)
     of_maps = [value(point) for point in points if point.get("rule") == "min_area"]
     return Judge(threshold, held_out, of_maps[0] if of_maps else math.inf)
+
+
+def asked(
+    whose: str,
+    good: np.ndarray,
+    unseen: np.ndarray,
+    points: Iterable[Mapping[str, Any]],
+    source: str,
+    rate: float,
+    percent: int | None,
+    false_alarms: float | None,
+) -> Judge:
+    """Returns the judge of a finished run as somebody asks for it who loads it.
+
+    Takes what `judge` takes: `rate` is the run's own, `false_alarms` the one asked for in its
+    place. Errors name `whose`. Raises UsageError for a percent and a rate, and for a rate without
+    unseen images; DataError without any good image.
+    """
+    if percent is not None and false_alarms is not None:
+        raise UsageError(f"percent={percent} and false_alarms={false_alarms}: take one of them")
+    if not len(unseen) and not len(good):
+        raise DataError(f"{whose}: no good image but the training ones, so no threshold")
+    if false_alarms and not len(unseen):
+        raise UsageError(
+            f"false_alarms={false_alarms}: {whose} has no good image but those learned from"
+        )
+    wanted = rate if false_alarms is None else false_alarms
+    return judge(good, unseen, points, percent, source, wanted)
 
 
 def value(point: Mapping[str, Any]) -> float:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from cae_jax.evaluation import finite
 from cae_jax.evaluation.segmentation import MinimumArea
 from cae_jax.evaluation.thresholds import OUT_OF_FOLD, VALIDATION_GOOD
 from cae_jax.runs.build import scoring_call
@@ -65,7 +66,7 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
             for at in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
                 batch = scorer.default_batch_size()
                 found = scorer.score_all(by.call, variables, by.given[at], batch, bar.update)
-                scorer.check_finite(found, [f"{split.category}/{paths[i]}" for i in at])
+                finite.check_finite(found, [f"{split.category}/{paths[i]}" for i in at])
                 for name, values in found.distances.items():
                     distances[name][at] = values
                 for i, each in zip(at.tolist(), found.residuals[config.distance], strict=True):

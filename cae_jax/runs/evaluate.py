@@ -14,6 +14,7 @@ from cae_jax import data, files, options
 from cae_jax.data import pictures
 from cae_jax.evaluation import (
     collapse,
+    finite,
     localization,
     metrics,
     per_category,
@@ -94,7 +95,7 @@ def judge(config: Config, split: Split, trained: Trained) -> Judged:
     with Bar(f"score {config.category} test", len(split.test), "images") as bar:
         batch = scorer.default_batch_size()
         test = scorer.score_all(call, trained.variables, split.test, batch, bar.update)
-    scorer.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
+    finite.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
     maps = test.residuals[config.distance]
     found = localization.localize(split, maps, unseen.area, unseen.source)
     return Judged(unseen, test, _frame(config, split, unseen, test), found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
@@ -15,7 +15,7 @@ from cae_jax.scoring import residuals
 from cae_jax.scoring.intensity import light
 from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.scoring.residuals import Reduction
-from cae_jax.types import Array, CaeError, Scores, Variables
+from cae_jax.types import Array, Scores, Variables
 
 Scorer: TypeAlias = Callable[[Variables, Array], Scores[jax.Array]]
 
@@ -103,17 +103,6 @@ def score_all(
         parts.append(jax.tree.map(lambda field, n=n: field[:n], scores))
         on_images(n)
     return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
-
-
-def check_finite(scores: Scores[np.ndarray], names: Sequence[str]) -> None:
-    """Raises CaeError for the first of the images so named with a distance or a residual map that
-    is not finite."""
-    for what, fields in (("distance", scores.distances), ("residual map", scores.residuals)):
-        for kind, values in fields.items():
-            finite = np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
-            if not finite.all():
-                name = names[int(np.argmin(finite))]
-                raise CaeError(f"{name}: the {what} {kind} is not finite; was it trained well?")
 
 
 def milliseconds_per_image(

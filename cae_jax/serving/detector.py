@@ -1,28 +1,41 @@
-"""A trained run as an object that judges images, for use from Python."""
+"""A trained model as an object that judges images, for use from Python.
+
+It says what a model is and what it says of an image, whether the model is a run in its workdir
+(`serving.trained`) or an exported folder (`serving.exported`). Neither is imported here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cae_jax.data import images
-from cae_jax.evaluation import scores, thresholds, verdict
+from cae_jax.evaluation import finite
 from cae_jax.evaluation.thresholds import Threshold
 from cae_jax.evaluation.verdict import Judge
-from cae_jax.reports import rules
-from cae_jax.reports.run_files import FINISHED
-from cae_jax.runs import cell as cells
-from cae_jax.runs.build import scoring_call
-from cae_jax.runs.cell import Cell
-from cae_jax.runs.machine.progress import say
-from cae_jax.runs.train import load_trained
-from cae_jax.scoring import scorer
-from cae_jax.types import DataError, UsageError, Variables
+from cae_jax.types import CaeError, Scores
+
+MANY = 8  # images of the larger of the two batches that calls are made in
+
+
+class Model(NamedTuple):
+    """What a detector is of, in words and numbers."""
+
+    title: str  # "hazelnut, gaussian, seed 0"
+    category: str
+    method: str
+    version: str  # hexadecimal: of an exported folder's content; "" of a run in its workdir
+    image_size: int  # pixels a side, to which an image is stretched
+    channels: int  # 1 or 3
+    distance: str  # the name of what its scores are
+    opening: int  # of masks, see `Judge.mask`
+    scale: float  # the value of a map at the top of the one color scale; NaN where not known
+    runtime: str  # "jax" or "onnxruntime"
+    card: dict[str, Any]  # an exported folder's model.json; {} of a run
 
 
 class Verdict(NamedTuple):
@@ -39,101 +52,134 @@ class Verdict(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """A trained model with what judges its scores; `load` makes one."""
+    """A model with what judges its scores; `cae_jax.load` makes one.
 
-    cell: Cell
-    variables: Variables
+    It belongs to the process that loaded it: JAX's and ONNX Runtime's threads do not live on in a
+    forked one. It can be pickled, and is loaded again from its folder where it is unpickled.
+    """
+
+    model: Model
     judge: Judge
-    _call: scorer.Scorer
+    # images float32 [B, S, S, C] in [0, 1] -> the scores by `model.distance`, on the host
+    call: Callable[[np.ndarray], Scores[np.ndarray]]
+    again: tuple[Callable[..., Detector], dict[str, Any]]  # what loads it, and its arguments
+    process: int = dataclasses.field(default_factory=os.getpid)
 
     @property
     def threshold(self) -> Threshold:
         """Above which a distance is called defective."""
         return self.judge.threshold
 
-    def score(self, image: str | os.PathLike[str] | np.ndarray) -> Verdict:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what loads it again."""
+        load, arguments = self.again
+        return _loaded, (load, arguments)
+
+    def score(self, image: Any, bgr: bool = False) -> Verdict:
         """Judges one image.
 
         Args:
-          image: a file, or an array [H, W] or [H, W, 1 or 3]: uint8, uint16, or float in [0, 1].
+          image: what `pixels` takes.
+          bgr: see `pixels`.
 
         Raises:
           DataError: the image cannot be used.
-          CaeError: its distance or map is not finite.
+          CaeError: its distance or map is not finite, or this process was forked.
         """
-        c = self.cell.config
-        if isinstance(image, np.ndarray):
-            name, pixels = "the image", images.from_array(image, c.image_size, c.channels)
-        else:
-            pixels = images.decode(image, c.image_size, c.channels)
-            name = repr(os.fspath(image))
-        found = scorer.score_all(self._call, self.variables, pixels[None], 1)
-        scorer.check_finite(found, [name])
-        distances = found.distances[c.distance]
-        residual = found.residuals[c.distance][0]
-        return Verdict(
-            bool(self.judge.defective(distances)[0]),
-            float(distances[0]),
-            self.judge.threshold,
-            residual,
-            None if found.reconstruction is None else found.reconstruction[0],
-            float(self.judge.p_values(distances)[0]),
-            self.judge.mask(residual, c.opening),
-        )
+        return self.verdicts(self.pixels(image, bgr)[None], [_name(image)])[0]
+
+    def score_batch(self, images: Sequence[Any], bgr: bool = False) -> list[Verdict]:
+        """Judges several images, faster than one after the other; raises what `score` raises."""
+        if not len(images):
+            return []
+        pixels = np.stack([self.pixels(image, bgr) for image in images])
+        names = [f"image {i}: {_name(image)}" for i, image in enumerate(images)]
+        return self.verdicts(pixels, names)
+
+    def pixels(self, image: Any, bgr: bool = False) -> np.ndarray:
+        """Returns an image as the model sees it: float32 [S, S, C] in [0, 1].
+
+        Args:
+          image: a file, its bytes or a binary stream of them; a PIL image; or an array [H, W] or
+            [H, W, 1 or 3], uint8, uint16, or float in [0, 1], of NumPy, JAX, PyTorch or whatever
+            else has `__array__` or `__dlpack__`.
+          bgr: an array's three channels are blue, green, red, as OpenCV reads them; nothing else
+            is changed.
+
+        Raises:
+          DataError: the image cannot be used.
+        """
+        return images.from_any(image, self.model.image_size, self.model.channels, bgr)
+
+    def verdicts(self, pixels: np.ndarray, names: Sequence[str]) -> list[Verdict]:
+        """Judges images as `pixels` returns them, float32 [B, S, S, C].
+
+        They are scored in batches of MANY and of one, so that no more than two shapes are ever
+        compiled. `names` are what errors call them. Raises CaeError for an image whose distance or
+        map is not finite, and in a forked process.
+        """
+        if os.getpid() != self.process:
+            raise CaeError(
+                f"this detector was loaded in process {self.process} and this is process "
+                f"{os.getpid()}, forked from it, where its threads do not run: call cae_jax.load "
+                "after the fork, or start processes by spawn"
+            )
+        found: list[Verdict] = []
+        for i, n in _batches(len(pixels)):
+            batch = pixels[i : i + n]
+            if 1 < n < MANY:
+                batch = np.concatenate([batch, np.repeat(batch[-1:], MANY - n, axis=0)])
+            scores = self.call(batch)
+            finite.check_finite(_first(scores, n), names[i : i + n])
+            found += self._judged(scores, n)
+        return found
+
+    def warm_up(self) -> None:
+        """Compiles what `verdicts` will need."""
+        m = self.model
+        for n in (1, MANY):
+            self.call(np.full((n, m.image_size, m.image_size, m.channels), 0.5, np.float32))
+
+    def _judged(self, scores: Scores[np.ndarray], n: int) -> list[Verdict]:
+        name = self.model.distance
+        distances = scores.distances[name][:n]
+        defective = self.judge.defective(distances)
+        p_values = self.judge.p_values(distances)
+        made = scores.reconstruction
+        return [
+            Verdict(
+                bool(defective[i]),
+                float(distances[i]),
+                self.judge.threshold,
+                scores.residuals[name][i],
+                None if made is None else made[i],
+                float(p_values[i]),
+                self.judge.mask(scores.residuals[name][i], self.model.opening),
+            )
+            for i in range(n)
+        ]
 
 
-def load(
-    workdir: str | os.PathLike[str],
-    percent: int | None = None,
-    false_alarms: float | None = None,
-    **which: Any,
-) -> Detector:
-    """Loads a run that `experiments.run` trained.
+def _batches(n: int) -> list[tuple[int, int]]:
+    """(first, how many) of batches: of MANY while there are, one more if half full, or ones."""
+    found = [(i, MANY) for i in range(0, n - n % MANY, MANY)]
+    first, left = n - n % MANY, n % MANY
+    if left > MANY // 2:
+        return [*found, (first, left)]
+    return found + [(i, 1) for i in range(first, n)]
 
-    Args:
-      workdir: of the run.
-      percent: 1..100, the share of unseen good images, held out or out of fold, that the threshold
-        calls good; of the good test images where there are none, which is the thesis's threshold.
-        None takes the one that the run's own report goes by: for its --false_alarms, else 90 % of
-        the unseen images, or 70 % of the test images.
-      false_alarms: the rate up to 0.5 that the threshold is for, in place of a percent and of the
-        run's own rate; 0 for none. With too few good images for the rate that counts a line on
-        standard error says so, see `thresholds.false_alarms`.
-      which: flags by name, as in `category="screw"`, `model="gong"`, `method="variation_model"`,
-        `seed=1`: which run, where the workdir holds several.
 
-    Raises:
-      UsageError: no run, or more than one, fits; a percent and a rate; a rate without good images
-        that were not learned from.
-      DataError: the run was not finished, or its files cannot be read.
-    """
-    if percent is not None and false_alarms is not None:
-        raise UsageError(f"percent={percent} and false_alarms={false_alarms}: take one of them")
-    found = cells.find(Path(workdir))
-    fit = [c for c in found if which.items() <= c.config.flags().items()]
-    if len(fit) != 1:
-        listed = ", ".join(c.name for c in fit or found)
-        asked = ", ".join(f"{name}={value!r}" for name, value in which.items()) or "no flag"
-        raise UsageError(
-            f"{workdir}: {len(fit)} runs fit {asked}; name category, method, model, seed ... of "
-            f"one: {listed}"
-        )
-    cell = fit[0]
-    if not cell.finished:
-        raise DataError(f"{cell.folder}: not finished; run experiments.run again")
-    trained = load_trained(cell)
-    table = scores.read_scores(cell.folder / "scores.csv")
-    good, _, held_out = scores.distances_of(table)
-    if not len(held_out) and not len(good):
-        raise DataError(f"{cell.folder}: no good image but the training ones, so no threshold")
-    if false_alarms and not len(held_out):
-        raise UsageError(
-            f"false_alarms={false_alarms}: {cell.folder} has no good image but those learned from"
-        )
-    points = json.loads((cell.folder / FINISHED).read_text())["operating_points"]
-    wanted = cell.config.false_alarms if false_alarms is None else false_alarms
-    judge = verdict.judge(good, held_out, points, percent, scores.source(table), wanted)
-    rate = judge.threshold.rate
-    if rate and len(held_out) < thresholds.images_needed(rate):
-        say(f"warning: {cell.title}: {rules.promise(dataclasses.asdict(judge.threshold))}")
-    return Detector(cell, trained.variables, judge, scoring_call(cell.config))
+def _first(scores: Scores[np.ndarray], n: int) -> Scores[np.ndarray]:
+    def cut(fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: field[:n] for name, field in fields.items()}
+
+    return Scores(cut(scores.distances), cut(scores.residuals), None)
+
+
+def _name(image: Any) -> str:
+    path = isinstance(image, str | os.PathLike)
+    return repr(os.fspath(image)) if path else "the image"
+
+
+def _loaded(load: Callable[..., Detector], arguments: dict[str, Any]) -> Detector:
+    return load(**arguments)

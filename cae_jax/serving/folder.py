@@ -23,15 +23,15 @@ import jax
 import numpy as np
 
 from cae_jax.data import images, pictures
+from cae_jax.evaluation import finite
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import lock, multihost
 from cae_jax.runs.machine.progress import Bar
-from cae_jax.scoring import scorer
 from cae_jax.serving import growing_table
-from cae_jax.serving.detector import Detector
 from cae_jax.serving.stream import Batch, ScoringCall, scored, scoring_call
+from cae_jax.serving.trained import TrainedRun
 from cae_jax.types import DataError, Scores, unknown_name
 
 _ON_BAD_IMAGE = ("error", "skip")
@@ -76,7 +76,7 @@ def find(root: Path, recursive: bool = True, but: Path | None = None) -> list[st
 
 
 def score_folder(
-    detector: Detector,
+    run: TrainedRun,
     root: Path,
     output: Path,
     *,
@@ -91,7 +91,7 @@ def score_folder(
     Several processes (`multihost.start`) take a share each.
 
     Args:
-      detector: the trained run, with its threshold.
+      run: as `trained.open_run` opens it, with its threshold.
       root: the images' folder.
       output: where the tables go, see the top of this file; made when it is not there.
       recursive: also the images in the folder's folders.
@@ -113,8 +113,8 @@ def score_folder(
     """
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
-    at = scoring_call(detector.cell.config, detector.variables, batch_size)
-    identity = _identity(detector, root, recursive, save_maps)
+    at = scoring_call(run.cell.config, run.variables, batch_size)
+    identity = _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
             paths = find(root, recursive, but=output)
@@ -124,7 +124,7 @@ def score_folder(
         growing_table.check(output, identity)
         with multihost.together("merge"):
             with multihost.together("score"):
-                _score_share(detector, at, root, output, paths, on_bad_image, save_maps)
+                _score_share(run, at, root, output, paths, on_bad_image, save_maps)
             if multihost.is_first():
                 for name in growing_table.COLUMNS:
                     growing_table.merge(output, name)
@@ -138,7 +138,7 @@ def score_folder(
 
 
 def _score_share(
-    detector: Detector,
+    run: TrainedRun,
     at: ScoringCall,
     root: Path,
     output: Path,
@@ -162,10 +162,10 @@ def _score_share(
             name = at.config.distance
             maps = {} if batch.residuals is None else {name: batch.residuals}
             found = Scores({name: batch.distances}, maps, None)
-            scorer.check_finite(found, [str(root / path) for path in batch.paths])
+            finite.check_finite(found, [str(root / path) for path in batch.paths])
             if save_maps:
-                _write_maps(detector, output, batch)
-            _write_rows(detector.judge, batch, scores)
+                _write_maps(run, output, batch)
+            _write_rows(run.judge, batch, scores)
             for each in batch.left_out:
                 left_out.write(growing_table.row(*each))
             scores.flush()
@@ -185,29 +185,29 @@ def _write_rows(judge: Judge, batch: Batch, table: TextIO) -> None:
         table.write(growing_table.row(path, distance, p_value, int(defective)))
 
 
-def _write_maps(detector: Detector, output: Path, batch: Batch) -> None:
+def _write_maps(run: TrainedRun, output: Path, batch: Batch) -> None:
     if batch.residuals is None:
         return
-    judge, opening = detector.judge, detector.cell.config.opening
+    judge, opening = run.judge, run.cell.config.opening
     for path, size, residual in zip(batch.paths, batch.sizes, batch.residuals, strict=True):
         mask = judge.mask(residual, opening) if math.isfinite(judge.map_threshold) else None
         # With the suffix: two images of a folder may differ in nothing else.
         pictures.write_prediction(output, path, size, residual, mask)
 
 
-def _identity(detector: Detector, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:
+def _identity(run: TrainedRun, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:
     """What two starts must have in common to write the same table."""
-    digest = hashlib.sha256(detector.judge.held_out.tobytes())
-    for leaf in jax.tree.leaves(detector.variables):
+    digest = hashlib.sha256(run.judge.held_out.tobytes())
+    for leaf in jax.tree.leaves(run.variables):
         digest.update(np.asarray(leaf).tobytes())
-    flags = identity(detector.cell.config, IDENTITY, SCORING)
+    flags = identity(run.cell.config, IDENTITY, SCORING)
     return {
         "images": os.path.realpath(root),
         "recursive": recursive,
         "save_maps": save_maps,
-        "percent": detector.judge.threshold.percent,
-        "false_alarms": detector.judge.threshold.rate,
-        "threshold": detector.judge.threshold.value,
+        "percent": run.judge.threshold.percent,
+        "false_alarms": run.judge.threshold.rate,
+        "threshold": run.judge.threshold.value,
         **{f"--{name}": flags[name] for name in flags if name not in _NOT_OF_SCORES},
         "weights": digest.hexdigest()[:16],
     }

@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 import small_runs
 
-import cae_jax
 from cae_jax.data import synthetic
 from cae_jax.evaluation import collapse
 from cae_jax.reports import html
 from cae_jax.runs import cell as cells
 from cae_jax.runs import dry_run, evaluate, job, train
 from cae_jax.runs.config import configure
-from cae_jax.serving import folder
+from cae_jax.serving import folder, trained
 
 ROOT = pathlib.Path(__file__).parents[2]
 TIMES = ("ms_per_image", "ms_per_patch", "train_seconds", "cross_fit_seconds")
@@ -162,18 +161,18 @@ def test_judged_anew_as_if_it_had_always_been(straight, world, undrawn):
 
 
 def test_served_as_it_was_judged(straight, world):
-    detector = cae_jax.load(straight.workdir)
+    opened = trained.open_run(straight.workdir)
     images = world / "in" / "tablet"
     output = world / f"scored_{straight.method}"
-    found = folder.score_folder(detector, images / "test", output, save_maps=True)
+    found = folder.score_folder(opened, images / "test", output, save_maps=True)
     run = pd.read_csv(cell_of(straight) / "scores.csv")
     run = run[run["split"] == "test"].reset_index(drop=True)
     scored = pd.read_csv(output / "scores.csv")
     assert list("test/" + scored["path"]) == list(run["path"])
     np.testing.assert_allclose(scored["distance"], run["distance"], rtol=1e-5)
-    assert found.n_defective == (run["distance"] > detector.threshold.value).sum()
+    assert found.n_defective == (run["distance"] > opened.judge.threshold.value).sum()
     assert len([*output.rglob("*.tiff")]) == len(run)
-    one = detector.score(images / run["path"][0])
+    one = opened.detector.score(images / run["path"][0])
     assert one.distance == pytest.approx(run["distance"][0], rel=1e-5)
     assert one.reconstruction is None or one.reconstruction.shape == (32, 32, 1)
 

@@ -8,14 +8,13 @@ import pytest
 from command_lines import ROOT, run_all
 from test_docs import marked
 
-import cae_jax
 from cae_jax import data, methods
 from cae_jax.data import synthetic
 from cae_jax.reports import html
 from cae_jax.runs import dry_run, evaluate, job, train
 from cae_jax.runs.config import configure
 from cae_jax.scoring import scorer
-from cae_jax.serving import folder
+from cae_jax.serving import folder, trained
 from cae_jax.training import cross_fit
 from cae_jax.types import UsageError
 
@@ -134,17 +133,17 @@ def test_another_scoring_needs_no_other_fit(world, finished, wanted, monkeypatch
 
 
 def test_a_folder_and_an_image_get_the_scores_of_the_run(world, finished):
-    detector = cae_jax.load(world / "finished")
+    opened = trained.open_run(world / "finished")
     images = world / "in" / "weave"
-    found = folder.score_folder(detector, images / "test", world / "scored", save_maps=True)
+    found = folder.score_folder(opened, images / "test", world / "scored", save_maps=True)
     run = pd.read_csv(cell_in(world, "finished") / "scores.csv")
     run = run[run["split"] == "test"].reset_index(drop=True)
     scored = pd.read_csv(world / "scored" / "scores.csv")
     assert list("test/" + scored["path"]) == list(run["path"])
     np.testing.assert_allclose(scored["distance"], run["distance"], rtol=1e-5)
     np.testing.assert_array_equal(scored["p_value"], run["p_value"])
-    assert found.n_defective == (run["distance"] > detector.threshold.value).sum()
-    one = detector.score(images / run["path"][0])
+    assert found.n_defective == (run["distance"] > opened.judge.threshold.value).sum()
+    one = opened.detector.score(images / run["path"][0])
     assert one.distance == pytest.approx(run["distance"][0], rel=1e-5)
     assert one.reconstruction is None
     assert one.residual.shape == one.mask.shape == (SIDE, SIDE)

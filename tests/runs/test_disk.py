@@ -58,8 +58,8 @@ subprocess.run(["cp", "-r", disk + "/run", elsewhere], check=True)
 subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
 
 def read():
-    from cae_jax.serving import detector, folder
-    found = detector.load(disk + "/run")
+    from cae_jax.serving import folder, trained
+    found = trained.open_run(disk + "/run")
     at = pathlib.Path(record.data_dir, "tablet", "test")
     print(folder.score_folder(found, at, pathlib.Path(elsewhere + "-scored")).n_images)
 

@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import cae_jax
 from cae_jax.data import synthetic
 from cae_jax.reports import html
 from cae_jax.runs import cell as cells
 from cae_jax.runs import evaluate, job
 from cae_jax.runs.config import Config
-from cae_jax.serving import folder
+from cae_jax.serving import folder, trained
 from cae_jax.types import UsageError
 
 MADE = pathlib.Path(__file__).parents[1] / "fixtures" / "runs_before_methods.tar.xz"
@@ -52,22 +51,22 @@ def test_a_finished_run_is_judged_again(world, name, seed):
 
 def test_a_finished_run_is_loaded_and_scores(world):
     before = scores_in(world / "finished")
-    detector = cae_jax.load(world / "finished")
+    opened = trained.open_run(world / "finished")
     split = synthetic.read("tablet", 64, 1, 0)
     table = before[before["split"] == "test"].set_index("path")
     for i in (0, 30):
-        verdict = detector.score(split.test[i])
+        verdict = opened.detector.score(split.test[i])
         wanted = table.loc[split.test_paths[i]]
         assert verdict.distance == pytest.approx(wanted["distance"], rel=1e-5)
         assert verdict.p_value == pytest.approx(wanted["p_value"])
     held_out = before.loc[before["split"] == "validation", "distance"].sort_values().tolist()
-    assert detector.threshold.value == held_out[math.ceil(0.9 * len(held_out)) - 1]
+    assert opened.judge.threshold.value == held_out[math.ceil(0.9 * len(held_out)) - 1]
 
 
 def test_a_folder_is_scored(world):
     synthetic.write(world / "in", ["tablet"], 64, 1, 0, n_train=2, n_good=2, n_defective_per_kind=1)
-    detector = cae_jax.load(world / "finished_ssim")
-    found = folder.score_folder(detector, world / "in/tablet/test", world / "out")
+    opened = trained.open_run(world / "finished_ssim")
+    found = folder.score_folder(opened, world / "in/tablet/test", world / "out")
     assert found.n_images == 6
 
 

@@ -107,15 +107,16 @@ def test_without_validation_it_is_of_the_good_test_images(world, tmp_path):
     config = config_of(world, tmp_path, validation_fraction=0.0, epochs=1)
     job.run(config)
     detector = cae_jax.load(tmp_path)
-    frame = pd.read_csv(detector.cell.folder / "scores.csv")
+    folder = small_runs.folder_of(config)
+    frame = pd.read_csv(folder / "scores.csv")
     good = frame.loc[frame["label"] == 0, "distance"].sort_values().tolist()
     assert detector.threshold.percent == 70  # the thesis's, by which the report goes too
     assert detector.threshold.value == good[math.ceil(0.7 * len(good)) - 1]
     assert cae_jax.load(tmp_path, percent=90).threshold.value == good[-1]
     assert detector.threshold.leaks
-    scores = (detector.cell.folder / "scores.csv").read_text().splitlines()
+    scores = (folder / "scores.csv").read_text().splitlines()
     bad = [line for line in scores if ",good," not in line]
-    (detector.cell.folder / "scores.csv").write_text("\n".join(bad) + "\n")
+    (folder / "scores.csv").write_text("\n".join(bad) + "\n")
     with pytest.raises(DataError, match=r"seed_0: no good image"):
         cae_jax.load(tmp_path)
 
@@ -125,7 +126,7 @@ def test_one_of_several_must_be_named(world):
         cae_jax.load(world / "two")
     for name in ("tablet", "weave"):
         assert f"{name}/small_net.Tiny/seed_0" in str(caught.value)
-        assert cae_jax.load(world / "two", category=name).cell.config.category == name
+        assert cae_jax.load(world / "two", category=name).model.category == name
     with pytest.raises(UsageError, match="0 runs fit"):
         cae_jax.load(world / "two", category="tablet", seed=5)
     with pytest.raises(UsageError, match="2 runs fit"):

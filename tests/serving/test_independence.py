@@ -15,12 +15,11 @@ import small_runs
 from command_lines import ENVIRONMENT, ROOT
 from PIL import Image
 
-import cae_jax
 from cae_jax import data
 from cae_jax.runs import cell as cells
 from cae_jax.runs import evaluate, job
 from cae_jax.runs.train import load_trained
-from cae_jax.serving import folder
+from cae_jax.serving import folder, trained
 
 SIZES = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "batch_size": 32}
 
@@ -29,7 +28,7 @@ SIZES = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "ba
 KILLED = """
 import json, os, pathlib, random, signal, sys, time
 import cae_jax
-from cae_jax.serving import folder, stream
+from cae_jax.serving import folder, stream, trained
 from cae_jax.runs import job
 
 workdir, images, output = map(pathlib.Path, sys.argv[1:4])
@@ -41,7 +40,8 @@ while True:
     if not pid:
         try:
             job.use_compilation_cache()
-            folder.score_folder(cae_jax.load(workdir), images, output, batch_size=2, save_maps=True)
+            run = trained.open_run(workdir)
+            folder.score_folder(run, images, output, batch_size=2, save_maps=True)
             os._exit(0)
         finally:
             os._exit(1)
@@ -166,11 +166,11 @@ def table(folder):
 
 def test_a_streamed_score_is_the_same_in_another_folder(world, tmp_path):
     """Other files, another number, another order, bad ones skipped: whatever shares its batch."""
-    detector = cae_jax.load(world / "run")
+    opened = trained.open_run(world / "run")
     root = shutil.copytree(world / "in/tablet/test", tmp_path / "all")
 
     def scored(name, images):
-        folder.score_folder(detector, images, tmp_path / name, batch_size=4, on_bad_image="skip")
+        folder.score_folder(opened, images, tmp_path / name, batch_size=4, on_bad_image="skip")
         return table(tmp_path / name)
 
     wanted = scored("wanted", root)
@@ -201,9 +201,9 @@ def test_a_folder_scored_by_killed_processes_has_the_same_table(world, tmp_path)
     rng = np.random.default_rng(3)
     for i in range(50):
         Image.fromarray(rng.integers(0, 256, (40, 30), np.uint8)).save(images / f"{i:02}.png")
-    detector = cae_jax.load(world / "run")
+    opened = trained.open_run(world / "run")
     straight = tmp_path / "straight"
-    folder.score_folder(detector, images, straight, batch_size=2, save_maps=True)
+    folder.score_folder(opened, images, straight, batch_size=2, save_maps=True)
     paths = [str(path) for path in (world / "run", images, tmp_path / "out")]
     environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     done = subprocess.run(

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cae_jax
 from benchmarks import scoring_process
 from cae_jax.data import images, synthetic
 from cae_jax.runs import evaluate, job
 from cae_jax.runs.config import configure
-from cae_jax.serving import folder, stream
+from cae_jax.serving import folder, stream, trained
 from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -58,8 +57,8 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def detector(world):
-    return cae_jax.load(world / "run", percent=1)
+def opened(world):
+    return trained.open_run(world / "run", percent=1)
 
 
 def rows_of(output):
@@ -68,21 +67,21 @@ def rows_of(output):
 
 
 @pytest.fixture(scope="module")
-def whole(world, detector):
+def whole(world, opened):
     """The bytes of the table that one start writes."""
-    found = folder.score_folder(detector, world / "in", world / "out", batch_size=5, save_maps=True)
+    found = folder.score_folder(opened, world / "in", world / "out", batch_size=5, save_maps=True)
     table = rows_of(world / "out")
     assert found == (12, sum(row[3] == "1" for row in table), 0)
     assert (world / "out/left_out.csv").read_text() == "path,cause\n"
     return (world / "out/scores.csv").read_bytes()
 
 
-def test_it_says_what_the_detector_says(world, detector, whole):
+def test_it_says_what_the_detector_says(world, opened, whole):
     head, *rows = rows_of(world / "out")
     assert head == ["path", "distance", "p_value", "defective"]
     assert [row[0] for row in rows] == sorted([*NAMES, *(f"good/00{i}.png" for i in range(6))])
     for path, distance, p_value, defective in rows:
-        verdict = detector.score(world / "in" / path)
+        verdict = opened.detector.score(world / "in" / path)
         assert float(distance) == pytest.approx(verdict.distance, rel=1e-5)
         assert float(p_value) == pytest.approx(verdict.p_value)
         assert defective == str(int(verdict.defective))
@@ -90,8 +89,8 @@ def test_it_says_what_the_detector_says(world, detector, whole):
     assert len({row[2] for row in rows}) > 1
 
 
-def test_maps_have_the_size_of_the_file(world, detector, whole):
-    verdict = detector.score(world / "in/a,b.png")
+def test_maps_have_the_size_of_the_file(world, opened, whole):
+    verdict = opened.detector.score(world / "in/a,b.png")
     with Image.open(world / "out/anomaly_maps/a,b.png.tiff") as file:
         np.testing.assert_allclose(np.asarray(file), verdict.residual, rtol=1e-3, atol=1e-2)
     with Image.open(world / "out/predicted_masks/a,b.png.png") as file:
@@ -107,24 +106,24 @@ def copy_of(world, to):
     return to
 
 
-def score(world, detector, output, **options):
+def score(world, opened, output, **options):
     return folder.score_folder(
-        detector, world / "in", output, batch_size=5, save_maps=True, **options
+        opened, world / "in", output, batch_size=5, save_maps=True, **options
     )
 
 
 @pytest.mark.parametrize("cut", [3, 40, 100, 333, -70, -1])
-def test_a_table_cut_anywhere_is_completed(world, detector, whole, tmp_path, monkeypatch, cut):
+def test_a_table_cut_anywhere_is_completed(world, opened, whole, tmp_path, monkeypatch, cut):
     output = copy_of(world, tmp_path / "out")
     (output / "scores.csv").write_bytes(whole[:cut])
     kept = set(whole_rows(whole[:cut]))
     read = []
     decode = images.decode
     monkeypatch.setattr(images, "decode", lambda *a: read.append(a[0]) or decode(*a))
-    assert score(world, detector, output).n_images == 12
+    assert score(world, opened, output).n_images == 12
     assert (output / "scores.csv").read_bytes() == whole
     assert len(read) == 12 - len(kept)
-    score(world, detector, output)
+    score(world, opened, output)
     assert len(read) == 12 - len(kept)
 
 
@@ -140,7 +139,7 @@ def whole_rows(data):
 
 
 @pytest.mark.parametrize("at", [0, 2])
-def test_a_start_that_died_goes_on(world, detector, whole, tmp_path, monkeypatch, at):
+def test_a_start_that_died_goes_on(world, opened, whole, tmp_path, monkeypatch, at):
     begin, calls = stream._begin, []
 
     def dies(*arguments):
@@ -152,15 +151,15 @@ def test_a_start_that_died_goes_on(world, detector, whole, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(stream, "_begin", dies)
         with pytest.raises(KeyboardInterrupt):
-            score(world, detector, tmp_path / "out")
+            score(world, opened, tmp_path / "out")
     before = (tmp_path / "out/scores.csv").read_bytes()
     assert whole.startswith(before)
     assert len(whole_rows(before)) == 5 * max(0, at - 1)  # one batch was in flight
-    score(world, detector, tmp_path / "out")
+    score(world, opened, tmp_path / "out")
     assert (tmp_path / "out/scores.csv").read_bytes() == whole
 
 
-def test_bad_images(world, detector, whole, tmp_path, monkeypatch):
+def test_bad_images(world, opened, whole, tmp_path, monkeypatch):
     root, output = tmp_path / "in", tmp_path / "out"
     shutil.copytree(world / "in", root)
     (root / "good/000.png").write_text("no image")
@@ -169,11 +168,11 @@ def test_bad_images(world, detector, whole, tmp_path, monkeypatch):
     find = folder.find
     monkeypatch.setattr(folder, "find", lambda *a, **k: sorted([*find(*a, **k), "vanished.png"]))
     with pytest.raises(DataError, match=r"in/gone\.png: is a broken link.*--on_bad_image=skip"):
-        folder.score_folder(detector, root, output, batch_size=5)
+        folder.score_folder(opened, root, output, batch_size=5)
     # the rest of its batch was scored
     kept = ["a,b.png", *(f"good/00{i}.png" for i in (1, 2))]
     assert whole_rows((output / "scores.csv").read_bytes()) == kept
-    found = folder.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
+    found = folder.score_folder(opened, root, output, batch_size=5, on_bad_image="skip")
     assert (found.n_images, found.n_left_out) == (10, 4)
     with open(output / "left_out.csv", newline="") as file:
         head, *left_out = csv.reader(file)
@@ -192,26 +191,26 @@ def test_bad_images(world, detector, whole, tmp_path, monkeypatch):
         shutil.copy(world / "in" / name, root / name)
     (root / "gone.png").unlink()
     monkeypatch.setattr(folder, "find", find)
-    found = folder.score_folder(detector, root, output, batch_size=5, on_bad_image="skip")
+    found = folder.score_folder(opened, root, output, batch_size=5, on_bad_image="skip")
     assert (found.n_images, found.n_left_out) == (12, 0)
     assert (output / "scores.csv").read_bytes() == whole
     with pytest.raises(UsageError, match="--on_bad_image 'skp'"):
-        folder.score_folder(detector, root, output, on_bad_image="skp")
+        folder.score_folder(opened, root, output, on_bad_image="skp")
 
 
-def test_another_job_s_folder_is_refused(world, detector, whole, tmp_path):
+def test_another_job_s_folder_is_refused(world, opened, whole, tmp_path):
     output = copy_of(world, tmp_path / "out")
     (output / "notes.txt").write_text("mine")
-    larger = jax.tree.map(lambda leaf: leaf * 1.5, detector.variables)
-    other = dataclasses.replace(detector, variables=larger)
+    larger = jax.tree.map(lambda leaf: leaf * 1.5, opened.variables)
+    other = dataclasses.replace(opened, variables=larger)
     for loaded, words in (
-        (cae_jax.load(world / "run", percent=50), "percent=1, now 50"),
+        (trained.open_run(world / "run", percent=50), "percent=1, now 50"),
         (other, "weights="),
     ):
         with pytest.raises(UsageError, match=f"{output}: holds scores with {words}"):
             score(world, loaded, output)
     with pytest.raises(UsageError, match=f"images={world / 'in'}, now {world / 'in/good'}"):
-        folder.score_folder(detector, world / "in/good", output, save_maps=True)
+        folder.score_folder(opened, world / "in/good", output, save_maps=True)
     assert (output / "scores.csv").read_bytes() == whole
     found = folder.score_folder(other, world / "in/good", output, overwrite=True)
     assert found.n_images == 6
@@ -222,17 +221,17 @@ def test_another_job_s_folder_is_refused(world, detector, whole, tmp_path):
     assert not np.isclose(distances, before, rtol=1e-2).any()
 
 
-def test_what_is_no_such_job_is_never_touched(world, detector, tmp_path):
+def test_what_is_no_such_job_is_never_touched(world, opened, tmp_path):
     with pytest.raises(UsageError, match=r"scores\.csv lies in it without a run\.json"):
-        score(world, detector, detector.cell.folder, overwrite=True)
-    assert (detector.cell.folder / "scores.csv").exists()
+        score(world, opened, opened.cell.folder, overwrite=True)
+    assert (opened.cell.folder / "scores.csv").exists()
     (tmp_path / "run.json").write_text('{"name": "theirs"}')
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="not of such a job"):
-            score(world, detector, tmp_path, overwrite=overwrite)
+            score(world, opened, tmp_path, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     with pytest.raises(UsageError, match="--batch_size=0"):
-        folder.score_folder(detector, world / "in", tmp_path / "new", batch_size=0)
+        folder.score_folder(opened, world / "in", tmp_path / "new", batch_size=0)
 
 
 def test_find(tmp_path):
@@ -252,7 +251,7 @@ def test_find(tmp_path):
         folder.find(tmp_path / "none")
 
 
-def test_few_images_are_in_memory_at_once(world, detector, monkeypatch):
+def test_few_images_are_in_memory_at_once(world, opened, monkeypatch):
     monkeypatch.setattr(stream, "_THREADS", 2)
     decode, alive, peak, begun = images.decode, set(), [], []
 
@@ -265,7 +264,7 @@ def test_few_images_are_in_memory_at_once(world, detector, monkeypatch):
         return pixels
 
     monkeypatch.setattr(images, "decode", counted)
-    at = stream.scoring_call(detector.cell.config, detector.variables, batch_size=3)
+    at = stream.scoring_call(opened.cell.config, opened.variables, batch_size=3)
     scored, lead = 0, []
     for batch in stream.scored(at, world / "in", ["rgb.jpg"] * 70):
         time.sleep(0.02)  # a slow consumer: decoding would run away
@@ -277,9 +276,9 @@ def test_few_images_are_in_memory_at_once(world, detector, monkeypatch):
     assert not alive
 
 
-def test_the_benchmark_measures_what_was_scored(world, detector, tmp_path):
+def test_the_benchmark_measures_what_was_scored(world, opened, tmp_path):
     root = shutil.copytree(world / "in", tmp_path / "in")
-    found = scoring_process.measure(detector.cell.config, root, 5)
+    found = scoring_process.measure(opened.cell.config, root, 5)
     assert len(rows_of(tmp_path / "in.scores")) == found["n_images"] + 1 == 13
     speeds = found["images_per_second"]
     assert 0 < speeds["end_to_end"] < 1.5 * min(speeds["decoding"], speeds["call"])

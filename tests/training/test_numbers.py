@@ -15,6 +15,7 @@ import small_runs
 import train_one
 from PIL import Image
 
+from cae_jax.evaluation import finite
 from cae_jax.methods.autoencoder import steps
 from cae_jax.methods.gradients import optimizer
 from cae_jax.runs import cell as cells
@@ -22,8 +23,7 @@ from cae_jax.runs import evaluate, job
 from cae_jax.runs.build import read_split
 from cae_jax.runs.config import Config
 from cae_jax.runs.train import load_trained
-from cae_jax.scoring import scorer
-from cae_jax.serving import detector, folder
+from cae_jax.serving import folder, trained
 from cae_jax.training import loop
 from cae_jax.training.loop import Member, Progress
 from cae_jax.training.members import Plan
@@ -147,19 +147,19 @@ def test_maps_are_looked_at_beside_distances():
     maps[1, 2, 2] = np.inf
     scores = Scores({"l2": np.zeros(3)}, {"l2": maps}, None)
     with pytest.raises(CaeError, match=r"^b: the residual map l2 is not finite"):
-        scorer.check_finite(scores, ["a", "b", "c"])
+        finite.check_finite(scores, ["a", "b", "c"])
 
 
 def test_a_detector_does_not_judge_by_what_is_not_finite(finished, world, tmp_path):
-    judge = detector.load(finished.workdir)
+    judge = trained.open_run(finished.workdir)
     image = next((world / "in" / "tablet" / "test" / "good").iterdir())
-    assert np.isfinite(judge.score(image).distance)
+    assert np.isfinite(judge.detector.score(image).distance)
     nothing = jax.tree.map(lambda leaf: leaf * jnp.nan, judge.variables)
     bad = dataclasses.replace(judge, variables=nothing)
     with pytest.raises(CaeError, match=f"{image.name}': the distance l2 is not finite"):
-        bad.score(image)
+        bad.detector.score(image)
     with pytest.raises(CaeError, match="the image: the distance l2 is not finite"):
-        bad.score(np.zeros((64, 64), np.uint8))
+        bad.detector.score(np.zeros((64, 64), np.uint8))
     with pytest.raises(CaeError, match=r"crack/000\.png: the distance l2 is not finite"):
         folder.score_folder(bad, world / "in" / "tablet" / "test", tmp_path / "out")
 

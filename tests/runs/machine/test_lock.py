@@ -17,10 +17,9 @@ import pytest
 import small_runs
 from small_runs import config_of
 
-import cae_jax
 from cae_jax.runs import job
 from cae_jax.runs.machine import lock
-from cae_jax.serving import folder
+from cae_jax.serving import folder, trained
 from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -375,18 +374,18 @@ def test_reading_asks_for_no_lock(world):
     job.run(config)
     (cell,) = job.plan([config])
     with lock.hold(cell.folder):
-        assert cae_jax.load(world / "run", category="tablet").judge.held_out.shape == (1,)
+        assert trained.open_run(world / "run", category="tablet").judge.held_out.shape == (1,)
         job.run(config)  # finished: nothing is written into the cell
 
 
 def test_scoring_one_folder_twice(world):
     job.run(config_of(world))
-    detector, output = cae_jax.load(world / "run", category="tablet"), world / "scored"
+    opened, output = trained.open_run(world / "run", category="tablet"), world / "scored"
     images = world / "in" / "tablet" / "test"
     for share in ((0, 1), (1, 2)):
         with lock.hold(output, share):
             with pytest.raises(UsageError, match=f"{output}: in use by process {os.getpid()}"):
-                folder.score_folder(detector, images, output)
+                folder.score_folder(opened, images, output)
             assert len(list(output.iterdir())) == 1  # the lock
-    assert folder.score_folder(detector, images, output).n_images == 6
+    assert folder.score_folder(opened, images, output).n_images == 6
     assert {path.name for path in output.iterdir()} == {"scores.csv", "left_out.csv", "run.json"}

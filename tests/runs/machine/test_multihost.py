@@ -10,9 +10,8 @@ import pytest
 from processes import free_port
 from serving.test_stream import make_world
 
-import cae_jax
 from cae_jax.runs.machine import multihost
-from cae_jax.serving import folder
+from cae_jax.serving import folder, trained
 from cae_jax.types import DataError, UsageError
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -95,9 +94,9 @@ def score_by_two(world, output, *flags):
 
 def test_two_processes_score_each_image_once(world):
     """First with a bad image in the second one's share; then they go on, and with three parts."""
-    detector = cae_jax.load(world / "run")
+    opened = trained.open_run(world / "run")
     root, bad = world / "in", world / "in/good/000.png"
-    folder.score_folder(detector, root, world / "one", batch_size=3)
+    folder.score_folder(opened, root, world / "one", batch_size=3)
     whole = (world / "one/scores.csv").read_text()
     bad.rename(world / "kept")
     bad.write_text("no image")
