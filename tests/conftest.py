@@ -10,9 +10,14 @@ import os
 import pathlib
 from collections.abc import Callable
 
-# Of compiling, LLVM's expensive passes are most: the same programs, in less time. In the
-# environment, for what tests start must compute the same bits.
+# Compiling is most of what tests do: without LLVM's expensive passes, by XLA's older emitter of
+# loops and in one module, the same programs take a fifth of the time. In the environment, for what
+# tests start must compute the same bits; runs/test_main_path.py runs what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""The main path as users run it: the tests' own setting switches most of XLA's optimisation off."""
+"""The main path as users run it: the tests' own settings switch most of XLA's optimisation off."""
 
 import os
 import subprocess
@@ -15,6 +15,7 @@ def test_the_main_path_with_xlas_normal_optimisation(tmp_path):
     command += [f"--workdir={tmp_path / 'run'}"]
     environment = os.environ | {
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+        "XLA_FLAGS": "",
         "JAX_PLATFORMS": "cpu",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }

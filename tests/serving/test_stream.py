@@ -290,7 +290,7 @@ def test_four_devices_give_the_numbers_of_one(world, whole):
     """As typed, in a process of its own, since the number of devices is fixed at the start."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "XDG_CACHE_HOME": str(world / "cache4"),
     }

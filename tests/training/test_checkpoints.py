@@ -336,7 +336,7 @@ def test_a_checkpoint_of_another_run(two, state):
 
 def test_one_of_four_devices_is_read_on_one(state, tmp_path):
     """Replicated and split over a mesh; the bits are the same."""
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     in_a_process(FOUR_DEVICES, tmp_path, XLA_FLAGS=flags)
     rng = np.random.default_rng(8)
     variables = {"params": {"a": rng.random((8, 3)), "b": rng.random(5)}}

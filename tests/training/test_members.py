@@ -173,7 +173,7 @@ def test_the_plan_is_of_the_device():
 
 
 def test_on_four_devices_as_on_one():
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run(
         [sys.executable, "-c", DEVICES],
