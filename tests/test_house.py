@@ -38,6 +38,8 @@ OWNERS = {
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
     "torch": {"benchmarks"},
+    "onnx": {"serving", "benchmarks"},
+    "onnxruntime": {"serving", "benchmarks"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

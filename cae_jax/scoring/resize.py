@@ -1,0 +1,40 @@
+"""Images of any size resized as `data.images` resizes files, within a compiled program.
+
+Pillow's antialiased bilinear filter is a product with a matrix down the rows and one along them.
+Pixel o of `out` has its center at (o + 1/2) / out of the side, pixel i of `inside` at
+(i + 1/2) / inside; a weight falls linearly from 1 to 0 over one pixel of the coarser grid. Times
+2 max(inside, out) these are whole numbers, exact at any size, and what is outside does not count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """Returns images of a square size.
+
+    Args:
+      images: float32 [B, H, W, C]; H and W up to 16384, and symbolic under `jax.export`.
+      size: S, the side in pixels.
+
+    Returns:
+      float32 [B, S, S, C], to about 1e-7 of the range what Pillow makes of float pixels.
+    """
+    rows, columns = (weights(n, size) for n in images.shape[1:3])
+    # TF32, a GPU's default, would keep three digits
+    return jnp.einsum(
+        "oh,bhwc,pw->bopc", rows, images, columns, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def weights(inside: Any, out: int) -> jax.Array:
+    """Returns the weights of `inside` pixels in each of `out`: float32 [out, inside], rows of
+    sum 1."""
+    at, to = 2 * jnp.arange(inside) + 1, 2 * jnp.arange(out) + 1
+    apart = jnp.abs(at * out - to[:, None] * inside)
+    shares = jnp.maximum(2 * jnp.maximum(inside, out) - apart, 0).astype(jnp.float32)
+    return shares / jnp.sum(shares, axis=1, keepdims=True)

@@ -1,0 +1,155 @@
+"""A JAX function as an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import jax
+import onnx
+from onnx import helper
+
+from cae_jax.serving.onnx import (
+    elementwise,
+    indexing,
+    loops,
+    products,
+    program,
+    reducing,
+    resizing,
+    shaping,
+    taps,
+)
+from cae_jax.serving.onnx.program import Body, Step
+from cae_jax.serving.onnx.writer import Constants, Writer, graph, live, read_by, type_of
+from cae_jax.types import CaeError
+
+OPSET, IR_VERSION = 18, 8  # antialiased Resize came with 18
+_RULES = {
+    **elementwise.RULES,
+    **shaping.RULES,
+    **products.RULES,
+    **reducing.RULES,
+    **indexing.RULES,
+}
+
+
+def write(w: Writer, steps: list[Step]) -> None:
+    """Writes the steps of a program; raises CaeError for a primitive that has no rule."""
+    for step in steps:
+        if step.name in loops.RULES:
+            found = loops.RULES[step.name](w, step, write)
+        elif step.name in _RULES:
+            found = _RULES[step.name](w, step)
+        else:
+            raise CaeError(f"ONNX: no rule for the primitive {step.name}")
+        for value, laid in zip(step.outs, found, strict=True):
+            w.lay(value, laid)
+
+
+def convert(
+    function: Callable[[jax.Array], Sequence[jax.Array]],
+    inputs: Mapping[str, jax.ShapeDtypeStruct],
+    outputs: Sequence[str],
+    dynamic_batch: bool = False,
+    about: str = "",
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> onnx.ModelProto:
+    """Returns a scoring function as a model that resizes its images itself.
+
+    Args:
+      function: images float32 [1, S, S, C] -> arrays that lead with 1. Pure; what it closes over
+        becomes constants.
+      inputs: the name of the images, and their shape [1, S, S, C].
+      outputs: names of the arrays.
+      dynamic_batch: whether the model takes any number of images. It goes through them one after
+        the other, so that none can know the others.
+      about: what the model says of itself.
+      metadata: the same by name.
+
+    Returns:
+      A checked model. Its input is float32 [1, H, W, C], of any H and W; or [B, H, W, C].
+
+    Raises:
+      CaeError: something in the function has no counterpart.
+    """
+    ((name, image),) = inputs.items()
+    body = program.trace(function, [image])
+    taps.found(body)
+    w = Writer(Constants())
+    as_it_is = resizing.fits(w, name, image.shape[1])
+    names = (_each if dynamic_batch else _one)(w, body, name, as_it_is)
+    for found, output in zip(names, outputs, strict=True):
+        w.nodes.append(helper.make_node("Identity", [found], [output]))
+    batch = "B" if dynamic_batch else 1
+    ins = [(name, image.dtype, (batch, "H", "W", image.shape[3]))]
+    outs = [(n, v.dtype, (batch, *v.shape[1:])) for n, v in zip(outputs, body.outs, strict=True)]
+    made = model(w, ins, outs, about, metadata)
+    onnx.checker.check_model(made, full_check=True)
+    return made
+
+
+def _one(w: Writer, body: Body, name: str, as_it_is: str) -> list[str]:
+    """The outputs for the single image of that name."""
+    first = w.op("Squeeze", name, w.ints([0]))
+    resizing.resized(w, body.ins[0], first, as_it_is)
+    write(w, body.steps)
+    return [w.full(v) for v in body.outs]
+
+
+def _each(w: Writer, body: Body, name: str, as_it_is: str) -> list[str]:
+    """The outputs for all images of that name, by a loop."""
+    inner, image = w.inner(), w.new("image")
+    resizing.resized(inner, body.ins[0], image, as_it_is)
+    write(inner, body.steps)
+    outs = []
+    for value in body.outs:
+        found = inner.ops("Squeeze", [inner.full(value), inner.ints([0])], 1)[0]
+        outs.append((found, value.dtype, value.shape[1:]))
+    ins = [(image, body.ins[0].dtype, ("H", "W", body.ins[0].shape[3]))]
+    turn = graph(inner, "image", ins, outs)
+    return w.ops("Scan", [name], len(outs), body=turn, num_scan_inputs=1)
+
+
+def of_function(
+    function: Callable[..., Sequence[jax.Array]],
+    inputs: Mapping[str, jax.ShapeDtypeStruct],
+    outputs: Sequence[str],
+) -> onnx.ModelProto:
+    """Returns a function of arrays as a model, of the same shapes."""
+    body = program.trace(function, list(inputs.values()))
+    taps.found(body)
+    w = Writer(Constants())
+    for value, name in zip(body.ins, inputs, strict=True):
+        w.put(value, name)
+    write(w, body.steps)
+    for value, name in zip(body.outs, outputs, strict=True):
+        w.nodes.append(helper.make_node("Identity", [w.full(value)], [name]))
+    ins = [(n, v.dtype, v.shape) for n, v in zip(inputs, body.ins, strict=True)]
+    outs = [(n, v.dtype, v.shape) for n, v in zip(outputs, body.outs, strict=True)]
+    return model(w, ins, outs)
+
+
+def model(
+    w: Writer,
+    ins: Sequence[tuple],
+    outs: Sequence[tuple],
+    about: str = "",
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> onnx.ModelProto:
+    """Returns what was written as a model, of (name, dtype, shape) of its inputs and outputs."""
+    made = [helper.make_tensor_value_info(n, type_of(t), s) for n, t, s in ins]
+    given = [helper.make_tensor_value_info(n, type_of(t), s) for n, t, s in outs]
+    nodes = live(w.nodes, [n for n, _, _ in outs])
+    used = read_by(nodes)
+    constants = [tensor for name, tensor in w.constants.tensors.items() if name in used]
+    whole = helper.make_graph(nodes, "cae_jax", made, given, initializer=constants)
+    found = helper.make_model(
+        whole,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="cae_jax",
+        doc_string=about,
+    )
+    helper.set_model_props(found, dict(metadata))
+    return found
