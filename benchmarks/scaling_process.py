@@ -11,8 +11,9 @@ from absl import flags
 from benchmarks import options, timing
 from benchmarks.member_calls import FLAGS, step_call
 from benchmarks.production import untrained
-from cae_jax.runs import build, command_line
+from cae_jax.runs import command_line
 from cae_jax.runs.config import Config
+from cae_jax.scoring import compilation
 from cae_jax.serving import stream
 from cae_jax.training import members
 
@@ -53,7 +54,7 @@ def measure(settings: Config, n_members: int, n_images: int, repeats: int) -> di
 
 def run() -> None:
     """Measures the devices that there are and prints a line of JSON."""
-    build.use_compilation_cache()
+    compilation.use_cache()
     given = [command_line.value(name) for name in OPTIONS]
     print(json.dumps(measure(command_line.given().resolved(), *given)))
 

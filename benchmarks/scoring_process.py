@@ -15,11 +15,11 @@ from absl import flags
 
 from benchmarks.production import untrained
 from cae_jax.evaluation import verdict
-from cae_jax.runs import build, command_line
+from cae_jax.runs import command_line
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.dry_run import peak_bytes
-from cae_jax.scoring import scorer
+from cae_jax.scoring import compilation, scorer
 from cae_jax.serving import folder, stream
 from cae_jax.serving.trained import TrainedRun
 
@@ -56,7 +56,7 @@ def measure(c: Config, root: Path, batch_size: int | None) -> dict[str, object]:
 
 def run() -> None:
     """Measures the folder of the flags and prints a line of JSON."""
-    build.use_compilation_cache()
+    compilation.use_cache()
     found = measure(command_line.given().resolved(), Path(_FOLDER.value), _BATCH.value)
     print(json.dumps(found))
 

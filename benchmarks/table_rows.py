@@ -91,9 +91,30 @@ def beside(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row]
 
 
+def exports(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """A run of `benchmarks.exports`."""
+    row = {"method": r["method"], "model": r["model"], "side": r["side"], "scores": r["scores"]}
+    row |= {f"{form}, score off by": f"{e:.1e}" for form, e in r["score_error"].items()}
+    row |= {"verdicts": "the same" if r["verdicts_same"] else "not the same"}
+    for n, took in r["ms_per_image"].items():
+        row |= {f"{name}, ms of {n}": round(ms, 1) for name, ms in took.items()}
+    return [row | {f"{form}, MB": size for form, size in r["megabytes"].items()}]
+
+
 def _pair(both: Iterable[float], form: str) -> str:
     return " / ".join(format(value, form) for value in both)
 
 
 # of the page, in order
-SECTIONS = (inference, training, fit, latent_search, members, scaling, precision, scoring, beside)
+SECTIONS = (
+    inference,
+    training,
+    fit,
+    latent_search,
+    members,
+    scaling,
+    precision,
+    scoring,
+    beside,
+    exports,
+)

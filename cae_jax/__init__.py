@@ -9,15 +9,22 @@ if typing.TYPE_CHECKING:
     from cae_jax.serving.detector import Detector
 
 
-def load(folder: str | os.PathLike[str], **asked: typing.Any) -> Detector:
+def load(
+    folder: str | os.PathLike[str],
+    percent: int | None = None,
+    false_alarms: float | None = None,
+    **which: typing.Any,
+) -> Detector:
     """Returns a detector, ready to score images: an exported folder's, or a trained run's.
 
     Args:
       folder: what `experiments.export` wrote, which is loaded without any of the code that trained
         it, see `serving.exported.load`; or the workdir of `experiments.run`, see
         `serving.trained.open_run`.
-      asked: `percent` or `false_alarms`, for another threshold than the run's own; of an exported
-        folder `runtime`, of a workdir flags that say which run.
+      percent: for another threshold than the run's own, see `serving.trained.open_run`.
+      false_alarms: the same by a rate, see there.
+      which: of an exported folder `runtime`, "jax" or "onnxruntime"; of a workdir flags by name
+        that say which run.
 
     Raises:
       UsageError: what was asked for cannot work.
@@ -26,7 +33,7 @@ def load(folder: str | os.PathLike[str], **asked: typing.Any) -> Detector:
     if os.path.exists(os.path.join(folder, "model.json")):
         from cae_jax.serving import exported
 
-        return exported.load(folder, **asked)
+        return exported.load(folder, percent, false_alarms, **which)
     from cae_jax.serving import trained
 
-    return trained.load(folder, **asked)
+    return trained.load(folder, percent, false_alarms, **which)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from absl import flags
 
 from cae_jax.runs import command_line
-from cae_jax.runs.build import use_compilation_cache
 from cae_jax.runs.machine import multihost
+from cae_jax.scoring import compilation
 from cae_jax.serving import folder, trained
 
 _WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
@@ -40,7 +40,7 @@ def run() -> None:
     images = command_line.needed("images", "the folder of the images to score")
     output = command_line.needed("output", "where the tables go")
     multihost.start_from_flags()
-    use_compilation_cache()
+    compilation.use_cache()
     found = folder.score_folder(
         trained.open_run(
             workdir, _PERCENT.value, _FALSE_ALARMS.value, **command_line.present(_WHICH)

@@ -341,4 +341,4 @@ def _resized(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """Maps [B, h, w, c] on a grid of that size."""
     if maps.shape[1:3] == size:
         return maps
-    return jax.image.resize(maps, (len(maps), *size, maps.shape[-1]), "linear")
+    return jax.image.resize(maps, (maps.shape[0], *size, maps.shape[-1]), "linear")

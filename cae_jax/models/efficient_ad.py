@@ -60,7 +60,7 @@ class Autoencoder(nn.Module):
         by the random key "dropout"."""
         for i, wide in enumerate(_DOWN, 1):
             x = nn.relu(_conv(wide, 4, 2, f"down{i}")(x))
-        x = nn.Dense(_CODE, name="code")(x.reshape(len(x), -1))[:, None, None]
+        x = nn.Dense(_CODE, name="code")(x.reshape(x.shape[0], -1))[:, None, None]
         for i, smaller in enumerate(_UP, 1):
             x = _resized(x, tuple(-(-side // smaller) for side in self.grid))
             x = nn.relu(_conv(_CODE, 4, 1, f"up{i}")(x))
@@ -86,4 +86,4 @@ def _resized(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """Maps [N, h, w, c] on a grid of that size."""
     if x.shape[1:3] == size:
         return x
-    return jax.image.resize(x, (len(x), *size, x.shape[-1]), "linear")
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "linear")

@@ -179,7 +179,7 @@ def _down(x: jax.Array, kernels: list[np.ndarray], step: int) -> list[jax.Array]
     """Correlations of [B, H, W] with each kernel down the rows: [B, ceil(H / step), W]."""
     parts, matrix = _tiles(x, 1, kernels, step)  # [t, B, L, W]
     found = _product("kol,tblw->kbtow", matrix, parts)
-    whole = found.reshape(len(kernels), len(x), -1, x.shape[2])
+    whole = found.reshape(len(kernels), x.shape[0], -1, x.shape[2])
     return list(whole[:, :, : grid(x.shape[1], step)])
 
 

@@ -1,9 +1,6 @@
-"""What a run's flags stand for: its images, its scoring call, its compilation cache."""
+"""What a run's flags stand for: its images, its scoring call."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -49,10 +46,3 @@ def shapes(config: Config, n_images: int) -> tuple[State | None, Variables]:
         return state, state.variables
     shape = (n_images, config.image_size, config.image_size, config.channels)
     return None, jax.eval_shape(learn.fit, key, jax.ShapeDtypeStruct(shape, np.float32))
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder: a second start compiles nothing."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(base) / "cae_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small ones are many

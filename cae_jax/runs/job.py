@@ -18,13 +18,14 @@ from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
-from cae_jax.runs.build import read_split, use_compilation_cache
+from cae_jax.runs.build import read_split
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.evaluate import write_evaluation
 from cae_jax.runs.machine import lock, multihost
 from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import load_trained, train_cells
+from cae_jax.scoring import compilation
 from cae_jax.training.members import default_plan
 from cae_jax.training.schedule import Training
 from cae_jax.types import CaeError, Steps, UsageError
@@ -77,7 +78,7 @@ def run_grid(configs: Sequence[Config]) -> Outcome:
     with multihost.together("cells"):
         mine = multihost.share(cells)
         with cells_of.claimed(mine):
-            use_compilation_cache()
+            compilation.use_cache()
             for cell in mine:
                 if not cell.left_to_do:
                     say(f"{cell.folder}: finished before")
@@ -182,7 +183,7 @@ def evaluate_again(
     with contextlib.ExitStack() as stack:
         for cell in cells:
             stack.enter_context(lock.hold(cell.folder))
-        use_compilation_cache()
+        compilation.use_cache()
         for cell in cells:
             _evaluate_again(cell, data_dir)
     return cells_of.write_results(workdir)

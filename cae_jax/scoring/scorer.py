@@ -76,7 +76,7 @@ def _resized(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """Maps [B, h, w] at the images' size, bilinear between the centers of their pixels."""
     if maps.shape[1:] == size:
         return maps
-    return jax.image.resize(maps, (len(maps), *size), "linear")
+    return jax.image.resize(maps, (maps.shape[0], *size), "linear")
 
 
 def score_all(

@@ -5,11 +5,18 @@ import functools
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
+from jax import export
 
 from cae_jax import methods, options
+from cae_jax.evaluation import thresholds, verdict
+from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import configure, flags_of
 from cae_jax.scoring import scorer
+from cae_jax.serving.export import onnx_files, stablehlo
+from cae_jax.serving.export.program import program_of
+from cae_jax.serving.trained import TrainedRun
 from cae_jax.training import loop, members
 from cae_jax.training.checkpoints import Checkpoints
 from cae_jax.training.fit import fit
@@ -132,6 +139,41 @@ def test_a_score_knows_no_batch(subject):
             one, other = alone.distances[name][0], whole.distances[name][i]
             np.testing.assert_allclose(one, other, rtol=1e-4, err_msg=name)
             assert whole.residuals[name].shape == subject.images[:3, ..., 0].shape
+
+
+def test_exported_it_scores_the_same(subject, tmp_path):
+    config, images = subject.config, subject.images[:3]
+    call = scorer.scorer(subject.method.inspect, config.reduction(subject.method.distances))
+    wanted = call(subject.variables, images)
+    distances = np.asarray(wanted.distances[config.distance])
+    low, high = np.sort(distances)[[1, 2]].astype(np.float64)
+    maps = np.asarray(wanted.residuals[config.distance])
+    at = thresholds.Threshold((low + high) / 2, "ceil", thresholds.VALIDATION_GOOD, 90, 3)
+    judge = verdict.Judge(at, distances, float(np.quantile(maps, 0.9)))
+    masks = np.stack([judge.mask(each, config.opening) for each in maps])
+    run = TrainedRun(Cell(tmp_path / "a" / "b", config), subject.variables, judge, {})
+    answers = {"stablehlo": in_jax, "onnx": in_onnxruntime}
+    for form, answer in answers.items():
+        found = answer(program_of(run), tmp_path, images)
+        np.testing.assert_allclose(found["score"], distances, rtol=1e-5, err_msg=form)
+        np.testing.assert_array_equal(found["defective"], distances > at.value, form)
+        atol = 1e-5 * np.abs(maps).max()
+        np.testing.assert_allclose(found["map"], maps, rtol=1e-4, atol=atol, err_msg=form)
+        assert (np.asarray(found["mask"]) != masks).mean() < 1e-3, form
+
+
+def in_jax(program, folder, images):
+    stablehlo.write(program, folder)
+    loaded = export.deserialize(bytearray((folder / "stablehlo" / "batch.bin").read_bytes()))
+    with np.load(folder / "stablehlo" / "weights.npz") as weights:
+        return jax.jit(loaded.call)(dict(weights), images)
+
+
+def in_onnxruntime(program, folder, images):
+    onnx_files.write(program, folder)
+    session = onnxruntime.InferenceSession(folder / "onnx" / "batch.onnx")
+    found = session.run(onnx_files.OUTPUTS, {"image": images})
+    return dict(zip(onnx_files.OUTPUTS, found, strict=True))
 
 
 def test_the_same_seed_learns_the_same_bits(subject):

@@ -28,6 +28,7 @@ SIZES = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "ba
 KILLED = """
 import json, os, pathlib, random, signal, sys, time
 import cae_jax
+from cae_jax.scoring import compilation
 from cae_jax.serving import folder, stream, trained
 from cae_jax.runs import job
 
@@ -39,7 +40,7 @@ while True:
     pid = os.fork()
     if not pid:
         try:
-            job.use_compilation_cache()
+            compilation.use_cache()
             run = trained.open_run(workdir)
             folder.score_folder(run, images, output, batch_size=2, save_maps=True)
             os._exit(0)

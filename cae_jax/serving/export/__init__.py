@@ -1,0 +1,190 @@
+"""A trained run as a folder that works without this project's training code.
+
+    model.json           thresholds with provenance, the unseen images' scores, preprocessing,
+                         numbers, versions
+    README.md            the model card, with a few lines of Python that run the ONNX file
+    stablehlo/           for JAX: batch.bin, image.bin, weights.npz, see `stablehlo`
+    onnx/                model.onnx and batch.onnx, see `onnx_files`
+    sample/              an image, and what the model says of it
+    web/                 a page that runs the model in a browser, see `web`
+    SHA256SUMS           of every other file
+
+The folder is checked against the run before it gets its name: it is right or absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cae_jax.evaluation import scores
+from cae_jax.files import write_json, write_whole
+from cae_jax.reports.run_files import FINISHED, VERSIONS
+from cae_jax.serving import exported
+from cae_jax.serving.detector import Detector
+from cae_jax.serving.export import card, check, onnx_files, stablehlo
+from cae_jax.serving.export.check import Row, Sample
+from cae_jax.serving.export.program import Program, program_of
+from cae_jax.serving.trained import TrainedRun
+from cae_jax.types import DataError, UsageError, unknown_name
+
+FORMATS = ("stablehlo", "onnx", "web")
+
+
+def export(
+    run: TrainedRun,
+    output: Path,
+    formats: Sequence[str],
+    overwrite: bool = False,
+    onnxruntime_web: str = "",
+) -> list[Row]:
+    """Writes an exported folder and checks it against its run.
+
+    Args:
+      run: as `trained.open_run` opens it, with the threshold that is exported.
+      output: the folder, which must not be there.
+      formats: of FORMATS; "web" brings "onnx" along.
+      overwrite: put it in the place of an exported folder that is there.
+      onnxruntime_web: see `web.write`.
+
+    Returns:
+      How each form judges some images, beside the trained model.
+
+    Raises:
+      UsageError: an unknown format, or `output` is there.
+      DataError: a file cannot be written; the run has no pictures to check by.
+      CaeError: the model cannot be exported, or a form does not score as the trained model does.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown_name("--format", name, FORMATS)
+    if not formats:
+        raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    made = [name for name in FORMATS if name in formats or (name == "onnx" and "web" in formats)]
+    with _beside(output, overwrite) as folder:
+        what = program_of(run)
+        given = check.samples(run.cell)
+        facts = _facts(run, made)
+        if "stablehlo" in made:
+            facts["stablehlo"] = stablehlo.write(what, folder)
+        if "onnx" in made:
+            facts["onnx"] = onnx_files.write(what, folder)
+        _write_sample(folder, run.detector, given[0], facts)
+        write_json(folder / exported.FACTS, facts)
+        rows = _checked(run, what, folder, made, given)
+        facts["check"] = [row._asdict() | {"relative": row.relative} for row in rows]
+        write_json(folder / exported.FACTS, facts)
+        write_whole(folder / "README.md", card.text(facts))
+        _sum(folder)
+    return rows
+
+
+def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
+    c, folder = run.cell.config, run.cell.folder
+    metrics = json.loads((folder / FINISHED).read_text())
+    table = scores.read_scores(folder / "scores.csv")
+    good, _, unseen = scores.distances_of(table)
+    threshold = run.judge.threshold
+    points = metrics.pop("operating_points")
+    return {
+        "form": exported.FORM,
+        "title": run.cell.title,
+        "category": c.category,
+        "method": c.method,
+        "image_size": c.image_size,
+        "channels": c.channels,
+        "intensity": c.intensity,
+        "distance": c.distance,
+        "opening": c.opening,
+        "scale": run.detector.model.scale,
+        "threshold": threshold.value,
+        "threshold_of": dataclasses.asdict(threshold),
+        "map_threshold": run.judge.map_threshold,
+        "asked": {name: run.given[name] for name in ("percent", "false_alarms")},
+        "false_alarms": c.false_alarms,
+        "scores": {"unseen": unseen, "test_good": good, "source": scores.source(table)},
+        "operating_points": points,
+        "metrics": metrics,
+        "flags": [f"--{name}={value}" for name, value in c.flags().items() if name not in _PLACES],
+        "versions": json.loads((folder / VERSIONS).read_text()),
+        "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "formats": formats,
+    }
+
+
+_PLACES = ("workdir", "data_dir", "save_maps", "overwrite")  # of the machine, not of the model
+
+
+def _write_sample(folder: Path, detector: Detector, sample: Sample, facts: dict[str, Any]) -> None:
+    found = detector.score(sample.png)
+    (folder / "sample").mkdir()
+    write_whole(folder / "sample" / "image.png", sample.png)
+    facts["sample"] = {
+        "file": "sample/image.png",
+        "score": found.distance,
+        "defective": found.defective,
+        "p_value": found.p_value,
+        "mask_pixels": int(found.mask.sum()),
+    }
+
+
+def _checked(
+    run: TrainedRun, what: Program, folder: Path, formats: list[str], given: list[Sample]
+) -> list[Row]:
+    _sum(folder)
+    rows = []
+    for runtime, form in exported.RUNTIMES.items():
+        if form in formats:
+            found = exported.load(folder, runtime=runtime)
+            rows += check.detected(f"{form} in {runtime}", given, run.detector, found)
+    if "stablehlo" in formats:
+        rows += stablehlo.whole(folder, given[1], run.detector)
+    if "onnx" in formats:
+        rows += onnx_files.whole(folder, given, run.detector)
+    check.check(rows)
+    return rows
+
+
+def _sum(folder: Path) -> None:
+    """Writes SHA256SUMS, as sha256sum does."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [
+        f"{exported.digest(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in files
+        if path.name != exported.SUMS
+    ]
+    write_whole(folder / exported.SUMS, "".join(lines))
+
+
+@contextlib.contextmanager
+def _beside(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder that gets the name `output` at the end, or goes."""
+    there = output.exists()
+    if there and not (overwrite and (output / exported.FACTS).exists()):
+        again = "--overwrite" if (output / exported.FACTS).exists() else "another folder"
+        raise UsageError(f"--output={output}: is there already; {again}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise DataError(f"--output={output}: cannot be made: {error.strerror}") from error
+    try:
+        yield folder
+        os.chmod(folder, 0o755)
+        old = folder.with_name(f"{folder.name}.old")
+        if there:
+            os.rename(output, old)
+        os.rename(folder, output)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"--output={output}: cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

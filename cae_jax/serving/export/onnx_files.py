@@ -1,0 +1,66 @@
+"""A program as ONNX, which many runtimes read and will for years.
+
+There are two files: model.onnx takes one image of any size, batch.onnx any number of one size.
+Both resize inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cae_jax.serving.detector import Detector
+from cae_jax.serving.export import check
+from cae_jax.serving.export.check import Row, Sample
+from cae_jax.serving.export.program import Program
+from cae_jax.types import UsageError
+
+OUTPUTS = ("score", "defective", "map", "mask")
+
+
+def write(program: Program, folder: Path) -> dict[str, Any]:
+    """Writes onnx/model.onnx and onnx/batch.onnx into a folder, and onnx/weights.bin, which both
+    read, where weights are large.
+
+    Returns what model.json says of them. Raises UsageError without ONNX's package, CaeError for a
+    method whose program ONNX has no operators for.
+    """
+    try:
+        from cae_jax.serving.onnx import files, graph
+    except ImportError as error:
+        raise UsageError(
+            f"--format=onnx: {error.name} is not installed; pip install -r requirements-export.txt"
+        ) from error
+    c = program.config
+    image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
+
+    def judged(images: jax.Array) -> Sequence[jax.Array]:
+        found = program(program.weights, images)
+        return [found[name] for name in OUTPUTS]
+
+    about = f"{program.title}: image float32 [n, height, width, {c.channels}] from 0 to 1"
+    models = {
+        name: graph.convert(judged, {"image": image}, OUTPUTS, name == "batch", about)
+        for name in ("model", "batch")
+    }
+    (folder / "onnx").mkdir()
+    files.save(models, folder / "onnx")
+    return {"opset": graph.OPSET, "ir_version": graph.IR_VERSION, "batch": "one by one"}
+
+
+def whole(folder: Path, samples: Sequence[Sample], trained: Detector) -> list[Row]:
+    """Returns what model.onnx makes of samples at their own size, beside the trained model."""
+    import onnxruntime
+
+    path = str(folder / "onnx" / "model.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rows = []
+    for sample in samples:
+        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, trained)})
+        found = dict(zip(OUTPUTS, answer, strict=True))
+        rows.append(check.compared("onnx, resized inside", sample, trained, found))
+    return rows

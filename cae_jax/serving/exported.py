@@ -1,0 +1,192 @@
+"""A folder that `experiments.export` wrote, loaded without any of the code that trained the model.
+
+Every file is checked against SHA256SUMS before it is used. The model runs in JAX, from StableHLO,
+or in ONNX Runtime, which then needs no JAX at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cae_jax.evaluation import verdict
+from cae_jax.serving.detector import Detector, Model
+from cae_jax.types import DataError, Scores, UsageError, unknown_name
+
+FORM = 1  # of model.json
+SUMS, FACTS = "SHA256SUMS", "model.json"
+RUNTIMES = {"jax": "stablehlo", "onnxruntime": "onnx"}  # -> the format that it runs
+_BLOCK = 2**20  # bytes
+
+Call = Callable[[np.ndarray], Scores[np.ndarray]]
+
+
+def load(
+    folder: str | os.PathLike[str],
+    percent: int | None = None,
+    false_alarms: float | None = None,
+    runtime: str | None = None,
+) -> Detector:
+    """Returns an exported folder as a detector.
+
+    Args:
+      folder: what `experiments.export` wrote.
+      percent: see `serving.trained.open_run`.
+      false_alarms: see there.
+      runtime: "jax" or "onnxruntime"; None takes the first of them that the folder has a file for.
+
+    Raises:
+      UsageError: a runtime that the folder has no file for or that is not installed, a percent or
+        a rate that cannot be.
+      DataError: a file is missing, altered, or of another version.
+    """
+    root = Path(folder)
+    version = check(root)
+    card = json.loads((root / FACTS).read_text())
+    if card["form"] != FORM:
+        raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
+    name = _runtime(root, runtime, card["formats"])
+    scores = card["scores"]
+    if own := percent is None and false_alarms is None:
+        percent, false_alarms = card["asked"]["percent"], card["asked"]["false_alarms"]
+    judge = verdict.asked(
+        str(root),
+        np.array(scores["test_good"], np.float64),
+        np.array(scores["unseen"], np.float64),
+        card["operating_points"],
+        scores["source"],
+        card["false_alarms"],
+        percent,
+        false_alarms,
+    )
+    if own and judge.threshold.value != card["threshold"]:
+        raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
+    model = Model(
+        title=card["title"],
+        category=card["category"],
+        method=card["method"],
+        version=version,
+        image_size=card["image_size"],
+        channels=card["channels"],
+        distance=card["distance"],
+        opening=card["opening"],
+        scale=card["scale"],
+        runtime=name,
+        card=card,
+    )
+    call = (_jax if name == "jax" else _onnxruntime)(root, card)
+    given: dict[str, Any] = {"folder": os.fspath(folder), "runtime": name}
+    given |= {"percent": percent, "false_alarms": false_alarms}
+    return Detector(model, judge, call, (load, given))
+
+
+def check(root: Path) -> str:
+    """Returns an exported folder's version, 16 hexadecimal digits that follow from its files.
+
+    Raises DataError where one of them is missing or is not what was exported; it names the file.
+    """
+    try:
+        sums = (root / SUMS).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{root / SUMS}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{root / SUMS}: is no list of sums") from error
+    listed = set()
+    for line in sums.splitlines():
+        wanted, _, name = line.partition("  ")
+        path = root / name
+        try:
+            found = digest(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        if found != wanted:
+            raise DataError(
+                f"{path}: was altered since it was exported: its SHA-256 is {found}, "
+                f"{SUMS} has {wanted}"
+            )
+        listed.add(name)
+    if FACTS not in listed:
+        raise DataError(f"{root / SUMS}: does not list {FACTS}")
+    return hashlib.sha256(sums.encode()).hexdigest()[:16]
+
+
+def digest(path: Path) -> str:
+    """Returns a file's SHA-256, hexadecimal; raises OSError where it cannot be read."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _runtime(root: Path, asked: str | None, formats: list[str]) -> str:
+    if asked is not None and asked not in RUNTIMES:
+        raise unknown_name("runtime", asked, RUNTIMES)
+    for name, needed in RUNTIMES.items():
+        if asked in (None, name) and needed in formats:
+            return name
+    needed = RUNTIMES.get(asked or "", "stablehlo or onnx")
+    raise UsageError(f"runtime={asked!r}: {root} has no {needed}, only {', '.join(formats)}")
+
+
+def _jax(root: Path, card: dict[str, Any]) -> Call:
+    import jax
+    from jax import export
+
+    from cae_jax.scoring import compilation
+
+    compilation.use_cache()
+    path = root / "stablehlo" / "batch.bin"
+    try:
+        exported = export.deserialize(bytearray(path.read_bytes()))
+        program = jax.jit(exported.call)
+        with np.load(root / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
+            weights = jax.device_put({name: archive[name] for name in archive.files})
+    except Exception as error:  # StableHLO of another time fails in as many ways as there are
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: written by jax {card['stablehlo']['jax']}, is not read by jax "
+            f'{jax.__version__} ({cause}); runtime="onnxruntime", or export the run again'
+        ) from error
+
+    def call(images: np.ndarray) -> Scores[np.ndarray]:
+        found = jax.device_get(program(weights, images))
+        return _scores(card, found["score"], found["map"], found.get("reconstruction"))
+
+    return call
+
+
+def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(
+            'runtime="onnxruntime": is not installed; pip install -r requirements-export.txt'
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings are about graphs, for those who write them
+    sessions = {
+        name: onnxruntime.InferenceSession(
+            str(root / "onnx" / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        for name in ("model", "batch")
+    }
+
+    def call(images: np.ndarray) -> Scores[np.ndarray]:
+        session = sessions["model" if len(images) == 1 else "batch"]
+        score, found = session.run(["score", "map"], {"image": images})
+        return _scores(card, score, found, None)
+
+    return call
+
+
+def _scores(
+    card: dict[str, Any], score: np.ndarray, found: np.ndarray, made: np.ndarray | None
+) -> Scores[np.ndarray]:
+    return Scores({card["distance"]: score}, {card["distance"]: found}, made)
