@@ -5,11 +5,13 @@ import functools
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 
 from cae_jax import methods, options
 from cae_jax.runs.config import configure, flags_of
 from cae_jax.scoring import scorer
+from cae_jax.serving.onnx import graph
 from cae_jax.training import loop
 from cae_jax.training.checkpoints import Checkpoints
 from cae_jax.training.fit import fit
@@ -130,6 +132,25 @@ def test_a_score_knows_no_batch(subject):
             one, other = alone.distances[name][0], whole.distances[name][i]
             np.testing.assert_allclose(one, other, rtol=1e-4, err_msg=name)
             assert whole.residuals[name].shape == (7, SIDE, SIDE)
+
+
+def test_onnx_runtime_scores_the_same(subject):
+    names = subject.method.distances
+    call = scorer.scorer(subject.method.inspect, subject.config.reduction(names))
+
+    def function(images):
+        found = call(subject.variables, images)
+        return [table[name] for table in found[:2] for name in names]
+
+    outputs = [f"{kind} {name}" for kind in ("score", "map") for name in names]
+    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 1), np.float32)
+    model = graph.convert(function, {"image": image}, outputs)
+    assert not [node.op_type for node in model.graph.node if "Scatter" in node.op_type]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    found = session.run(None, {"image": subject.images[:1]})
+    for name, one, other in zip(outputs, found, function(subject.images[:1]), strict=True):
+        scale = float(np.abs(other).max())
+        assert np.abs(one - other).max() <= 1e-5 * scale, name
 
 
 def test_the_same_seed_learns_the_same_bits(subject):

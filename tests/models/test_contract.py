@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 
 from cae_jax import models
@@ -14,6 +15,7 @@ from cae_jax.methods.gradients import optimizer
 from cae_jax.scoring import reconstruction, scorer
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.scoring.residuals import Reduction
+from cae_jax.serving.onnx import graph
 from cae_jax.training import loop, members
 from cae_jax.training.checkpoints import Checkpoints
 
@@ -185,6 +187,19 @@ def test_score_is_compiled_once_and_knows_no_batch(subject):
     alone = [call(variables, image[None]).distances["l2"][0] for image in images]
     np.testing.assert_allclose(call(variables, images).distances["l2"], alone, rtol=1e-5)
     assert call._cache_size() == 2  # one per shape
+
+
+def test_onnx_runtime_reconstructs_the_same(subject):
+    def function(patches):
+        return [subject.reconstruct(subject.state.variables, patches).output]
+
+    patches = subject.patches
+    inputs = {"patches": jax.ShapeDtypeStruct(patches.shape, patches.dtype)}
+    model = graph.of_function(function, inputs, ["made"])
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {"patches": patches})
+    wanted = jax.jit(subject.reconstruct)(subject.state.variables, patches).output
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_checkpoint_is_bit_equal(subject, tmp_path):
