@@ -13,6 +13,12 @@ def median(values: jax.Array) -> jax.Array:
     The bits of such floats are in the order of their values, so that bisecting finds the one of a
     rank by 31 counts: on a CPU 15 times as fast as sorting 300 images.
     """
+    return counted_median(values)
+
+
+@jax.jit  # by its name `serving.onnx` knows it: graphs have no bits of floats, but can sort
+def counted_median(values: jax.Array) -> jax.Array:
+    """Returns `median`."""
     n, bits = len(values), lax.bitcast_convert_type(values, jnp.int32)
 
     def of_rank(rank: int) -> jax.Array:

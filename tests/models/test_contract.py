@@ -7,11 +7,13 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 
 from cae_jax import models
 from cae_jax.methods.autoencoder import reconstructor, steps
 from cae_jax.methods.gradients import optimizer
+from cae_jax.serving.onnx import graph
 from cae_jax.training import loop, members
 from cae_jax.training.checkpoints import Checkpoints
 
@@ -176,6 +178,19 @@ def test_members_by_vmap_equal_members_by_loop(subject):
             # for every bias in front of batch norm, which has no gradient at all
             if path[-1].key == "kernel" or not subject.has_statistics:
                 assert np.mean(np.abs(np.asarray(one)[i] - np.asarray(other)) > 1e-4) < 0.02
+
+
+def test_onnx_runtime_reconstructs_the_same(subject):
+    def function(patches):
+        return [subject.reconstruct(subject.state.variables, patches).output]
+
+    patches = subject.patches
+    inputs = {"patches": jax.ShapeDtypeStruct(patches.shape, patches.dtype)}
+    model = graph.of_function(function, inputs, ["made"])
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {"patches": patches})
+    wanted = jax.jit(subject.reconstruct)(subject.state.variables, patches).output
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_checkpoint_is_bit_equal(subject, tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,6 +19,9 @@ from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
 from cae_jax.types import UsageError
 
+if TYPE_CHECKING:
+    import onnx
+
 OUTPUTS = ("score", "defective", "map", "mask")
 
 
@@ -26,11 +29,22 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
     """Writes onnx/model.onnx and onnx/batch.onnx into a folder, and onnx/weights.bin, which both
     read, where weights are large.
 
-    Returns what model.json says of them. Raises UsageError without ONNX's package, CaeError for a
-    method whose program ONNX has no operators for.
+    Returns what model.json says of them. Raises what `model` raises, DataError where a file cannot
+    be written.
     """
+    models = {name: model(program, many=name == "batch") for name in ("model", "batch")}
+    from cae_jax.serving.onnx import files, graph
+
+    (folder / "onnx").mkdir()
+    files.save(models, folder / "onnx")
+    return {"opset": graph.OPSET, "ir_version": graph.IR_VERSION, "batch": "one by one"}
+
+
+def model(program: Program, many: bool) -> onnx.ModelProto:
+    """Returns a program as a model of one image, or of many; raises UsageError without ONNX's
+    package, CaeError for a method that ONNX has no operators for."""
     try:
-        from cae_jax.serving.onnx import files, graph
+        from cae_jax.serving.onnx import graph
     except ImportError as error:
         raise UsageError(
             f"--format=onnx: {error.name} is not installed; pip install -r requirements-export.txt"
@@ -43,13 +57,7 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
         return [found[name] for name in OUTPUTS]
 
     about = f"{program.title}: image float32 [n, height, width, {c.channels}] from 0 to 1"
-    models = {
-        name: graph.convert(judged, {"image": image}, OUTPUTS, name == "batch", about)
-        for name in ("model", "batch")
-    }
-    (folder / "onnx").mkdir()
-    files.save(models, folder / "onnx")
-    return {"opset": graph.OPSET, "ir_version": graph.IR_VERSION, "batch": "one by one"}
+    return graph.convert(judged, {"image": image}, OUTPUTS, many, about)
 
 
 def whole(folder: Path, samples: Sequence[Sample], trained: Detector) -> list[Row]:

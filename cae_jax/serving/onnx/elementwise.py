@@ -169,6 +169,11 @@ def is_finite(w: Writer, step: Step) -> list[Laid]:
     return [spread(w, step, lambda a: w.op("Not", w.op("Or", w.op("IsNaN", a), w.op("IsInf", a))))]
 
 
+def leaky_relu(w: Writer, step: Step) -> list[Laid]:
+    """Returns x where it is not negative, and elsewhere a share of it."""
+    return [spread(w, step, lambda a: w.op("LeakyRelu", a, alpha=step.params["share"]))]
+
+
 def clamp(w: Writer, step: Step) -> list[Laid]:
     """Returns x between two bounds."""
     return [spread(w, step, lambda low, x, high: w.op("Min", w.op("Max", x, low), high))]
@@ -217,5 +222,10 @@ RULES: dict[str, Callable[[Writer, Step], list[Laid]]] = {
     **{"not": is_not, "ne": unequal, "rem": remainder},
     **{"square": square, "integer_pow": integer_pow, "rsqrt": rsqrt, "exp2": exp2},
     **{"log1p": log1p, "expm1": expm1, "round": rounded, "is_finite": is_finite},
-    **{"clamp": clamp, "select_n": select, "convert_element_type": convert},
+    **{
+        "clamp": clamp,
+        "leaky_relu": leaky_relu,
+        "select_n": select,
+        "convert_element_type": convert,
+    },
 }

@@ -13,12 +13,12 @@ from cae_jax.serving.onnx import (
     elementwise,
     indexing,
     loops,
+    patterns,
     products,
     program,
     reducing,
     resizing,
     shaping,
-    taps,
 )
 from cae_jax.serving.onnx.program import Body, Step
 from cae_jax.serving.onnx.writer import Constants, Writer, graph, live, read_by, type_of
@@ -64,21 +64,23 @@ def convert(
       outputs: names of the arrays.
       dynamic_batch: whether the model takes any number of images. It goes through them one after
         the other, so that none can know the others.
-      about: what the model says of itself.
+      about: what the model says of itself, and errors of it.
       metadata: the same by name.
 
     Returns:
       A checked model. Its input is float32 [1, H, W, C], of any H and W; or [B, H, W, C].
 
     Raises:
-      CaeError: something in the function has no counterpart.
+      CaeError: something in the function has no counterpart: a primitive, which is named.
     """
     ((name, image),) = inputs.items()
-    body = program.trace(function, [image])
-    taps.found(body)
     w = Writer(Constants())
-    as_it_is = resizing.fits(w, name, image.shape[1])
-    names = (_each if dynamic_batch else _one)(w, body, name, as_it_is)
+    try:
+        body = program.trace(function, [image])
+        patterns.found(body)
+        names = (_each if dynamic_batch else _one)(w, body, name)
+    except CaeError as error:
+        raise CaeError(f"{about}: {error}" if about else str(error)) from error
     for found, output in zip(names, outputs, strict=True):
         w.nodes.append(helper.make_node("Identity", [found], [output]))
     batch = "B" if dynamic_batch else 1
@@ -89,16 +91,18 @@ def convert(
     return made
 
 
-def _one(w: Writer, body: Body, name: str, as_it_is: str) -> list[str]:
+def _one(w: Writer, body: Body, name: str) -> list[str]:
     """The outputs for the single image of that name."""
+    as_it_is = resizing.fits(w, name, body.ins[0].shape[1])
     first = w.op("Squeeze", name, w.ints([0]))
     resizing.resized(w, body.ins[0], first, as_it_is)
     write(w, body.steps)
     return [w.full(v) for v in body.outs]
 
 
-def _each(w: Writer, body: Body, name: str, as_it_is: str) -> list[str]:
+def _each(w: Writer, body: Body, name: str) -> list[str]:
     """The outputs for all images of that name, by a loop."""
+    as_it_is = resizing.fits(w, name, body.ins[0].shape[1])
     inner, image = w.inner(), w.new("image")
     resizing.resized(inner, body.ins[0], image, as_it_is)
     write(inner, body.steps)
@@ -118,7 +122,7 @@ def of_function(
 ) -> onnx.ModelProto:
     """Returns a function of arrays as a model, of the same shapes."""
     body = program.trace(function, list(inputs.values()))
-    taps.found(body)
+    patterns.found(body)
     w = Writer(Constants())
     for value, name in zip(body.ins, inputs, strict=True):
         w.put(value, name)

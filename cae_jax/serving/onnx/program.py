@@ -32,7 +32,7 @@ _CALLS = {
 _SAME = frozenset(
     {"optimization_barrier", "stop_gradient", "copy", "copy_p", "sharding_constraint"}
 )
-NAMED = frozenset({"median"})  # jitted functions that ONNX has an operator for
+NAMED = frozenset({"counted_median"})  # jitted functions that ONNX has an operator for
 
 
 @dataclasses.dataclass(eq=False)

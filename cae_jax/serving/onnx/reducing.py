@@ -96,5 +96,5 @@ def median(w: Writer, step: Step) -> list[Laid]:
 RULES: dict[str, Callable[[Writer, Step], list[Laid]]] = {
     **dict.fromkeys(_KINDS, reduce),
     **dict.fromkeys(_PLACES, place),
-    **{"top_k": top_k, "sort": sort, "cumsum": cumsum, "median": median},
+    **{"top_k": top_k, "sort": sort, "cumsum": cumsum, "counted_median": median},
 }

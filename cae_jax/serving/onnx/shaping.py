@@ -103,6 +103,14 @@ def stack(w: Writer, step: Step) -> list[Laid]:
     return [plain(w.op("Concat", *names, axis=axis), out.shape)]
 
 
+def depth_to_space(w: Writer, step: Step) -> list[Laid]:
+    """Returns maps of every phase, row by row, put together pixel by pixel."""
+    order, out = (0, 3, 1, 2), step.outs[0]
+    whole = w.op("Concat", *(w.ordered(v, order) for v in step.ins), axis=1)
+    found = w.op("DepthToSpace", whole, blocksize=step.params["side"], mode="DCR")
+    return [Laid(found, out.shape, inverse(order))]
+
+
 def split(w: Writer, step: Step) -> list[Laid]:
     """Returns the parts of a value along an axis, of given sizes."""
     (value,), axis, first, found = step.ins, step.params["axis"], 0, []
@@ -187,4 +195,5 @@ RULES: dict[str, Callable[[Writer, Step], list[Laid]]] = {
     **{"broadcast_in_dim": broadcast, "reshape": reshape, "expand_dims": reshape},
     **{"squeeze": squeeze, "transpose": transpose, "rev": reverse, "slice": cut, "pad": pad},
     **{"concatenate": concatenate, "stack": stack, "split": split, "tile": tile},
+    **{"depth_to_space": depth_to_space},
 }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jax import lax
 
-from cae_jax.serving.onnx.program import Body, Known, Step, Value, prune, shown
+from cae_jax.serving.onnx.program import Known, Step, Value, shown
 
 _FEWEST = 3  # taps that make it worth a convolution
 _LAYOUT = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
@@ -29,21 +29,11 @@ class _Tap(NamedTuple):
     groups: int
 
 
-def found(body: Body) -> None:
-    """Puts convolutions in the place of such sums, in a program and its loops."""
-    for step in body.steps:
-        for inner in step.bodies.values():
-            found(inner)
-    of = {id(v): step for step in body.steps for v in step.outs}
-    for i, step in reversed(list(enumerate(body.steps))):
-        if step.name == "add" and len(step.outs[0].shape) == _MAPS:
-            made = _convolution(step, of)
-            if made is not None:
-                body.steps[i] = made
-    prune(body)
-
-
-def _convolution(step: Step, of: dict[int, Step]) -> Step | None:
+def convolution(step: Step, of: dict[int, Step]) -> Step | None:
+    """Returns an addition as the convolution that it is the last step of, or None; `of` says by
+    identity which step a value comes from."""
+    if len(step.outs[0].shape) != _MAPS:
+        return None
     taps: list[_Tap] = []
     for leaf in _leaves(step, of):
         tap = _tap(leaf, of)
@@ -132,19 +122,20 @@ def _of_product(
 
 def _of_matrix(step: Step, of: dict[int, Step]) -> _Tap | None:
     """What one tap's part of a product of all pixels with all taps gives."""
-    cut = of.get(id(step.ins[0]))
-    shape = step.outs[0].shape
-    if cut is None or cut.name != "slice" or len(cut.ins[0].shape) != _MAPS + 1:
+    shape, at, value = step.outs[0].shape, [0] * (_MAPS + 1), step.ins[0]
+    if value.shape != (*shape[:3], 1, shape[3]):
         return None
-    p = cut.params
-    t = p["start_indices"][3]
-    if cut.outs[0].shape != (*shape[:3], 1, shape[3]) or cut.ins[0].shape[4] != shape[3]:
+    while (cut := of.get(id(value))) is not None and cut.name == "slice":
+        if any(n != 1 for n in cut.params["strides"] or ()):
+            return None
+        at = [a + b for a, b in zip(at, cut.params["start_indices"], strict=True)]
+        value = cut.ins[0]
+    if value.shape[0] != shape[0] or value.shape[4] != shape[3]:
         return None
-    where = _cut(cut)
-    whole, before = _unpadded(cut.ins[0], of)
+    whole, before = _unpadded(value, of)
     made = of.get(id(whole))
     product = of.get(id(made.ins[0])) if made and made.name == "reshape" else None
-    if product is None or product.name != "dot_general" or where is None:
+    if product is None or product.name != "dot_general":
         return None
     x, matrix = product.ins
     (lc, rc), (lb, _) = product.params["dimension_numbers"]
@@ -153,9 +144,8 @@ def _of_matrix(step: Step, of: dict[int, Step]) -> _Tap | None:
     if x.shape[:3] != whole.shape[:3]:
         return None
     array = np.moveaxis(np.broadcast_to(shown(matrix), matrix.shape), rc[0], 0)
-    kernel = array.reshape(x.shape[3], -1, shape[3])[:, t]
-    (i, j), stride = where
-    return _Tap(x, (i - before[0], j - before[1]), stride, kernel, 1)
+    kernel = array.reshape(x.shape[3], -1, shape[3])[:, at[3]]
+    return _Tap(x, (at[1] - before[0], at[2] - before[1]), (1, 1), kernel, 1)
 
 
 def _cut(step: Step) -> tuple[tuple[int, int], tuple[int, int]] | None:
