@@ -156,6 +156,24 @@ def images_needed(rate: float) -> int:
     return math.ceil(1 / _exact(rate)) - 1
 
 
+def few(n: int) -> str | None:
+    """Returns what so few unseen good images, n, cannot tell, in words; None for enough, and for
+    none at all, which have no p-value to mistake."""
+    needed = {alpha: images_needed(alpha / 100) for alpha in sorted(ALPHAS, reverse=True)}
+    if not 0 < n < max(needed.values()):
+        return None
+    rates = ", ".join(f"{alpha} % needs {count}" for alpha, count in needed.items())
+    same = (
+        ""
+        if rank(PERCENTS[1], n) > rank(PERCENTS[-1], n)
+        else (f"thresholds at {PERCENTS[-1]} to {PERCENTS[0]} % of them are one number, ")
+    )
+    return (
+        f"only {n} unseen good image{'s' * (n > 1)} to set thresholds by: {same}no p-value is "
+        f"below {1 / (n + 1):.3g}, and of false-alarm rates {rates} of them"
+    )
+
+
 def promised(rate: float, n: int) -> float:
     """Returns the false-alarm rate of `false_alarms`: as wanted, or 1 / (n + 1) with too few of
     n images. Raises UsageError for a rate outside (0, MAX_RATE]."""

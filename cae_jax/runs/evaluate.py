@@ -117,6 +117,7 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         **_shortcuts(config, split),
         "n_recurring": _n_recurring(split),
         "collapse": collapse.warning(trained.history),
+        "few": thresholds.few(len(judged.unseen.paths)),
         **_times(config, split, trained),
         **({"cross_fit_seconds": judged.unseen.seconds} if config.folds else {}),
         # of all that scoring needs, pretrained weights among it
@@ -262,6 +263,8 @@ def _warn(cell: Cell, found: dict[str, Any]) -> None:
     alone could be all that it goes by, and when a generator has collapsed."""
     if found["light"] and cell.config.intensity == "none":
         say(f"warning: {cell.title}: {found['light']}")
+    if found["few"]:
+        say(f"warning: {cell.title}: {found['few']}")
     if found["collapse"]:
         say(f"warning: {cell.title}: {found['collapse']}")
     if found["flag"]:

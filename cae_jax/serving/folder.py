@@ -2,12 +2,13 @@
 
 Every batch's rows are written before the next one's. In the output folder:
 
-    scores.csv      path, distance, p_value, defective: one row per image, sorted by path
+    scores.csv      path, distance, p_value, defective: one row per image, sorted by path; bytes,
+                    modified, sha256: which file it was
     left_out.csv    path, cause: what could not be used
     run.json        whose scores these are
     anomaly_maps/PATH.tiff, predicted_masks/PATH.png    on demand
 
-An image is known by its path alone.
+An image is known by its path and its file: one that was replaced is judged anew.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import lock, multihost
-from cae_jax.runs.machine.progress import Bar
+from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.serving import growing_table
-from cae_jax.serving.stream import Batch, ScoringCall, scored, scoring_call
+from cae_jax.serving.stream import Batch, ScoringCall, Stamp, scored, scoring_call
 from cae_jax.serving.trained import TrainedRun
 from cae_jax.types import DataError, Scores, unknown_name
 
@@ -133,8 +134,7 @@ def score_folder(
     )
     if not all(path in rows or path in left_out for path in paths):
         raise DataError(f"{output}: not all images are scored yet; the same command goes on")
-    defective = sum(row.endswith(",1\n") for row in rows.values())
-    return Summary(len(rows), defective, len(left_out))
+    return Summary(len(rows), sum(map(_defective, rows.values())), len(left_out))
 
 
 def _score_share(
@@ -147,8 +147,11 @@ def _score_share(
     save_maps: bool,
 ) -> None:
     """Scores what is missing of this process's share, each batch's rows written at once."""
-    done = growing_table.rows(output / "scores.csv", "scores").keys()
+    before = growing_table.rows(output / "scores.csv", "scores")
     mine = multihost.share(paths)
+    done = {path for path in mine if path in before and _same(before[path], root / path)}
+    if changed := sum(path in before and path not in done for path in mine):
+        say(f"{root}: {changed} images are not the files that were scored: they are scored anew")
     left = [path for path in mine if path not in done]
     n = jax.process_count()
     part = f".part-{jax.process_index()}-of-{n}" if n > 1 else ""
@@ -181,8 +184,20 @@ def _score_share(
 def _write_rows(judge: Judge, batch: Batch, table: TextIO) -> None:
     distances = batch.distances.astype(np.float64)
     found = (distances.tolist(), judge.p_values(distances).tolist(), judge.defective(distances))
-    for path, distance, p_value, defective in zip(batch.paths, *found, strict=True):
-        table.write(growing_table.row(path, distance, p_value, int(defective)))
+    for path, stamp, distance, p_value, defective in zip(
+        batch.paths, batch.stamps, *found, strict=True
+    ):
+        table.write(growing_table.row(path, distance, p_value, int(defective), *stamp))
+
+
+def _defective(row: str) -> bool:
+    return growing_table.fields(row)[growing_table.COLUMNS["scores"].index("defective")] == "1"
+
+
+def _same(row: str, file: Path) -> bool:
+    """Whether a row of scores.csv is of the file that is there now."""
+    size, modified, sha256 = growing_table.fields(row)[-3:]
+    return Stamp(int(size), int(modified), sha256).still(file)
 
 
 def _write_maps(run: TrainedRun, output: Path, batch: Batch) -> None:

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cae_jax.files import write_whole
+from cae_jax.runs.machine.progress import say
 from cae_jax.types import DataError, UsageError
 
 COLUMNS = {
-    "scores": ("path", "distance", "p_value", "defective"),
+    "scores": ("path", "distance", "p_value", "defective", "bytes", "modified", "sha256"),
     "left_out": ("path", "cause"),
 }
+# What the first columns of a table were before there were more: its rows cannot be gone on with.
+_BEFORE = {"scores": ("path", "distance", "p_value", "defective")}
 FOLDERS = ("anomaly_maps", "predicted_masks")
 
 
@@ -50,6 +53,11 @@ def claim(output: Path, identity: Mapping[str, Any], overwrite: bool = False) ->
                 )
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / "run.json", json.dumps(identity, indent=2) + "\n")
+    for name, columns in _BEFORE.items():
+        for file in (output / f"{name}.csv", *output.glob(f"{name}.part-*.csv")):
+            if _head(file) == ",".join(columns) + "\n":
+                say(f"{file}: does not tell which files it is of: all are scored anew")
+                file.unlink()
     merge(output, "scores")
     _remove_table(output, "left_out")  # what was bad is tried again
 
@@ -94,7 +102,12 @@ def rows(file: Path, name: str) -> dict[str, str]:
                 row = ""
     if found and found[0] != ",".join(COLUMNS[name]) + "\n":
         raise DataError(f"{file}: not a table of {', '.join(COLUMNS[name])}")
-    return {next(csv.reader([row]))[0]: row for row in found[1:]}
+    return {fields(row)[0]: row for row in found[1:]}  # of a path judged twice the later one
+
+
+def fields(row: str) -> list[str]:
+    """Returns the fields of a row of a table."""
+    return next(csv.reader([row]))
 
 
 def append_to(output: Path, name: str, part: str = "") -> TextIO:
@@ -104,6 +117,13 @@ def append_to(output: Path, name: str, part: str = "") -> TextIO:
     if file.tell() == 0:
         file.write(",".join(COLUMNS[name]) + "\n")
     return file
+
+
+def _head(file: Path) -> str:
+    if not file.exists():
+        return ""
+    with open(file, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        return lines.readline()
 
 
 def row(*fields: str | float | int) -> str:

@@ -6,6 +6,7 @@ Images are decoded by threads, in order and only a few batches ahead of the one 
 from __future__ import annotations
 
 import collections
+import hashlib
 import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator
@@ -36,10 +37,30 @@ class ScoringCall(NamedTuple):
     batch_size: int
 
 
+class Stamp(NamedTuple):
+    """Which file it was."""
+
+    bytes: int
+    modified: int  # nanoseconds since 1970
+    sha256: str
+
+    def still(self, file: str | os.PathLike[str]) -> bool:
+        """Whether a file is this one: of its size and time, or else of its content; False where it
+        cannot be read."""
+        try:
+            now = os.stat(file)
+            if (now.st_size, now.st_mtime_ns) == self[:2]:
+                return True
+            return now.st_size == self.bytes and _digest(file) == self.sha256
+        except OSError:
+            return False
+
+
 class Batch(NamedTuple):
     """What came of some images that follow each other in the list."""
 
     paths: tuple[str, ...]  # those that were scored, n
+    stamps: tuple[Stamp, ...]  # of their files
     distances: np.ndarray  # float32 [n], by the config's --distance
     residuals: np.ndarray | None  # float32 [n, H, W], where asked for
     sizes: tuple[tuple[int, int], ...]  # (height, width) of each file, where asked for
@@ -84,16 +105,36 @@ class _Image(NamedTuple):
     path: str
     pixels: np.ndarray | None  # float32 [H, W, C]
     size: tuple[int, int]
+    stamp: Stamp | None
     cause: str  # why there are no pixels
 
 
 def _read(root: Path, path: str, config: Config, maps: bool) -> _Image:
     file = os.path.join(root, path)
     try:
+        before = _times(file)
         pixels = images.decode(file, config.image_size, config.channels)
-        return _Image(path, pixels, images.size(file) if maps else (0, 0), "")
+        size = images.size(file) if maps else (0, 0)
+        stamp = Stamp(*before, _digest(file))
+        if _times(file) != before:  # it would be judged by what it was
+            return _Image(path, None, (0, 0), None, "was written to while it was read")
+        return _Image(path, pixels, size, stamp, "")
     except DataError as error:
-        return _Image(path, None, (0, 0), str(error).removeprefix(f"{file!r}: "))
+        return _Image(path, None, (0, 0), None, str(error).removeprefix(f"{file!r}: "))
+
+
+def _times(file: str) -> tuple[int, int]:
+    """Size and time of change; of what is not there, whatever: decoding it says why."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _digest(file: str | os.PathLike[str]) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def decoded(
@@ -165,6 +206,7 @@ def _end(distance: str, read: list[_Image], scores: Scores[jax.Array] | None, ma
     found = [array[: len(good)] for array in jax.device_get(wanted)]
     return Batch(
         tuple(image.path for image in good),
+        tuple(image.stamp for image in good if image.stamp),
         found[0] if found else np.empty(0, np.float32),
         found[1] if found and maps else None,
         tuple(image.size for image in good),

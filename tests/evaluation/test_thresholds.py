@@ -355,3 +355,21 @@ def test_bad_rates_and_sources():
             call("test good")
     with pytest.raises(ValueError, match="at least one"):
         thresholds.false_alarms([], 0.1)
+
+
+@pytest.mark.parametrize(("n", "one"), [(1, True), (2, True), (3, True), (4, False), (18, False)])
+def test_few_images_are_said_to_be_few(n, one):
+    said = thresholds.few(n)
+    unseen = np.arange(float(n))
+    assert f"no p-value is below {thresholds.p_values(unseen, [99.0])[0]:.3g}," in said
+    values = {thresholds.from_good(unseen, percent).value for percent in thresholds.PERCENTS}
+    assert (len(values) == 1) == one == ("are one number" in said)
+    for alpha, needed in ((10, 9), (5, 19)):
+        assert np.isfinite(thresholds.conformal(np.arange(float(needed)), alpha).value)
+        assert np.isinf(thresholds.conformal(np.arange(needed - 1.0), alpha).value)
+        assert f"{alpha} % needs {needed}" in said
+
+
+def test_enough_images_and_none_are_not_few():
+    assert thresholds.few(0) is None
+    assert thresholds.few(19) is None

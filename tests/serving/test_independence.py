@@ -192,7 +192,7 @@ def test_a_streamed_score_is_the_same_in_another_folder(world, tmp_path):
         assert found[path] == wanted[path], path
     alone = tmp_path / "alone"
     alone.mkdir()
-    shutil.copy(root / "good/003.png", alone / "renamed.png")
+    shutil.copy2(root / "good/003.png", alone / "renamed.png")
     assert scored("one", alone)["renamed.png"] == wanted["good/003.png"]
 
 

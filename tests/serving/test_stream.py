@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import os
 import pathlib
@@ -78,9 +79,12 @@ def whole(world, opened):
 
 def test_it_says_what_the_detector_says(world, opened, whole):
     head, *rows = rows_of(world / "out")
-    assert head == ["path", "distance", "p_value", "defective"]
+    assert head == ["path", "distance", "p_value", "defective", "bytes", "modified", "sha256"]
     assert [row[0] for row in rows] == sorted([*NAMES, *(f"good/00{i}.png" for i in range(6))])
-    for path, distance, p_value, defective in rows:
+    for path, distance, p_value, defective, size, modified, digest in rows:
+        file = (world / "in" / path).stat()
+        assert (int(size), int(modified)) == (file.st_size, file.st_mtime_ns)
+        assert digest == hashlib.sha256((world / "in" / path).read_bytes()).hexdigest()
         verdict = opened.detector.score(world / "in" / path)
         assert float(distance) == pytest.approx(verdict.distance, rel=1e-5)
         assert float(p_value) == pytest.approx(verdict.p_value)
@@ -188,7 +192,7 @@ def test_bad_images(world, opened, whole, tmp_path, monkeypatch):
         assert wanted[path] in cause
     # what was mended meanwhile takes its place
     for name in ("good/000.png", "rgb.jpg"):
-        shutil.copy(world / "in" / name, root / name)
+        shutil.copy2(world / "in" / name, root / name)
     (root / "gone.png").unlink()
     monkeypatch.setattr(folder, "find", find)
     found = folder.score_folder(opened, root, output, batch_size=5, on_bad_image="skip")
@@ -315,3 +319,40 @@ def test_four_devices_give_the_numbers_of_one(world, whole):
     name = "anomaly_maps/rgb.jpg.tiff"
     maps = [np.asarray(Image.open(world / folder / name)) for folder in ("four", "out")]
     np.testing.assert_allclose(*maps, rtol=1e-3, atol=1e-2)
+
+
+def test_a_file_that_was_replaced_is_judged_anew(world, opened, tmp_path, capsys):
+    """A cracked product copied over a good one must not stay good."""
+    root, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(world / "in", root)
+    folder.score_folder(opened, root, output, batch_size=5)
+    before = {
+        row["path"]: row for row in csv.DictReader((output / "scores.csv").read_text().splitlines())
+    }
+    good, other = "good/000.png", "good/001.png"
+    shutil.copy(root / other, root / good)  # another content
+    os.utime(root / other)  # the same at another time
+    capsys.readouterr()
+    folder.score_folder(opened, root, output, batch_size=5)
+    assert "1 images are not the files that were scored" in capsys.readouterr().err
+    after = {
+        row["path"]: row for row in csv.DictReader((output / "scores.csv").read_text().splitlines())
+    }
+    assert after[good]["distance"] == before[other]["distance"] != before[good]["distance"]
+    changed = {path for path in after if after[path] != before[path]}
+    assert changed == {good}
+    digest = hashlib.sha256((root / good).read_bytes()).hexdigest()
+    assert (after[good]["sha256"], int(after[good]["bytes"])) == (
+        digest,
+        (root / good).stat().st_size,
+    )
+
+
+def test_a_table_that_does_not_tell_its_files_is_begun_anew(world, opened, whole, tmp_path, capsys):
+    output = copy_of(world, tmp_path / "out")
+    rows = [line.rsplit(",", 3)[0] for line in whole.decode().splitlines()]
+    assert rows[0] == "path,distance,p_value,defective"
+    (output / "scores.csv").write_text("\n".join(rows) + "\n")
+    score(world, opened, output)
+    assert (output / "scores.csv").read_bytes() == whole
+    assert "does not tell which files it is of" in capsys.readouterr().err

@@ -63,6 +63,7 @@ def run_page(run: Run) -> str:
         synthetic=m.get("dataset") == "synthetic",
         flag=m.get("flag"),
         collapse=m.get("collapse"),
+        few=m.get("few"),
         auroc=rate(m.get("image_auroc")),
         sections={
             "Summary": _summary(m),
