@@ -38,6 +38,10 @@ OWNERS = {
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
     "torch": {"benchmarks"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "prometheus_client": {"serving"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

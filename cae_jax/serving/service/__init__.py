@@ -1,0 +1,1 @@
+"""The HTTP service: detectors behind /predict, the Open Inference Protocol, health and metrics."""
