@@ -38,33 +38,45 @@ class Bodies:
         """Yields a request's body, which is let go at the end of the block.
 
         Raises RefusedError: 413 for more than `most` bytes, declared or come; 408 for one that
-        takes too long; 400 for one that ends early; 503 where too much is held already.
+        takes too long; 400 for one that ends early; 415 for one that is compressed; 503 where too
+        much is held already.
         """
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > most:
-            raise RefusedError(413, f"the body has more than {most} bytes")
         chunks: list[bytes] = []
+        try:
+            await self._read(request, most, chunks)
+            whole = b"".join(chunks)
+        except BaseException:
+            self._held -= sum(map(len, chunks))
+            raise
+        chunks.clear()
+        try:
+            yield whole
+        finally:
+            self._held -= len(whole)
+
+    async def _read(self, request: Request, most: int, chunks: list[bytes]) -> None:
+        coding = request.headers.get("content-encoding", "identity")
+        if coding != "identity":
+            raise RefusedError(415, f"the body's coding is {printable(coding)!r}; none is expected")
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdecimal() or len(declared) > 20 or int(declared) > most:
+            raise RefusedError(413, f"the body has more than {most} bytes")
         size = 0
         try:
             async with asyncio.timeout(self._options.timeout):
                 async for chunk in request.stream():
-                    if size + len(chunk) > most:
+                    size += len(chunk)
+                    if size > most:
                         raise RefusedError(413, f"the body has more than {most} bytes")
                     if self._held + len(chunk) > self._options.max_held:
                         raise RefusedError(503, "too much is under way; come again in a second")
                     self._held += len(chunk)
-                    size += len(chunk)
                     chunks.append(chunk)
-            whole = b"".join(chunks)
-            chunks.clear()
-            yield whole
         except TimeoutError:
             wait = self._options.timeout
             raise RefusedError(408, f"the body did not come within {wait:g} seconds") from None
         except ClientDisconnect:
             raise RefusedError(400, "the body ended early") from None
-        finally:
-            self._held -= size
 
 
 def images(body: bytes, content_type: str) -> list[Part]:

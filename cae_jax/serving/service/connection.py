@@ -76,7 +76,11 @@ class Patient(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP, in JSON."""
         body = json.dumps({"error": msg}).encode()
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
         try:
             for event in (
                 h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),

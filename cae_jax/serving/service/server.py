@@ -63,8 +63,13 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(kind, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(2048)  # at once, so that an address that is taken is told here
+        except OSError:
+            found.close()
+            raise
     except OSError as error:
         raise UsageError(f"--host={host} --port={port}: {error.strerror}") from error
     return found
