@@ -1,1 +1,1 @@
-"""The HTTP service: detectors behind /predict, the Open Inference Protocol, health and metrics."""
+"""The service on the line: what it says, what it remembers, and the operator's page."""

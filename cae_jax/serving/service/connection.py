@@ -38,16 +38,16 @@ class Patient(H11Protocol):
         """Takes what came."""
         super().data_received(data)
         self._await_head()
-        if self._stopping and self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self._stopping:
+            self._make_last()
 
     def shutdown(self) -> None:
         """Closes the connection after the request under way, or the one that may be on its way."""
+        self._stopping = True
         if self.cycle is None or self.cycle.response_complete:
-            self._stopping = True
             self.loop.call_later(_GRACE, self._close_idle)
         else:
-            super().shutdown()
+            self._make_last()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends all waiting."""
@@ -99,6 +99,14 @@ class Patient(H11Protocol):
         elif not waits and self._head is not None:
             self._head.cancel()
             self._head = None
+
+    def _make_last(self) -> None:
+        """Closes the connection after the answer under way, which says so if it has not begun."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.keep_alive:
+            return
+        self.cycle.keep_alive = False
+        if not self.cycle.response_started:
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def _close_idle(self) -> None:
         if not self.transport.is_closing():

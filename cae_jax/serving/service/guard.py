@@ -16,7 +16,9 @@ from cae_jax.serving.service.answers import refusal
 from cae_jax.serving.service.metrics import Metrics
 from cae_jax.serving.service.options import Options
 
-OPEN = frozenset({"/health", "/ready", "/login"})  # to those without the token
+# To those without the token: nothing that tells of an image or a model.
+OPEN = frozenset({"/health", "/ready", "/login", "/"})
+_OPEN_FILES = "/page/static/"
 _ONCE = ("host", "content-type", "content-length", "authorization", "cookie", "origin")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -79,7 +81,8 @@ class Guard:
         reading = scope["method"] in ("GET", "HEAD", "OPTIONS")
         if origin is not None and not reading and urlsplit(origin).netloc != host:
             return refusal(403, "a page of another server may not send anything here")
-        if scope["path"] in OPEN or self._knows(headers):
+        path = scope["path"]
+        if path in OPEN or path.startswith(_OPEN_FILES) or self._knows(headers):
             return None
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             return HTMLResponse(_LOGIN, 401)

@@ -30,6 +30,7 @@ _BODY = {
         "content": {"multipart/form-data": {"schema": _FORM}, "image/*": {"schema": _BINARY}},
     }
 }
+_AT_ONCE = 1_000_000  # bytes of a body that is taken apart in less time than a thread wakes up in
 _PARAMETERS = frozenset({"model", "map"})
 
 
@@ -56,7 +57,10 @@ def router(service: Service) -> APIRouter:
             if kind.lower().partition("/")[0] not in ("multipart", "image"):
                 bodies.images(b"", kind)  # says what is wrong with it, before it is read
             async with service.bodies.body(request, service.options.max_bytes) as body:
-                parts = await service.run(functools.partial(bodies.images, body, kind))
+                if len(body) < _AT_ONCE:
+                    parts = bodies.images(body, kind)
+                else:
+                    parts = await service.run(functools.partial(bodies.images, body, kind))
                 del body
                 return await _judged(service, names[-1], parts, map, "multipart" in kind.lower())
 
@@ -94,8 +98,10 @@ async def _result(
         return images.decode(part.content, model.image_size, model.channels, part.label, limit)
 
     def meanwhile(pixels: np.ndarray) -> tuple[bytes, tuple[int, int] | None]:
-        picture = pictures.jpeg_bytes(pixels) if service.history is not None else b""
-        return picture, images.size(part.content, part.label) if maps else None
+        if not maps and service.history is None:
+            return b"", None
+        size = images.size(part.content, part.label)
+        return _picture(pixels, size) if service.history is not None else b"", size
 
     try:
         verdict, (picture, size) = await judge(service, served, seats, part.label, read, meanwhile)
@@ -106,10 +112,18 @@ async def _result(
         found |= await service.run(
             functools.partial(_shown, service, served, part.label, verdict, picture, maps)
         )
-    if size is not None:
+    if maps and size is not None:
         found["size"] = list(size)
     found["milliseconds"] = round(1e3 * (time.perf_counter() - began), 3)
     return found
+
+
+def _picture(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
+    """A JPEG of an image in the proportions of (height, width), as large as the model sees it."""
+    share = max(pixels.shape[:2]) / max(size)
+    fit = (max(1, round(size[0] * share)), max(1, round(size[1] * share)))
+    shown = images.from_array(np.clip(pixels, 0, 1), fit, pixels.shape[-1])
+    return pictures.jpeg_bytes(np.clip(shown, 0, 1))
 
 
 def _said(served: Served, verdict: Verdict) -> dict[str, Any]:

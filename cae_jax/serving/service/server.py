@@ -100,7 +100,8 @@ def run(app: FastAPI, models: Models, options: Options, at: socket.socket) -> No
         server.should_exit = True
 
     def stopping(number: int, _: object) -> None:
-        """What uvicorn calls again after it has stopped; the exit code stays 0."""
+        """Before uvicorn has its own handlers; it calls this one after its end, to no effect."""
+        server.should_exit = True
 
     before = {each: signal.signal(each, stopping) for each in (signal.SIGINT, signal.SIGTERM)}
     try:

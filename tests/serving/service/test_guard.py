@@ -57,14 +57,14 @@ def test_everything_but_health_needs_the_token(closed):
         assert (without.status_code, wrong.status_code) == (401, 401)
         assert without.json() == {"error": "a token is needed: Authorization: Bearer TOKEN"}
         assert right.status_code not in (401, 403)
-    for answer in ask(closed, ("GET", "/health", {}), ("GET", "/ready", {})):
-        assert answer.status_code == 200
+    open_ones = [("GET", path, {}) for path in ("/health", "/ready", "/", "/page/static/x.js")]
+    assert [each.status_code for each in ask(closed, *open_ones)] == [200, 200, 404, 404]
 
 
 def test_a_browser_logs_in_once(closed):
     async def browser():
         async with client(closed) as asked:
-            form = await asked.get("/", headers={"Accept": "text/html"})
+            form = await asked.get("/docs", headers={"Accept": "text/html"})
             wrong = await asked.post("/login", data={"token": "wrong"})
             inside = await asked.post("/login", data={"token": TOKEN})
             metrics = await asked.get("/metrics")

@@ -5,9 +5,10 @@ import json
 import struct
 
 import fake_service
-import hostile
 import pytest
 from fake_service import client, png
+
+from benchmarks import hostile
 
 
 @pytest.fixture(scope="module")

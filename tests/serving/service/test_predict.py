@@ -185,11 +185,11 @@ def test_the_history_hears_of_each_image():
 
     history = History()
     with fake_service.service(history=history) as app:
-        (answer,) = ask(app, {"files": parts(png(204), b"bad")})
+        (answer,) = ask(app, {"files": parts(png(204, (30, 60)), b"bad")})
     assert answer.json()["results"][0]["id"] == "id 1"
     ((model, version, name, verdict, picture, residual, mask),) = history.rows
     assert (model, version, name) == ("fake", "", "0.png")
     assert verdict.distance == pytest.approx(80)
     images = [np.asarray(Image.open(io.BytesIO(each))) for each in (picture, residual, mask)]
-    assert [image.shape for image in images] == [(16, 16)] * 3
+    assert [image.shape for image in images] == [(8, 16), (16, 16), (16, 16)]
     assert [int(image[0, 0]) for image in images] == [204, 204, 255]

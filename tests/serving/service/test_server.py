@@ -111,7 +111,7 @@ def test_what_was_accepted_is_finished_before_the_end(patient):
     patient.go_on(9)
     for connection in connections:
         answer = connection.getresponse()
-        assert answer.status == 200
+        assert (answer.status, answer.headers["Connection"]) == (200, "close")
         (result,) = json.loads(answer.read())["results"]
         assert result["score"] == pytest.approx(80)
         connection.close()

@@ -1,12 +1,15 @@
 """Requests that no honest client sends, drawn by a seed."""
 
-import io
+from __future__ import annotations
+
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+
+from cae_jax.data import pictures
 
 BOUNDARY = "xxBOUNDARYxx"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -18,17 +21,10 @@ _TYPES = (
 )
 
 
-def picture(rng, form="PNG"):
-    """An image of noise, as a file."""
-    buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(buffer, form)
-    return buffer.getvalue()
+def bomb(width: int, height: int) -> bytes:
+    """Returns a PNG of some kilobytes whose header is true, and whose pixels are all black."""
 
-
-def bomb(width, height):
-    """A PNG of some kilobytes whose header is true, and whose pixels are all black."""
-
-    def chunk(kind, data):
+    def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -40,8 +36,8 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + end
 
 
-def form(*contents, name="image", filename="a.png", more=""):
-    """A multipart body."""
+def form(*contents: bytes, name: str = "image", filename: str = "a.png", more: str = "") -> bytes:
+    """Returns a multipart body of the type FORM."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
         f"{more}\r\n".encode("utf-8", "surrogateescape")
@@ -52,8 +48,8 @@ def form(*contents, name="image", filename="a.png", more=""):
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def spoiled(rng, content):
-    """Bytes flipped, cut, doubled or moved."""
+def spoiled(rng: np.random.Generator, content: bytes) -> bytes:
+    """Returns the content with bytes changed, cut, doubled or put in."""
     made = bytearray(content)
     for _ in range(int(rng.integers(1, 6))):
         at, n = int(rng.integers(0, len(made) + 1)), int(rng.integers(1, 40))
@@ -71,17 +67,24 @@ def spoiled(rng, content):
     return bytes(made)
 
 
-def requests(n, seed=0):
-    """Yields n times (path, headers, body); some of them are harmless by chance."""
+def requests(
+    n: int, seed: int = 0, model: str = "fake"
+) -> Iterator[tuple[str, dict[str, str], bytes]]:
+    """Yields n times (path, headers, body); some of them are harmless by chance.
+
+    `model` is the name of one that is served.
+    """
     rng = np.random.default_rng(seed)
     tensor = {"name": "image", "shape": [2, 2, 1], "datatype": "UINT8", "data": [1, 2, 3, 4]}
     infer = json.dumps({"id": "7", "inputs": [tensor], "outputs": [{"name": "map"}]}).encode()
+    inference = f"/v2/models/{model}/infer"
     big = bomb(4000, 4000)
     for i in range(n):
         kind = i % 9
-        image = picture(rng, ("PNG", "JPEG", "TIFF", "BMP")[i % 4])
-        path, content_type = "/predict?map=1", FORM
-        headers = {}
+        noise = rng.integers(0, 256, (20, 24, 3), np.uint8)
+        image = (pictures.jpeg_bytes if i % 2 else pictures.png_bytes)(noise)
+        path, content_type = f"/predict?map=1&model={model}", FORM
+        headers: dict[str, str] = {}
         if kind == 0:
             content_type, body = "image/png", spoiled(rng, image)
         elif kind == 1:
@@ -91,9 +94,9 @@ def requests(n, seed=0):
         elif kind == 3:
             content_type, body = str(rng.choice(_TYPES)), rng.bytes(int(rng.integers(0, 2000)))
         elif kind == 4:
-            path, content_type, body = "/v2/models/fake/infer", "", spoiled(rng, infer)
+            path, content_type, body = inference, "", spoiled(rng, infer)
         elif kind == 5:
-            path, content_type = "/v2/models/fake/infer", "application/json"
+            path, content_type = inference, "application/json"
             headers = {"Inference-Header-Content-Length": str(int(rng.integers(-1, 400)))}
             body = infer + rng.bytes(int(rng.integers(0, 9)))
         elif kind == 6:
