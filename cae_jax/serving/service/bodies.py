@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -26,7 +25,10 @@ class Part(NamedTuple):
 
 
 class Bodies:
-    """Reads bodies; together they never hold more than `Options.max_held` bytes."""
+    """Reads bodies; together they never hold more than `Options.max_held` bytes.
+
+    How long one may take is the guard's matter, see `guard`.
+    """
 
     def __init__(self, options: Options) -> None:
         """Takes the limits."""
@@ -37,9 +39,8 @@ class Bodies:
     async def body(self, request: Request, most: int) -> AsyncIterator[bytes]:
         """Yields a request's body, which is let go at the end of the block.
 
-        Raises RefusedError: 413 for more than `most` bytes, declared or come; 408 for one that
-        takes too long; 400 for one that ends early; 415 for one that is compressed; 503 where too
-        much is held already.
+        Raises RefusedError: 413 for more than `most` bytes, declared or come; 400 for one that
+        ends early; 415 for one that is compressed; 503 where too much is held already.
         """
         chunks: list[bytes] = []
         try:
@@ -63,18 +64,14 @@ class Bodies:
             raise RefusedError(413, f"the body has more than {most} bytes")
         size = 0
         try:
-            async with asyncio.timeout(self._options.timeout):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > most:
-                        raise RefusedError(413, f"the body has more than {most} bytes")
-                    if self._held + len(chunk) > self._options.max_held:
-                        raise RefusedError(503, "too much is under way; come again in a second")
-                    self._held += len(chunk)
-                    chunks.append(chunk)
-        except TimeoutError:
-            wait = self._options.timeout
-            raise RefusedError(408, f"the body did not come within {wait:g} seconds") from None
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > most:
+                    raise RefusedError(413, f"the body has more than {most} bytes")
+                if self._held + len(chunk) > self._options.max_held:
+                    raise RefusedError(503, "too much is under way; come again in a second")
+                self._held += len(chunk)
+                chunks.append(chunk)
         except ClientDisconnect:
             raise RefusedError(400, "the body ended early") from None
 

@@ -1,7 +1,9 @@
-"""What stands before all routes: whom the server answers, and that it always does so in JSON."""
+"""What stands before all routes: whom the server answers, how much it listens to, and that it
+always answers in JSON."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections import Counter
 from http.cookies import CookieError, SimpleCookie
@@ -12,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cae_jax.runs.machine.progress import say
-from cae_jax.serving.service.answers import refusal
+from cae_jax.serving.service.answers import RefusedError, refusal
 from cae_jax.serving.service.metrics import Metrics
 from cae_jax.serving.service.options import Options
 
@@ -20,6 +22,7 @@ from cae_jax.serving.service.options import Options
 OPEN = frozenset({"/health", "/ready", "/login", "/"})
 _OPEN_FILES = "/page/static/"
 _ONCE = ("host", "content-type", "content-length", "authorization", "cookie", "origin")
+_OTHER = 64_000  # bytes of a body that is no image
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -33,7 +36,8 @@ autofocus></label> <button>Open</button></form></html>"""
 
 
 class Guard:
-    """ASGI middleware: the Host header, the origin of a request, the token, and failures."""
+    """ASGI middleware: the Host header, the origin of a request, the token, the size of its body
+    and the time that it may take, and failures."""
 
     def __init__(self, app: ASGIApp, options: Options, metrics: Metrics) -> None:
         """Takes the application behind it."""
@@ -60,12 +64,38 @@ class Guard:
         with self._metrics.in_flight.track_inprogress():
             refused = self._refused(scope)
             try:
-                await (refused or self._app)(scope, receive, sent)
+                await (refused or self._app)(scope, self._heard(scope["path"], receive), sent)
             except Exception as error:
                 cause = " ".join(f"{type(error).__name__}: {error}".split())
                 say(f"{scope['method']} {scope['path']!r}: {cause}")
                 if not started:
                     await refusal(500, "the server failed; its log says how")(scope, receive, sent)
+
+    def _heard(self, path: str, receive: Receive) -> Receive:
+        """The body's messages until there are too many bytes, or too late; then RefusedError."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._options.timeout
+        images = path == "/predict" or path.endswith("/infer")
+        most = self._options.max_bytes if images else _OTHER
+        size, ended = 0, False
+
+        async def heard() -> Message:
+            nonlocal size, ended
+            if ended:  # what is waited for now is that the client hangs up
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                wait = self._options.timeout
+                raise RefusedError(408, f"the body did not come within {wait:g} seconds") from None
+            size += len(message.get("body", b""))
+            if size > most:
+                raise RefusedError(413, f"the body has more than {most} bytes")
+            ended = not message.get("more_body", False)
+            return message
+
+        return heard
 
     def _refused(self, scope: Scope) -> Response | None:
         """The answer to a request that goes no further."""

@@ -10,6 +10,7 @@ from cae_jax.serving.service import server
 from cae_jax.types import DataError, UsageError
 
 TOKEN = "0123456789abcdef"
+JSON = {"Content-Type": "application/json"}
 
 
 def ask(app, *requests):
@@ -119,6 +120,25 @@ def test_other_paths_and_methods_are_refused_in_json(local):
     assert [each.status_code for each in answers] == [404, 405, 405, 405, 422, 400]
     assert all(list(each.json()) == ["error"] for each in answers)
     assert answers[4].json()["error"].startswith("query.map: ")
+
+
+def test_other_bodies_are_small(local):
+    """Also those that a route reads by itself, or not at all."""
+    read = []
+
+    async def chunks():
+        for _ in range(1000):
+            read.append(1000)
+            yield b"x" * 1000
+
+    @local.post("/echo")
+    async def echo(said: dict[str, str]) -> dict[str, str]:
+        return said
+
+    (answer,) = ask(local, ("POST", "/echo", {"content": chunks(), "headers": JSON}))
+    assert answer.status_code in (400, 413)
+    assert list(answer.json()) == ["error"]
+    assert sum(read) < 70_000
 
 
 def test_what_the_documentation_loads(local):
