@@ -90,6 +90,7 @@ class Worker:
         while items := self._next():
             self._judge([item for item in items if item.future.set_running_or_notify_cancel()])
             del items  # or its images would be held until the next ones come
+        del self._detector  # of a model that was replaced: not two of them in memory
 
     def _next(self) -> list[_Item]:
         """The next images to judge, 1 to MANY; none at the end."""
