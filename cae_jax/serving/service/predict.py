@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 
 from cae_jax.data import images, pictures
+from cae_jax.runs.machine.progress import say
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.service import bodies
 from cae_jax.serving.service.answers import Answer, RefusedError
@@ -21,6 +22,7 @@ from cae_jax.serving.service.judging import Service, UnusableError, judge
 from cae_jax.serving.service.models import Served
 from cae_jax.serving.service.words import sentence
 from cae_jax.serving.service.worker import Seats
+from cae_jax.types import CaeError
 
 _BINARY = {"type": "string", "format": "binary"}
 _FORM = {"type": "object", "properties": {"image": {"type": "array", "items": _BINARY}}}
@@ -151,9 +153,11 @@ def _shown(
     mask = pictures.png_bytes(verdict.mask)
     found: dict[str, Any] = {}
     if service.history is not None:
-        found["id"] = service.history.record(
-            served.name, model.version, name, verdict, picture, residual, mask
-        )
+        row = (served.name, model.version, name, verdict, picture, residual, mask)
+        try:
+            found["id"] = service.history.record(*row)
+        except CaeError as error:  # a full disk takes nobody's verdict away
+            say(f"model {served.name}: {name}: not in the history: {error}")
     if maps:
         found["map"], found["mask"] = _url(residual), _url(mask)
     return found

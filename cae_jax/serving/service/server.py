@@ -117,7 +117,7 @@ def run(app: FastAPI, models: Models, options: Options, at: socket.socket) -> No
     if failures:
         raise failures[0]
     models.close()
-    say("stopped; all that was accepted is done")
+    say("stopped")
 
 
 def folders(given: list[str]) -> dict[str, Path]:

@@ -11,6 +11,8 @@ import pytest
 from fake_service import client, parts, png
 from PIL import Image
 
+from cae_jax.types import DataError
+
 
 def ask(app, *requests):
     """The answers to requests (keywords of httpx's post), sent one after the other."""
@@ -193,3 +195,15 @@ def test_the_history_hears_of_each_image():
     images = [np.asarray(Image.open(io.BytesIO(each))) for each in (picture, residual, mask)]
     assert [image.shape for image in images] == [(8, 16), (16, 16), (16, 16)]
     assert [int(image[0, 0]) for image in images] == [204, 204, 255]
+
+
+def test_a_history_that_fails_takes_no_verdict_away(capsys):
+    class Full:
+        def record(self, *_):
+            raise DataError("history.sqlite: cannot be written: no space left")
+
+    with fake_service.service(history=Full()) as app:
+        (answer,) = ask(app, {"files": parts(png(204))})
+    (result,) = answer.json()["results"]
+    assert (result["status"], result["defective"]) == (200, True)
+    assert "0.png: not in the history: history.sqlite: cannot be" in capsys.readouterr().err
