@@ -40,6 +40,10 @@ OWNERS = {
     "torch": {"benchmarks"},
     "onnx": {"serving", "benchmarks"},
     "onnxruntime": {"serving", "benchmarks"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "prometheus_client": {"serving"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

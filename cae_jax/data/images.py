@@ -57,7 +57,11 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def decode(
-    source: Source, image_size: Size | None, channels: int, name: str | None = None
+    source: Source,
+    image_size: Size | None,
+    channels: int,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decodes one image.
 
@@ -66,6 +70,7 @@ def decode(
       image_size: a side in pixels or (height, width); None keeps the file's own size.
       channels: 1 for luma or 3 for RGB; a gray file gives three equal channels.
       name: what errors call the image; by default its path.
+      max_pixels: more are refused by the header, before any is decoded.
 
     Returns:
       float32 [H, W, channels] in [0, 1].
@@ -76,7 +81,7 @@ def decode(
     """
     height_width = _height_width(image_size)
     _check_channels(channels)
-    with _opened(source, name) as image:
+    with _opened(source, name, max_pixels) as image:
         return _pixels(image, height_width, channels)
 
 
@@ -165,7 +170,7 @@ def decode_mask(
     if height_width is None:
         return mask
     whole = Image.fromarray(mask.astype(np.float32))
-    share = np.asarray(_resized(whole, height_width, Image.Resampling.BOX))
+    share = np.asarray(whole.resize(height_width[::-1], Image.Resampling.BOX))
     half = share >= 0.5 - 1e-6  # an exact half may come out a rounding error lower
     return half if half.any() else share > 0
 
@@ -267,14 +272,14 @@ def _name_of(source: Source) -> str:
 
 
 @contextlib.contextmanager
-def _opened(source: Source, name: str | None) -> Iterator[Image.Image]:
+def _opened(source: Source, name: str | None, limit: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Yields the opened image, pixels not decoded yet; what fails in the body is a DataError."""
     name = _name_of(source) if name is None else name
     with _named(name), _file(source) as file:
         if not file.read(1):
             raise DataError("is empty (0 bytes)")
         with Image.open(file, formats=_FORMATS) as image:
-            _check_limits(image)
+            _check_limits(image, limit)
             yield image
 
 
@@ -312,18 +317,16 @@ def _file(source: Source) -> BinaryIO:
     return open(source, "rb")
 
 
-def _check_limits(image: Image.Image) -> None:
+def _check_limits(image: Image.Image, limit: int = MAX_PIXELS) -> None:
     width, height = image.size
     if min(width, height) < 1:
         raise DataError(f"has no pixels: {width} x {height}")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    if max(width, height) > MAX_SIDE or width * height > limit:
         raise DataError(
-            f"is {width} x {height} pixels; the limits are {MAX_SIDE} a side "
-            f"and {MAX_PIXELS} in all"
+            f"is {width} x {height} pixels; the limits are {MAX_SIDE} a side and {limit} in all"
         )
-    frames = getattr(image, "n_frames", 1)
-    if frames != 1:
-        raise DataError(f"has {frames} frames; one is expected")
+    if getattr(image, "is_animated", False):  # to count a TIFF's takes their number squared
+        raise DataError("has several frames; one is expected")
 
 
 def _cause(error: Exception) -> str:
@@ -390,9 +393,5 @@ def _orientation(image: Image.Image) -> int:
 
 def _stacked(bands: list[Image.Image], height_width: tuple[int, int] | None) -> np.ndarray:
     if height_width is not None:
-        bands = [_resized(band, height_width, Image.Resampling.BILINEAR) for band in bands]
+        bands = [band.resize(height_width[::-1], Image.Resampling.BILINEAR) for band in bands]
     return np.stack([np.asarray(band) for band in bands], axis=-1)
-
-
-def _resized(image: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
-    return image.resize(size[::-1], how)

@@ -25,6 +25,18 @@ def png_bytes(array: np.ndarray) -> bytes:
     Raises:
       ValueError: another shape, type or range.
     """
+    return _encoded(_levels(array), "PNG")
+
+
+def jpeg_bytes(array: np.ndarray) -> bytes:
+    """Returns the content of a JPEG, for looking at: a tenth of a PNG's time and size.
+
+    Takes and raises what `png_bytes` does.
+    """
+    return _encoded(_levels(array), "JPEG")
+
+
+def _levels(array: np.ndarray) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -36,7 +48,7 @@ def png_bytes(array: np.ndarray) -> bytes:
         if not np.all((array >= 0) & (array <= 1)):
             raise ValueError("array must lie within 0 and 1")
         array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-    return _encoded(array, "PNG")
+    return array
 
 
 def save_png(path: str | os.PathLike[str], array: np.ndarray) -> None:

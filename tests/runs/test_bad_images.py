@@ -79,8 +79,8 @@ BAD = {
     "text.png": (b"not an image\n", NOT_AN_IMAGE),
     "gif.png": (animated("GIF"), NOT_AN_IMAGE),
     "webp.jpg": (encode(RGB, "WEBP"), NOT_AN_IMAGE),
-    "animated.png": (animated("PNG"), "has 2 frames; one is expected"),
-    "pages.tiff": (animated("TIFF"), "has 2 frames; one is expected"),
+    "animated.png": (animated("PNG"), "has several frames; one is expected"),
+    "pages.tiff": (animated("TIFF"), "has several frames; one is expected"),
     "nan.tiff": (floats(np.nan), "has float pixels from nan to nan; they must be finite and .*"),
     "infinity.tiff": (
         floats(np.inf),
@@ -278,10 +278,10 @@ def test_a_folder_is_scored_up_to_a_bad_file_or_around_all(typed, skipped):
     scores = csv_rows(x / "skip/scores.csv")
     assert {row[0] for row in scores[1:]} == {*USABLE, *(f"{i}.png" for i in range(3))}
     bad = x / "in/nut/test/hole/animated.png"
-    assert the_error(typed["stop"]) == f"error: {bad}: has 2 frames; one is expected{HINT}"
+    assert the_error(typed["stop"]) == f"error: {bad}: has several frames; one is expected{HINT}"
     # whole rows of the images before it, and of the rest of its batch
     first = csv_rows(x / "stop/left_out.csv")[1]
-    assert first == ("animated.png", "has 2 frames; one is expected")
+    assert first == ("animated.png", "has several frames; one is expected")
     before = csv_rows(x / "stop/scores.csv")
     assert set(before) < set(scores)
     assert len(before) > 4
