@@ -8,7 +8,8 @@ import contextlib
 import ctypes
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 # Of compiling, LLVM's expensive passes are most: the same programs, in less time. In the
 # environment, for what tests start must compute the same bits.
@@ -107,3 +108,12 @@ def tiny_state() -> Callable[[Steps, int], State]:
         return State(jnp.zeros((), jnp.int32), key, variables, zeros)
 
     return draw
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests of a file, see `browser.chromium`."""
+    from browser import chromium  # Playwright is slow to import
+
+    with chromium() as started:
+        yield started

@@ -38,6 +38,9 @@ OWNERS = {
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
     "torch": {"benchmarks"},
+    "fastapi": {"serving"},
+    "pydantic": {"serving"},
+    "sqlite3": {"serving"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

@@ -1,0 +1,283 @@
+// The operator's page: images go to the service one by one, and what it says is shown and kept.
+
+import { amount, byId, complain, element, levels, ofDataUri, Stage, tell, visible } from "./display.js";
+import { chart } from "./chart.js";
+import { list, picture, time } from "./history.js";
+import { intake } from "./intake.js";
+import { ask } from "./service.js";
+
+const kept = 48; // images given that stay in the strip
+const together = 4; // requests at a time
+const every = 5000; // milliseconds after which others' images are looked for
+const verbs = { agree: "Agree", "false alarm": "False alarm: it is good", missed: "Missed: it is defective" };
+
+let models = [], reviews = {}, stage;
+let rows = []; // of the history, newest first
+let items = []; // images given, newest first: {file, url, name, model, state, result, error}
+let current = null; // what is on the stage: an item or a row
+let running = 0;
+
+const model = () => models.find((each) => each.name === byId("model").value) ?? models[0];
+const idOf = (shown) => shown?.result?.id ?? shown?.id;
+
+// --- images given ---
+
+function take(files) {
+  const fresh = files.map((file) => ({ file, name: file.name, url: URL.createObjectURL(file),
+    model: model().name, state: "waiting" }));
+  items = [...fresh, ...items];
+  for (const old of items.splice(kept)) URL.revokeObjectURL(old.url);
+  open(fresh[0]);
+  next();
+}
+
+function next() {
+  while (running < together) {
+    const item = items.find((each) => each.state === "waiting" && !each.sent);
+    if (!item) return;
+    item.sent = true;
+    running += 1;
+    judge(item).finally(() => {
+      running -= 1;
+      strip();
+      if (current === item) open(item);
+      next();
+      refresh();
+    });
+  }
+}
+
+async function judge(item) {
+  try {
+    let content;
+    try {
+      content = new Blob([await item.file.arrayBuffer()], { type: item.file.type });
+    } catch {
+      throw new Error("This file cannot be read.");
+    }
+    const body = new FormData();
+    body.append("image", content, item.name);
+    const path = `/predict?model=${encodeURIComponent(item.model)}&map=1`;
+    const answer = await (await ask(path, { method: "POST", body })).json();
+    const [result] = answer.results;
+    if (result.status !== 200) throw new Error(`${result.status}: ${result.error}`);
+    item.of = answer.model;
+    item.map = await levels(ofDataUri(result.map));
+    item.mask = await levels(ofDataUri(result.mask));
+    Object.assign(item, { result, state: "judged" });
+  } catch (error) {
+    Object.assign(item, { error: error.message, state: "failed" });
+  }
+}
+
+function again(item) {
+  Object.assign(item, { state: "waiting", sent: false, error: "" });
+  open(item);
+  next();
+}
+
+function strip() {
+  byId("items").replaceChildren(...items.map((item) => {
+    const word = { judged: item.result?.defective ? "defective" : "good", failed: "not judged",
+      waiting: "waiting …" }[item.state];
+    const style = item.state === "judged" ? word : item.state;
+    const image = element("img", { src: item.url, alt: "" });
+    image.addEventListener("error", () => image.replaceWith(element("span", { class: "blank" })));
+    const made = element("button", { type: "button", class: "item", "aria-current": String(item === current) },
+      image, element("bdi", {}, visible(item.name)), element("span", { class: `badge ${style}` }, word));
+    made.addEventListener("click", () => open(item));
+    const parts = [made];
+    if (item.state === "failed") parts.push(element("p", { class: "trouble" }, visible(item.error)));
+    return element("li", {}, ...parts);
+  }));
+}
+
+// --- the stage ---
+
+async function open(shown) {
+  current = shown;
+  complain("review-trouble", "");
+  strip();
+  past();
+  if (shown.file) await openItem(shown);
+  else await openRow(shown);
+}
+
+async function openItem(item) {
+  const { result, state, name } = item;
+  if (state === "waiting") tell("waiting", name, "Looking at it …", "", []);
+  if (state === "failed") {
+    tell("failed", name, "Not judged", item.error, []);
+    const button = element("button", { type: "button" }, "Try again");
+    button.addEventListener("click", () => again(item));
+    byId("meaning").append(" ", button);
+  }
+  if (state === "judged") {
+    verdict(result, name, [["judged in", `${amount(result.milliseconds)} ms`]]);
+    legend(item.model, item.of.distance);
+  }
+  review();
+  await stage.show(item.file, item.map ?? null, item.mask ?? null, name);
+}
+
+async function openRow(row) {
+  verdict(row, row.name, [["time", time(row)], ["model", row.model], ["version", row.version || "–"]]);
+  legend(row.model);
+  review();
+  if (!row.pictures) return stage.show(null, null, null, row.name);
+  try {
+    const [image, map, mask] = await Promise.all(["picture", "map", "mask"].map((part) => picture(row.id, part)));
+    if (current === row) await stage.show(image, await levels(map), await levels(mask), row.name);
+  } catch (error) {
+    await stage.show(null, null, null, row.name);
+    complain("review-trouble", error.message);
+  }
+}
+
+function verdict(told, name, more) {
+  const kind = told.defective ? "defective" : "good";
+  const meaning = told.sentence.replace(/^(Good|Defective): /, "");
+  tell(kind, name, kind, meaning.charAt(0).toUpperCase() + meaning.slice(1), [
+    ["score", amount(told.score)],
+    ["threshold: defective above it", amount(told.threshold)],
+    ["p-value: share of good parts at least this unusual", amount(told.p_value)], ...more]);
+}
+
+function legend(name, distance) {
+  const of = models.find((each) => each.name === name);
+  stage.legend(of?.scale ?? null, distance ?? of?.distance ?? "score");
+}
+
+// --- what the operator says ---
+
+function review() {
+  const id = idOf(current), root = byId("review");
+  root.hidden = !id;
+  if (!id) return;
+  const told = current.result ?? current;
+  const said = rows.find((row) => row.id === id)?.review ?? told.review ?? "";
+  root.replaceChildren(element("span", {}, "Is that right?"),
+    ...reviews[told.defective ? "defective" : "good"].map((word) => {
+      const made = element("button", { type: "button", "aria-pressed": String(word === said) }, verbs[word]);
+      made.addEventListener("click", () => say(id, word === said ? "" : word));
+      return made;
+    }));
+}
+
+async function say(id, word) {
+  const focused = [...byId("review").children].indexOf(document.activeElement);
+  try {
+    await ask("/page/review", { method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ id, review: word }) });
+    complain("review-trouble", "");
+    const row = rows.find((each) => each.id === id);
+    if (row) row.review = word;
+    for (const told of [current, ...items.map((item) => item.result)])
+      if (told && told.id === id) told.review = word;
+  } catch (error) {
+    complain("review-trouble", error.message);
+  }
+  review();
+  byId("review").children[focused]?.focus();
+  past();
+}
+
+// --- the history ---
+
+function past() {
+  const id = idOf(current);
+  list(rows, id, open);
+  if (rows.length === 0) {
+    byId("chart").replaceChildren(element("p", { class: "note" }, "Scores appear here once images were judged."));
+    byId("chart-said").replaceChildren();
+    return;
+  }
+  chart(byId("chart"), [...rows].reverse(), model(), id, open);
+  const key = (style, text) => element("span", { class: "key" }, element("i", { class: style }), text);
+  const band = model().n >= 19 ? "where 9 in 10 good parts lie" : `where the ${model().n} good parts lay`;
+  byId("chart-said").replaceChildren(key("dot good", "called good"), key("dot defective", "called defective"),
+    key("line", "threshold"), ...(model().band ? [key("band", band)] : []));
+}
+
+async function refresh(own = false) {
+  const name = model().name;
+  try {
+    const answer = await (await ask(`/page/history?model=${encodeURIComponent(name)}`, {}, own)).json();
+    if (name !== model().name) return;
+    const changed = JSON.stringify(rows) !== JSON.stringify(answer.rows);
+    rows = answer.rows;
+    if (answer.version !== null && answer.version !== model().version) await renewed();
+    complain("history-trouble", "");
+    complain("drift", answer.drift);
+    if (changed) past();
+  } catch (error) {
+    complain("history-trouble", `The history is not up to date. ${error.message}`);
+  }
+}
+
+async function download() {
+  try {
+    const blob = await (await ask("/page/history.csv")).blob();
+    const url = URL.createObjectURL(blob);
+    element("a", { href: url, download: "history.csv" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+    complain("history-trouble", "");
+  } catch (error) {
+    complain("history-trouble", error.message);
+  }
+}
+
+// --- the model ---
+
+function about() {
+  const of = model();
+  document.title = visible(of.title);
+  byId("title").textContent = visible(of.title);
+  byId("about").textContent = visible([of.method, `${of.image_size} pixels a side`,
+    `threshold ${amount(of.threshold)}, ${of.chosen_on}`].join(" · "));
+}
+
+// The service has another version of the model now.
+async function renewed() {
+  ({ models } = await (await ask("/page/models", {}, false)).json());
+  about();
+}
+
+async function start() {
+  const told = await (await ask("/page/models")).json();
+  if (told.models.length === 0) throw new Error("No model is served yet.");
+  ({ models, reviews } = told);
+  stage = new Stage(told.ramp);
+  byId("model").replaceChildren(...models.map((each) => element("option", { value: each.name }, visible(each.name))));
+  byId("choice").hidden = models.length === 1;
+  byId("model").addEventListener("change", () => {
+    rows = [];
+    about();
+    past();
+    refresh(true);
+  });
+  byId("filters").addEventListener("input", past);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("csv").addEventListener("click", download);
+  new ResizeObserver(() => rows.length && past()).observe(byId("chart").parentElement);
+  about();
+  past();
+  await refresh();
+  setInterval(() => document.visibilityState === "visible" && refresh(), every);
+  intake(take);
+  document.documentElement.classList.add("ready");
+}
+
+async function begin() {
+  try {
+    await start();
+    complain("trouble", "");
+  } catch (error) {
+    complain("trouble", error.message);
+    const button = element("button", { type: "button" }, "Try again");
+    button.addEventListener("click", begin);
+    byId("trouble").append(" ", button);
+  }
+}
+
+begin();
