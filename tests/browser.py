@@ -48,5 +48,6 @@ def visit(browser, url, failures=(), **how):
         page.on("request", look)
         page.goto(url)
         yield page
-    assert [line for line in log if not any(each in line for each in failures)] == []
+    loud = [line for line in log if not any(each in line for each in failures)]
+    assert loud == [], loud
     assert strangers == []

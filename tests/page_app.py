@@ -12,13 +12,14 @@ import uvicorn
 from fastapi.responses import JSONResponse
 
 from cae_jax.data import pictures
-from cae_jax.evaluation.thresholds import VALIDATION_GOOD, Threshold
+from cae_jax.evaluation.thresholds import VALIDATION_GOOD, Threshold, p_values
 from cae_jax.evaluation.verdict import Judge
+from cae_jax.reports import charts
 from cae_jax.serving.detector import Detector, Model
 from cae_jax.serving.service import page, words
 from cae_jax.types import DataError, Scores
 
-SIZE = 32
+SIDE = 32
 UNSEEN = np.linspace(1.0, 3.0, 39)  # so the band is 1.0526 to 2.9474
 
 
@@ -27,7 +28,7 @@ def detector(title="tablet, gray, seed 0", version="0123456789abcdef", threshold
         maps = 100 * np.abs(images[..., 0] - 0.5)
         return Scores({"gray": maps.mean((1, 2))}, {"gray": maps.astype(np.float32)}, None)
 
-    model = Model(title, "tablet", "gray", version, SIZE, 1, "gray", 0, 50.0, "jax", {})
+    model = Model(title, "tablet", "gray", version, SIDE, 1, "gray", 0, 50.0, "jax", {})
     of_good = Threshold(threshold, "ceil", VALIDATION_GOOD, 100, len(UNSEEN))
     return Detector(model, Judge(of_good, UNSEEN, map_threshold=25.0), call, (detector, {}))
 
@@ -96,3 +97,36 @@ def served(application):
         finally:
             server.should_exit = True
             thread.join()
+
+
+def colors(residual):
+    """A map on the scale 0..50 in the report's colors, uint8 [H, W, 3]."""
+    levels = np.clip(np.rint(255 * residual / 50), 0, 255).astype(np.uint8)
+    return charts.RAMP[levels]
+
+
+# (defective, how many of the n good images are at least as unusual, n, what is said)
+SENTENCES = [
+    (True, 0, 23, "Defective: more unusual than all 23 good parts it was compared with."),
+    (True, 0, 1, "Defective: more unusual than the one good part it was compared with."),
+    (False, 0, 3, "Good: more unusual than all 3 good parts it was compared with."),
+    (True, 1, 59, "Defective: about 1 good part in 30 looks at least this unusual (compared with"
+     " 59 good parts)."),
+    (True, 1, 6, "Defective: about 3 good parts in 10 look at least this unusual (compared with 6"
+     " good parts)."),
+    (False, 4, 18, "Good: about 1 good part in 4 looks at least this unusual (compared with 18 good"
+     " parts)."),
+    (False, 1, 4, "Good: about 4 good parts in 10 look at least this unusual (compared with 4 good"
+     " parts)."),
+    (False, 12, 19, "Good: about 7 good parts in 10 look at least this unusual (compared with 19"
+     " good parts)."),
+    (False, 19, 19, "Good: nearly all good parts look at least this unusual (compared with 19 good"
+     " parts)."),
+    (True, None, 0, "Defective: how unusual this is cannot be said, as no good parts were kept"
+     " aside to compare."),
+]  # fmt: skip
+
+
+def p_value(at_least, n):
+    unseen = np.arange(n, dtype=float)
+    return float(p_values(unseen, [n - 0.5 - (at_least or 0)])[0])

@@ -7,9 +7,6 @@ modules, and nothing from another address.
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -18,11 +15,9 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
-from cae_jax.evaluation import thresholds
 from cae_jax.reports import charts
-from cae_jax.reports.html import markup
 from cae_jax.serving.detector import Detector
-from cae_jax.serving.service import drift
+from cae_jax.serving.service import display, drift
 from cae_jax.serving.service.history import PICTURES, REVIEWS, History, Row
 from cae_jax.types import UsageError
 
@@ -52,8 +47,6 @@ _TYPES = {
 }
 _CSV = "text/csv; charset=utf-8"
 _MAGIC = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
-# What a page without a server has of it, see `serving.web`.
-SHARED = ("display.js", "intake.js", "camera.js", "words.js", "page.css")
 
 
 class Review(BaseModel):
@@ -85,8 +78,8 @@ def router(history: History, models: Callable[[], Mapping[str, Detector]]) -> fa
 
 
 def _add_files(routes: fastapi.APIRouter) -> None:
-    files = static_files("operator.js", "service.js", "history.js", "chart.js", *SHARED)
-    html = document("page.html")
+    files = display.static_files("operator.js", "service.js", "history.js", "chart.js")
+    html = display.document("page.html")
 
     @routes.get("/")
     def page() -> HTMLResponse:
@@ -144,63 +137,19 @@ def _add_history(
         return StreamingResponse(history.csv(), headers=HEADERS | name, media_type=_CSV)
 
 
-def document(template: str) -> str:
-    """Returns a page of `templates` as HTML."""
-    return markup.environment(__package__).get_template(template).render()
-
-
-def static_files(*names: str) -> dict[str, str]:
-    """Returns files of `templates` by name, and with them the report's own style and script."""
-    return {
-        **{name: markup.static_file(name) for name in ("report.css", "report.js")},
-        **{name: _text(name) for name in names},
-    }
-
-
-def about(detector: Detector) -> dict[str, Any]:
-    """Returns what a page shows of a model, as JSON knows it: NaN is None, infinity "inf"."""
-    model, threshold = detector.model, detector.threshold
-    unseen = detector.judge.held_out
-    return {
-        **{name: getattr(model, name) for name in ("title", "method", "version", "distance")},
-        "image_size": model.image_size,
-        "scale": number(model.scale),
-        "threshold": number(threshold.value),
-        "chosen_on": chosen_on(threshold.source, threshold.n),
-        "n": len(unseen),
-        "band": drift.band(unseen),
-    }
-
-
-def chosen_on(source: str, n: int) -> str:
-    """Returns in words what images a threshold was chosen on."""
-    parts = "good part" if n == 1 else "good parts"
-    if source in thresholds.UNSEEN:
-        return f"chosen on {n} {parts} that the model did not learn from"
-    return f"chosen on {n} test images"
-
-
-def number(value: float) -> float | str | None:
-    """Returns a number as JSON knows it: NaN is None, infinity "inf" or "-inf"."""
-    if math.isnan(value):
-        return None
-    return str(value) if math.isinf(value) else value
-
-
 def _about(name: str, detector: Detector) -> dict[str, Any]:
-    return {"name": name, **about(detector)}
+    return {
+        "name": name,
+        **display.about(detector.model._asdict(), detector.threshold, detector.judge.held_out),
+    }
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    numbers = {name: number(getattr(row, name)) for name in ("score", "threshold", "p_value")}
+    numbers = {
+        name: display.number(getattr(row, name)) for name in ("score", "threshold", "p_value")
+    }
     return row._asdict() | numbers
 
 
 def _error(status: int, line: str) -> JSONResponse:
     return JSONResponse({"error": line}, status_code=status, headers=HEADERS)
-
-
-@functools.cache
-def _text(name: str) -> str:
-    folder = importlib.resources.files(__package__) / "templates"
-    return (folder / name).read_text(encoding="utf-8")

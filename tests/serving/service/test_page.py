@@ -12,6 +12,7 @@ from browser import visit
 from page_app import image
 from playwright.sync_api import expect
 
+from cae_jax.evaluation import thresholds
 from cae_jax.reports import charts
 from cae_jax.serving.service.history import History
 
@@ -292,6 +293,21 @@ def test_a_token_is_asked_for(browser, history):
         page.reload()
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#trouble")).to_contain_text("asks for a token, and none was given.")
+
+
+def test_the_page_says_what_python_says(browser, url):
+    """words.js has the sentences and p-values of words.py."""
+    asked = [[bad, page_app.p_value(k, n) if n else None, n] for bad, k, n, _ in page_app.SENTENCES]
+    unseen = [1.0, 2.0, 2.0, 3.0]
+    scores = [0.5, 1.0, 2.0, 2.5, 3.0, 3.5]
+    code = """async ([asked, unseen, scores]) => {
+      const { sentence, pValue } = await import("/page/static/words.js");
+      return [asked.map((each) => sentence(...each)), scores.map((each) => pValue(unseen, each))];
+    }"""
+    with visit(browser, url) as page:
+        sentences, found = page.evaluate(code, [asked, unseen, scores])
+    assert sentences == [each[-1] for each in page_app.SENTENCES]
+    assert found == thresholds.p_values(unseen, scores).tolist()
 
 
 def test_routes(service, history):

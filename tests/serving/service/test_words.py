@@ -5,40 +5,13 @@ import page_app
 import pytest
 from scipy import stats
 
-from cae_jax.evaluation import thresholds
 from cae_jax.serving.service import drift, words
 
-# (defective, how many of the n good images are at least as unusual, n, what is said)
-TABLE = [
-    (True, 0, 23, "Defective: more unusual than all 23 good parts it was compared with."),
-    (True, 0, 1, "Defective: more unusual than the one good part it was compared with."),
-    (False, 0, 3, "Good: more unusual than all 3 good parts it was compared with."),
-    (True, 1, 59, "Defective: about 1 good part in 30 looks at least this unusual (compared with"
-     " 59 good parts)."),
-    (True, 1, 6, "Defective: about 3 good parts in 10 look at least this unusual (compared with 6"
-     " good parts)."),
-    (False, 4, 18, "Good: about 1 good part in 4 looks at least this unusual (compared with 18 good"
-     " parts)."),
-    (False, 1, 4, "Good: about 4 good parts in 10 look at least this unusual (compared with 4 good"
-     " parts)."),
-    (False, 12, 19, "Good: about 7 good parts in 10 look at least this unusual (compared with 19"
-     " good parts)."),
-    (False, 19, 19, "Good: nearly all good parts look at least this unusual (compared with 19 good"
-     " parts)."),
-    (True, None, 0, "Defective: how unusual this is cannot be said, as no good parts were kept"
-     " aside to compare."),
-]  # fmt: skip
 
-
-def p_value(at_least, n):
-    unseen = np.arange(n, dtype=float)
-    return float(thresholds.p_values(unseen, [n - 0.5 - (at_least or 0)])[0])
-
-
-@pytest.mark.parametrize(("defective", "at_least", "n", "said"), TABLE)
+@pytest.mark.parametrize(("defective", "at_least", "n", "said"), page_app.SENTENCES)
 def test_what_is_said_of_a_part(defective, at_least, n, said):
     verdict = page_app.detector().score(page_app.image(0.5))
-    verdict = verdict._replace(defective=defective, p_value=p_value(at_least, n))
+    verdict = verdict._replace(defective=defective, p_value=page_app.p_value(at_least, n))
     assert words.sentence(verdict, n) == said
 
 

@@ -146,7 +146,7 @@ export class Stage {
     canvas.hidden = !map;
     if (!map) return;
     Object.assign(canvas, { width: map.width, height: map.height });
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d", { willReadFrequently: true }); // written alone, not drawn
     const colored = context.createImageData(map.width, map.height);
     map.data.forEach((level, i) => colored.data.set([...this.#ramp[level], 255], 4 * i));
     context.putImageData(colored, 0, 0);

@@ -1,95 +1,46 @@
 // The operator's page: images go to the service one by one, and what it says is shown and kept.
 
-import { amount, byId, complain, element, levels, ofDataUri, Stage, tell, visible } from "./display.js";
+import { amount, byId, complain, element, levels, ofDataUri, Stage, visible } from "./display.js";
 import { chart } from "./chart.js";
 import { list, picture, time } from "./history.js";
 import { intake } from "./intake.js";
 import { ask } from "./service.js";
+import { Strip, verdict } from "./strip.js";
 
-const kept = 48; // images given that stay in the strip
 const together = 4; // requests at a time
 const every = 5000; // milliseconds after which others' images are looked for
 const verbs = { agree: "Agree", "false alarm": "False alarm: it is good", missed: "Missed: it is defective" };
 
 let models = [], reviews = {}, stage;
 let rows = []; // of the history, newest first
-let items = []; // images given, newest first: {file, url, name, model, state, result, error}
-let current = null; // what is on the stage: an item or a row
-let running = 0;
+let current = null; // what is on the stage: an item of the strip, or a row
 
 const model = () => models.find((each) => each.name === byId("model").value) ?? models[0];
 const idOf = (shown) => shown?.result?.id ?? shown?.id;
 
 // --- images given ---
 
-function take(files) {
-  const fresh = files.map((file) => ({ file, name: file.name, url: URL.createObjectURL(file),
-    model: model().name, state: "waiting" }));
-  items = [...fresh, ...items];
-  for (const old of items.splice(kept)) URL.revokeObjectURL(old.url);
-  open(fresh[0]);
-  next();
-}
-
-function next() {
-  while (running < together) {
-    const item = items.find((each) => each.state === "waiting" && !each.sent);
-    if (!item) return;
-    item.sent = true;
-    running += 1;
-    judge(item).finally(() => {
-      running -= 1;
-      strip();
-      if (current === item) open(item);
-      next();
-      refresh();
-    });
-  }
-}
+const strip = new Strip(judge, together, open, (item) => {
+  strip.draw(current);
+  if (current === item) open(item);
+  refresh();
+});
 
 async function judge(item) {
+  let content;
   try {
-    let content;
-    try {
-      content = new Blob([await item.file.arrayBuffer()], { type: item.file.type });
-    } catch {
-      throw new Error("This file cannot be read.");
-    }
-    const body = new FormData();
-    body.append("image", content, item.name);
-    const path = `/predict?model=${encodeURIComponent(item.model)}&map=1`;
-    const answer = await (await ask(path, { method: "POST", body })).json();
-    const [result] = answer.results;
-    if (result.status !== 200) throw new Error(`${result.status}: ${result.error}`);
-    item.of = answer.model;
-    item.map = await levels(ofDataUri(result.map));
-    item.mask = await levels(ofDataUri(result.mask));
-    Object.assign(item, { result, state: "judged" });
-  } catch (error) {
-    Object.assign(item, { error: error.message, state: "failed" });
+    content = new Blob([await item.file.arrayBuffer()], { type: item.file.type });
+  } catch {
+    throw new Error("This file cannot be read.");
   }
-}
-
-function again(item) {
-  Object.assign(item, { state: "waiting", sent: false, error: "" });
-  open(item);
-  next();
-}
-
-function strip() {
-  byId("items").replaceChildren(...items.map((item) => {
-    const word = { judged: item.result?.defective ? "defective" : "good", failed: "not judged",
-      waiting: "waiting …" }[item.state];
-    const style = item.state === "judged" ? word : item.state;
-    const image = element("img", { src: item.url, alt: "" });
-    image.addEventListener("error", () => image.replaceWith(element("span", { class: "blank" })));
-    const made = element("button", { type: "button", class: "item", "aria-current": String(item === current) },
-      image, element("bdi", {}, visible(item.name)), element("span", { class: `badge ${style}` }, word));
-    made.addEventListener("click", () => open(item));
-    const parts = [made];
-    if (item.state === "failed") parts.push(element("p", { class: "trouble" }, visible(item.error)));
-    return element("li", {}, ...parts);
-  }));
+  const body = new FormData();
+  body.append("image", content, item.name);
+  const path = `/predict?model=${encodeURIComponent(item.model)}&map=1`;
+  const answer = await (await ask(path, { method: "POST", body })).json();
+  const [result] = answer.results;
+  if (result.status !== 200) throw new Error(`${result.status}: ${result.error}`);
+  const [map, mask] = await Promise.all([result.map, result.mask].map((uri) => levels(ofDataUri(uri))));
+  return { ...result, map, mask };
 }
 
 // --- the stage ---
@@ -97,33 +48,15 @@ function strip() {
 async function open(shown) {
   current = shown;
   complain("review-trouble", "");
-  strip();
+  strip.draw(current);
   past();
-  if (shown.file) await openItem(shown);
-  else await openRow(shown);
-}
-
-async function openItem(item) {
-  const { result, state, name } = item;
-  if (state === "waiting") tell("waiting", name, "Looking at it …", "", []);
-  if (state === "failed") {
-    tell("failed", name, "Not judged", item.error, []);
-    const button = element("button", { type: "button" }, "Try again");
-    button.addEventListener("click", () => again(item));
-    byId("meaning").append(" ", button);
-  }
-  if (state === "judged") {
-    verdict(result, name, [["judged in", `${amount(result.milliseconds)} ms`]]);
-    legend(item.model, item.of.distance);
-  }
+  legend(shown.model);
   review();
-  await stage.show(item.file, item.map ?? null, item.mask ?? null, name);
+  await (shown.file ? strip.show(stage, shown) : openRow(shown));
 }
 
 async function openRow(row) {
   verdict(row, row.name, [["time", time(row)], ["model", row.model], ["version", row.version || "–"]]);
-  legend(row.model);
-  review();
   if (!row.pictures) return stage.show(null, null, null, row.name);
   try {
     const [image, map, mask] = await Promise.all(["picture", "map", "mask"].map((part) => picture(row.id, part)));
@@ -134,18 +67,9 @@ async function openRow(row) {
   }
 }
 
-function verdict(told, name, more) {
-  const kind = told.defective ? "defective" : "good";
-  const meaning = told.sentence.replace(/^(Good|Defective): /, "");
-  tell(kind, name, kind, meaning.charAt(0).toUpperCase() + meaning.slice(1), [
-    ["score", amount(told.score)],
-    ["threshold: defective above it", amount(told.threshold)],
-    ["p-value: share of good parts at least this unusual", amount(told.p_value)], ...more]);
-}
-
-function legend(name, distance) {
+function legend(name) {
   const of = models.find((each) => each.name === name);
-  stage.legend(of?.scale ?? null, distance ?? of?.distance ?? "score");
+  stage.legend(of?.scale ?? null, of?.distance ?? "score");
 }
 
 // --- what the operator says ---
@@ -172,7 +96,7 @@ async function say(id, word) {
     complain("review-trouble", "");
     const row = rows.find((each) => each.id === id);
     if (row) row.review = word;
-    for (const told of [current, ...items.map((item) => item.result)])
+    for (const told of [current, ...strip.items.map((item) => item.result)])
       if (told && told.id === id) told.review = word;
   } catch (error) {
     complain("review-trouble", error.message);
@@ -264,7 +188,7 @@ async function start() {
   past();
   await refresh();
   setInterval(() => document.visibilityState === "visible" && refresh(), every);
-  intake(take);
+  intake((files) => strip.take(files, { model: model().name }));
   document.documentElement.classList.add("ready");
 }
 
