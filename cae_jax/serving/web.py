@@ -1,7 +1,7 @@
 """The page without a server: a static folder that runs a model in the browser.
 
     index.html, *.js, *.css           the page, with the same display code as the service's
-    model.json, model.onnx            what the page knows of the model, and the model
+    about.json, model.onnx            what the page knows of the model, and the model
     sample.png                        an image that the page tests itself with when it starts
     ort*.mjs, ort*.wasm, ...LICENSE   ONNX Runtime for browsers, see `onnxruntime_web`
 
@@ -77,5 +77,5 @@ def write(
     }
     for name, each in files.items():
         write_whole(folder / name, each)
-    write_json(folder / "model.json", about)
+    write_json(folder / "about.json", about)
     write_whole(folder / "index.html", display.document("web.html"))

@@ -148,7 +148,7 @@ def test_scores_are_close_and_what_a_browser_alters_is_refused(browser, runtime,
         page.locator("html.ready").wait_for()
         code = """async (bytes) => {
           const { Model } = await import("./model.js");
-          const about = await (await fetch("model.json")).json();
+          const about = await (await fetch("about.json")).json();
           const model = await Model.load(about, "model.onnx");
           const said = [];
           for (const each of bytes)

@@ -39,7 +39,9 @@ async function judge(item) {
   const answer = await (await ask(path, { method: "POST", body })).json();
   const [result] = answer.results;
   if (result.status !== 200) throw new Error(`${result.status}: ${result.error}`);
-  const [map, mask] = await Promise.all([result.map, result.mask].map((uri) => levels(ofDataUri(uri))));
+  item.version = answer.model.version;
+  const [map, mask] = await Promise.all([result.map, result.mask].map((uri) =>
+    uri ? levels(ofDataUri(uri)) : null));
   return { ...result, map, mask };
 }
 
@@ -50,7 +52,7 @@ async function open(shown) {
   complain("review-trouble", "");
   strip.draw(current);
   past();
-  legend(shown.model);
+  legend(shown.model, shown.version);
   review();
   await (shown.file ? strip.show(stage, shown) : openRow(shown));
 }
@@ -67,8 +69,9 @@ async function openRow(row) {
   }
 }
 
-function legend(name) {
-  const of = models.find((each) => each.name === name);
+// An image that another version judged, or one that is not served, has a scale that is not known.
+function legend(name, version) {
+  const of = models.find((each) => each.name === name && (version ?? each.version) === each.version);
   stage.legend(of?.scale ?? null, of?.distance ?? "score");
 }
 
@@ -111,12 +114,14 @@ async function say(id, word) {
 function past() {
   const id = idOf(current);
   list(rows, id, open);
-  if (rows.length === 0) {
-    byId("chart").replaceChildren(element("p", { class: "note" }, "Scores appear here once images were judged."));
+  const alike = rows.filter((row) => row.version === model().version).reverse(); // oldest first
+  if (alike.length === 0) {
+    byId("chart").replaceChildren(element("p", { class: "note" },
+      "Scores appear here once this version of the model has judged images."));
     byId("chart-said").replaceChildren();
     return;
   }
-  chart(byId("chart"), [...rows].reverse(), model(), id, open);
+  chart(byId("chart"), alike, model(), id, open);
   const key = (style, text) => element("span", { class: "key" }, element("i", { class: style }), text);
   const band = model().n >= 19 ? "where 9 in 10 good parts lie" : `where the ${model().n} good parts lay`;
   byId("chart-said").replaceChildren(key("dot good", "called good"), key("dot defective", "called defective"),

@@ -5,12 +5,13 @@ import { amount, byId, element, tell, visible } from "./display.js";
 const kept = 48; // images given that stay in the strip
 
 export class Strip {
-  items = []; // newest first: {file, name, url, state, result, error}, state waiting|judged|failed
+  items = []; // newest first: {file, name, url, image, state, result, error}, state waiting|judged|failed
   #judge;
   #together;
   #open;
   #done;
   #running = 0;
+  #drawn = []; // items, as they were drawn last
 
   // judge(item) promises a result, as the service has it, with map and mask as levels; `together`
   // of them run at a time; open(item) is called to show one, done(item) when one was judged.
@@ -22,8 +23,11 @@ export class Strip {
   }
 
   take(files, more = {}) {
-    const fresh = files.map((file) =>
-      ({ file, name: file.name, url: URL.createObjectURL(file), state: "waiting", ...more }));
+    const fresh = files.map((file) => {
+      const url = URL.createObjectURL(file), image = element("img", { src: url, alt: "" });
+      image.addEventListener("error", () => image.classList.add("blank"));
+      return { file, name: file.name, url, image, state: "waiting", ...more };
+    });
     this.items = [...fresh, ...this.items];
     for (const old of this.items.splice(kept)) URL.revokeObjectURL(old.url);
     this.#open(fresh[0]);
@@ -60,19 +64,21 @@ export class Strip {
   }
 
   draw(current) {
+    const focused = [...byId("items").querySelectorAll(".item")].indexOf(document.activeElement);
+    const again = focused < 0 ? null : this.#drawn[focused];
+    this.#drawn = [...this.items];
     byId("items").replaceChildren(...this.items.map((item) => {
       const word = { judged: item.result?.defective ? "defective" : "good", failed: "not judged",
         waiting: "waiting …" }[item.state];
       const style = item.state === "judged" ? word : item.state;
-      const image = element("img", { src: item.url, alt: "" });
-      image.addEventListener("error", () => image.replaceWith(element("span", { class: "blank" })));
       const made = element("button", { type: "button", class: "item", "aria-current": String(item === current) },
-        image, element("bdi", {}, visible(item.name)), element("span", { class: `badge ${style}` }, word));
+        item.image, element("bdi", {}, visible(item.name)), element("span", { class: `badge ${style}` }, word));
       made.addEventListener("click", () => this.#open(item));
       const parts = [made];
       if (item.state === "failed") parts.push(element("p", { class: "trouble" }, visible(item.error)));
       return element("li", {}, ...parts);
     }));
+    byId("items").querySelectorAll(".item")[this.items.indexOf(again)]?.focus();
   }
 
   // Shows an item on the stage.

@@ -23,7 +23,7 @@ async function selfTest(model, expected) {
 
 async function start() {
   byId("as-file").hidden = true;
-  const about = await (await fetch("model.json")).json();
+  const about = await (await fetch("about.json")).json();
   document.title = visible(about.title);
   byId("title").textContent = visible(about.title);
   byId("about").textContent = visible([about.method, `${about.image_size} pixels a side`,
