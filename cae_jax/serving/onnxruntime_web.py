@@ -49,7 +49,7 @@ def files(given: Path | None = None) -> dict[str, bytes]:
       DataError: the registry cannot be reached, or what it has is another file.
     """
     if given is None:
-        return _unpacked(_cached())
+        return _cached()
     if given.is_dir():
         return _of_folder(given)
     try:
@@ -74,15 +74,17 @@ def registry() -> str:
     return next((match[1] for match in reversed(found) if match), _REGISTRY)
 
 
-def _cached() -> bytes:
+def _cached() -> dict[str, bytes]:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(base) / "cae_jax" / f"onnxruntime-web-{VERSION}.tgz"
-    if path.exists() and _is_package(package := path.read_bytes()):
-        return package
-    package = _downloaded()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, package)
-    return package
+    folder = Path(base) / "cae_jax" / f"onnxruntime-web-{VERSION}"
+    try:
+        return _of_folder(folder)
+    except UsageError:  # not there, or not whole
+        found = _unpacked(_downloaded())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in found.items():
+        write_whole(folder / name, content)
+    return found
 
 
 def _downloaded() -> bytes:
@@ -106,9 +108,14 @@ def _is_package(content: bytes) -> bool:
 
 
 def _unpacked(package: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(package)) as archive:
-        found = {name: archive.extractfile(f"package/dist/{name}") for name in FILES}
-        return {name: file.read() for name, file in found.items() if file is not None}
+    found = {}
+    # as a stream: to go back in it would mean to unpack it from its beginning
+    with tarfile.open(fileobj=io.BytesIO(package), mode="r|gz") as archive:
+        for member in archive:
+            name = member.name.removeprefix("package/dist/")
+            if name in FILES and (file := archive.extractfile(member)) is not None:
+                found[name] = file.read()
+    return found
 
 
 def _of_folder(folder: Path) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ import { Strip, verdict } from "./strip.js";
 
 const together = 4; // requests at a time
 const every = 5000; // milliseconds after which others' images are looked for
+const soon = 2000; // milliseconds after which a model that is being loaded is asked for again
 const verbs = { agree: "Agree", "false alarm": "False alarm: it is good", missed: "Missed: it is defective" };
 
 let models = [], reviews = {}, stage;
@@ -174,7 +175,10 @@ async function renewed() {
 
 async function start() {
   const told = await (await ask("/page/models")).json();
-  if (told.models.length === 0) throw new Error("No model is served yet.");
+  if (told.models.length === 0) {
+    setTimeout(begin, soon);
+    throw new Error("No model is served yet: this page looks again by itself.");
+  }
   ({ models, reviews } = told);
   stage = new Stage(told.ramp);
   byId("model").replaceChildren(...models.map((each) => element("option", { value: each.name }, visible(each.name))));
