@@ -12,7 +12,7 @@ from absl import flags
 
 import cae_jax
 from cae_jax.runs import command_line
-from cae_jax.runs.build import use_compilation_cache
+from cae_jax.scoring import compilation
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.service import flags as serving
 from cae_jax.serving.service import server
@@ -31,7 +31,7 @@ def run() -> None:
     def load(folder: Path) -> Detector:
         return cae_jax.load(folder, **asked)
 
-    use_compilation_cache()
+    compilation.use_cache()
     serving.run(folders, load)
 
 

@@ -8,7 +8,8 @@ import contextlib
 import ctypes
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 # Compiling is most of what tests do: without LLVM's expensive passes, by XLA's older emitter of
 # loops and in one module, the same programs take a fifth of the time. In the environment, for what
@@ -112,3 +113,12 @@ def tiny_state() -> Callable[[Steps, int], State]:
         return State(jnp.zeros((), jnp.int32), key, variables, zeros)
 
     return draw
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests of a file, see `browser.chromium`."""
+    from browser import chromium  # Playwright is slow to import
+
+    with chromium() as started:
+        yield started

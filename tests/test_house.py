@@ -44,6 +44,8 @@ OWNERS = {
     "starlette": {"serving"},
     "uvicorn": {"serving"},
     "prometheus_client": {"serving"},
+    "pydantic": {"serving"},
+    "sqlite3": {"serving"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

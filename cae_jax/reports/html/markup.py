@@ -152,7 +152,7 @@ def render(template: str, **values: Any) -> Markup:
 
     Raises jinja2.UndefinedError for a name that the template asks for and `values` lack.
     """
-    return Markup(_environment().get_template(template).render(**values))
+    return Markup(environment().get_template(template).render(**values))
 
 
 def document(template: str, title: str, **values: Any) -> str:
@@ -161,19 +161,23 @@ def document(template: str, title: str, **values: Any) -> str:
     The page's security policy lets run the one script that is known by its hash, and load nothing
     but data: images.
     """
-    folder = importlib.resources.files("cae_jax.reports.html") / "templates"
-    style, script = (
-        (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
-    )
+    style, script = (static_file(name) for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     ours = {"style": Markup(style), "script": Markup(script), "hash": digest}
     return str(render(template, title=title, **ours, **values))
 
 
+def static_file(name: str) -> str:
+    """Returns the text of "report.css" or "report.js": the look of every page, and its theme."""
+    folder = importlib.resources.files("cae_jax.reports.html") / "templates"
+    return (folder / name).read_text(encoding="utf-8")
+
+
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment(package: str = "cae_jax.reports.html") -> jinja2.Environment:
+    """Returns what renders the `templates` of a package: escaped, and nothing that is not there."""
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("cae_jax.reports.html"),
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=visible,

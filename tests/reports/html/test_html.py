@@ -2,17 +2,16 @@
 
 import base64
 import io
-import json
-import pathlib
 import re
 import shutil
-import subprocess
 import urllib.parse
 
 import numpy as np
 import pytest
+from browser import visit
 from html_pages import Document, make_run
 from PIL import Image
+from playwright.sync_api import expect
 
 from cae_jax import files
 from cae_jax.evaluation import verdict
@@ -239,58 +238,66 @@ def test_numbers_have_sensible_precision(show, value, shown):
     assert show(value) == shown
 
 
-def chromium(path, tmp_path):
-    """Opens a page in a narrow window; returns its document as the browser has it, and its log."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("no chromium here: the page is not opened in a browser")
-    off = ["gpu", "quic", "background-networking", "component-update", "sync", "dev-shm-usage"]
-    done = subprocess.run(
-        [program, "--headless", "--no-sandbox", *(f"--disable-{name}" for name in off),
-         "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=390,844",
-         f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr",
-         "--dump-dom", path.as_uri()],
-        capture_output=True, timeout=120, check=True,
-    )  # fmt: skip
-    return done.stdout.decode(), done.stderr.decode(errors="replace")
+def column(page, i):
+    """What the rows that are shown of the images' table sort by."""
+    return page.locator("#images tbody tr").evaluate_all(
+        "(rows, i) => rows.filter((row) => !row.hidden).map((row) => row.cells[i].dataset.key)", i
+    )
 
 
-def test_in_a_browser_the_page_is_quiet(page, tmp_path):
+def test_in_a_browser_the_page_is_quiet(browser, page, tmp_path):
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
-    dom, log = chromium(tmp_path / "page.html", tmp_path)
-    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
-    assert 'class="js"' in dom  # the security policy lets the page's own script run
+    with visit(browser, (tmp_path / "page.html").as_uri()) as shown:
+        # the security policy lets the page's own script run
+        assert shown.locator("html.js").count() == 1
 
 
-def test_in_a_browser_it_sorts_and_filters(page, cell, tmp_path):
+def test_in_a_browser_it_sorts_and_filters(browser, page, cell, tmp_path):
     _, _, frame, _ = cell
     # without the policy, so that a hostile name could do its worst
     bare = re.sub(r"<meta http-equiv[^>]*>", "", page)
-    script = (pathlib.Path(__file__).parent / "harness.js").read_text()
-    harness = f"<script>{script}</script></head>"
-    (tmp_path / "page.html").write_text(bare.replace("</head>", harness), encoding="utf-8")
-    dom, log = chromium(tmp_path / "page.html", tmp_path)
-    assert [line for line in log.splitlines() if "CONSOLE" in line] == []
-    packed = re.search(r'<pre id="result">([^<]*)</pre>', dom)[1]
-    result = json.loads(urllib.parse.unquote(base64.b64decode(packed).decode()))
-    assert result["hacked"] == "no"
-    assert len(result["images"]) > 50
-    assert min(result["images"]) > 0
-    assert [float(d) for d in result["initial"]] == sorted(frame["distance"], reverse=True)
-    assert [float(d) for d in result["up"]] == sorted(frame["distance"])
-    assert result["sorts"][:7] == [None, *4 * ["none"], "ascending", "none"]
-    known = sorted(frame["p_value"].dropna(), reverse=True)
-    assert [float(p) for p in result["p"] if p] == known
-    assert result["p"][len(known) :] == [""] * (len(frame) - len(known))  # unknown ones last
-    assert [path[:7] for path in result["paths"]] == [f"test/{i:02}" for i in range(len(frame))]
-    n = int((frame["defect_kind"] == 'scr"atch').sum())
-    assert result["kinds"] == n * ['scr"atch']
-    assert result["said"] == f"{n} of {len(frame)}"
-    assert len(result["found"]) == frame["path"].str.contains("script>").sum() > 0
-    good = frame[(frame["split"] == "test") & (frame["label"] == 0)]
-    assert result["cards"] == ["good"] * len(good)
-    assert result["dark"] == "rgb(20, 23, 28)"
-    assert result["wide"] == 390  # tables scroll, the page does not
+    (tmp_path / "page.html").write_text(bare, encoding="utf-8")
+    narrow = {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"}
+    with visit(browser, (tmp_path / "page.html").as_uri(), **narrow) as shown:
+        widths = shown.locator("img").evaluate_all("all => all.map((each) => each.naturalWidth)")
+        assert len(widths) > 50
+        assert min(widths) > 0
+        down = sorted(frame["distance"], reverse=True)
+        heads = shown.locator("#images th")
+        assert [float(d) for d in column(shown, 5)] == down
+        heads.nth(5).locator("button").click()
+        assert [float(d) for d in column(shown, 5)] == down[::-1]
+        sorts = [heads.nth(i).get_attribute("aria-sort") for i in range(7)]
+        assert sorts == [None, *4 * ["none"], "ascending", "none"]
+        heads.nth(6).locator("button").click()
+        known = sorted(frame["p_value"].dropna(), reverse=True)
+        p = column(shown, 6)
+        assert [float(each) for each in p if each] == known
+        assert p[len(known) :] == [""] * (len(frame) - len(known))  # unknown ones last
+        heads.nth(1).locator("button").click()
+        assert [path[:7] for path in column(shown, 1)] == [
+            f"test/{i:02}" for i in range(len(frame))
+        ]
+        form = shown.locator("form[data-table]")
+        form.locator("select").first.select_option('scr"atch')
+        n = int((frame["defect_kind"] == 'scr"atch').sum())
+        assert column(shown, 2) == n * ['scr"atch']
+        assert form.locator("output").inner_text() == f"{n} of {len(frame)}"
+        form.locator("select").first.select_option("")
+        form.locator("input").fill(" SCRIPT>")
+        assert len(column(shown, 1)) == frame["path"].str.contains("script>").sum() > 0
+        shown.locator("[data-gallery] select").select_option("good")
+        cards = shown.locator("article").evaluate_all(
+            "all => all.filter((one) => one.checkVisibility()).map((one) => one.dataset.kind)"
+        )
+        good = frame[(frame["split"] == "test") & (frame["label"] == 0)]
+        assert cards == ["good"] * len(good)
+        for color in ("rgb(255, 255, 255)", "rgb(20, 23, 28)"):  # light, then dark
+            shown.get_by_role("button", name="Theme").click()
+            expect(shown.locator("body")).to_have_css("background-color", color)
+        # tables scroll, the page does not
+        assert shown.evaluate("document.documentElement.scrollWidth") == 390
+        assert shown.evaluate("window.hacked === undefined")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_every_kind_of_cell_is_escaped(kind):
     hostile = "\"'><script>x</script>\u202e"
     cell = Cell(hostile, hostile, interval=hostile, kind=kind, href=hostile)
     table = Table(hostile, [hostile, "b"], [[cell, Cell("")]], name="t", descending="b")
-    template = markup._environment().from_string(
+    template = markup.environment().from_string(
         '{% from "macros.html" import table, filters, facts %}'
         "{{ table(of) }}{{ filters(of, {0: [hostile]}, hostile) }}{{ facts([(hostile, hostile)]) }}"
     )
@@ -80,7 +80,7 @@ def test_a_column_is_styled_by_its_cells():
 def test_a_bar_reaches_from_chance_to_the_auroc(auroc, left, width):
     cell = markup.bar(auroc)
     assert float(cell.key) == abs(auroc - 0.5)
-    template = markup._environment().from_string(
+    template = markup.environment().from_string(
         '{% from "macros.html" import shown %}{{ shown(cell) }}'
     )
     bar = Document(template.render(cell=cell)).all("rect")[1]

@@ -1,0 +1,80 @@
+// The model in this browser: from a file's bytes to score, map, mask, as Python computes them.
+
+import * as ort from "./ort.wasm.min.mjs";
+import { pValue, sentence } from "./words.js";
+
+const most = 2 ** 25; // pixels of an image: as float32 in color, 400 MB
+
+export class Model {
+  #about;
+  #session;
+
+  constructor(about, session) {
+    this.#about = about;
+    this.#session = session;
+  }
+
+  static async load(about, address) {
+    // several threads need a page that is isolated, by headers that few servers send
+    ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? 0 : 1;
+    ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+    return new Model(about, await ort.InferenceSession.create(address, { executionProviders: ["wasm"] }));
+  }
+
+  // Judges a Blob: what the service answers of an image, with map and mask as levels.
+  async judge(blob) {
+    const { channels, image_size: side, scale, unseen } = this.#about;
+    const begun = performance.now();
+    const { width, height, data } = await pixels(blob, channels);
+    const image = new ort.Tensor("float32", data, [1, height, width, channels]);
+    const found = await this.#session.run({ image });
+    const score = found.score.data[0], defective = Boolean(found.defective.data[0]);
+    const map = found.map.data, top = scale ?? map.reduce((a, b) => Math.max(a, b), 0);
+    const levels = Uint8Array.from(map, (value) => Math.min(255, Math.max(0, Math.round(255 * value / top))));
+    const p = pValue(unseen, score);
+    return {
+      score, defective, p_value: p, threshold: this.#about.threshold,
+      sentence: sentence(defective, p, unseen.length),
+      milliseconds: performance.now() - begun,
+      map: { width: side, height: side, data: levels },
+      mask: { width: side, height: side, data: found.mask.data },
+    };
+  }
+}
+
+// The pixels of an image file, float32 [H, W, C] in [0, 1], as Pillow decodes them: upright, colors
+// as they are in the file, gray by Pillow's own luma. What a browser would alter is refused.
+async function pixels(blob, channels) {
+  const head = new Uint8Array(await blob.slice(0, 26).arrayBuffer());
+  const begins = (...bytes) => bytes.every((byte, i) => head[i] === byte);
+  const isPng = begins(0x89, 0x50, 0x4e, 0x47);
+  if (!isPng && !begins(0xff, 0xd8, 0xff) && !begins(0x42, 0x4d))
+    throw new Error("This page reads PNG, JPEG and BMP.");
+  if (isPng && head[24] === 16)
+    throw new Error("A browser reads 8 bits of this 16-bit image only: use the service, or Python.");
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob,
+      { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image" });
+  } catch {
+    throw new Error("This file cannot be decoded: it is damaged, or no image.");
+  }
+  const { width, height } = bitmap;
+  if (width * height > most) {
+    bitmap.close();
+    throw new Error(`This image has ${width} x ${height} pixels, this page takes ${most} in all.`);
+  }
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const rgba = context.getImageData(0, 0, width, height).data;
+  const data = new Float32Array(width * height * channels);
+  for (let i = 0, at = 0; i < rgba.length; i += 4) {
+    if (rgba[i + 3] !== 255)
+      throw new Error("A browser alters the colors of transparent pixels: save the image without them.");
+    if (channels === 1)
+      data[at++] = ((19595 * rgba[i] + 38470 * rgba[i + 1] + 7471 * rgba[i + 2] + 32768) >> 16) / 255;
+    else for (let k = 0; k < 3; k++) data[at++] = rgba[i + k] / 255;
+  }
+  return { width, height, data };
+}

@@ -1,0 +1,201 @@
+"""The page without a server: in Chromium it says of an image what ONNX Runtime says in Python."""
+
+import io
+
+import numpy as np
+import onnx
+import onnxruntime
+import page_app
+import pytest
+from browser import visit
+from onnx import TensorProto, helper
+from PIL import Image
+from playwright.sync_api import expect
+from static_files import static
+
+from cae_jax.data import images
+from cae_jax.evaluation import thresholds
+from cae_jax.serving import onnxruntime_web, web
+from cae_jax.serving.service import words
+from cae_jax.types import UsageError
+
+SIDE = page_app.SIDE
+
+
+def model(channels):
+    """ONNX: image -> resized with antialiasing -> how far its channels' mean is from gray, times
+    100: the map; its mean is the score, defective above 3, as `page_app.detector` judges."""
+    node, shaped = helper.make_node, helper.make_tensor_value_info
+    numbers = {"half": 0.5, "hundred": 100.0, "three": 3.0, "low": 25.0}
+    constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in numbers.items()]
+    lists = {"sizes": [1, channels, SIDE, SIDE], "channel": [1], "sides": [1, 2]}
+    constants += [helper.make_tensor(n, TensorProto.INT64, [len(v)], v) for n, v in lists.items()]
+    nodes = [
+        node("Transpose", ["image"], ["first"], perm=[0, 3, 1, 2]),
+        node("Resize", ["first", "", "", "sizes"], ["small"], mode="linear", antialias=1),
+        node("ReduceMean", ["small", "channel"], ["gray"], keepdims=0),
+        node("Sub", ["gray", "half"], ["apart"]),
+        node("Abs", ["apart"], ["far"]),
+        node("Mul", ["far", "hundred"], ["map"]),
+        node("ReduceMean", ["map", "sides"], ["score"], keepdims=0),
+        node("Greater", ["score", "three"], ["defective"]),
+        node("Greater", ["map", "low"], ["mask"]),
+    ]
+    inputs = [shaped("image", TensorProto.FLOAT, [1, "H", "W", channels])]
+    outputs = [
+        shaped("score", TensorProto.FLOAT, [1]),
+        shaped("defective", TensorProto.BOOL, [1]),
+        shaped("map", TensorProto.FLOAT, [1, SIDE, SIDE]),
+        shaped("mask", TensorProto.BOOL, [1, SIDE, SIDE]),
+    ]
+    graph = helper.make_graph(nodes, "gray", inputs, outputs, constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+def file_of(array, kind="PNG", **how):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format=kind, **how)
+    return buffer.getvalue()
+
+
+def pictures():
+    """Files by name: gray and color, odd sizes, turned by EXIF, with a color profile, JPEG."""
+    rng = np.random.default_rng(0)
+    smooth = np.clip(np.add.outer(np.arange(37), np.arange(53)) * 1.2 + 70, 0, 255)
+    color = np.stack([smooth, smooth[::-1], rng.integers(0, 256, smooth.shape)], -1)
+    color = color.astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    blocks = np.kron(rng.integers(90, 160, (5, 7, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    return {
+        "color.png": file_of(color),
+        "gray.png": file_of(smooth.astype(np.uint8)),
+        "good.png": file_of(np.full((9, 40, 3), 127, np.uint8)),
+        "color.bmp": file_of(color, "BMP"),
+        "turned.jpg": file_of(blocks, "JPEG", quality=95, subsampling=0, exif=turned),
+    }
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    """The files of ONNX Runtime, from the cache or the registry: without them the page is not."""
+    folder = tmp_path_factory.mktemp("runtime")
+    for name, content in onnxruntime_web.files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def python_says(content, channels):
+    session = onnxruntime.InferenceSession(model(channels), providers=["CPUExecutionProvider"])
+    image = images.decode(content, None, channels)[None]
+    names = ("score", "defective", "map", "mask")
+    return dict(zip(names, session.run(names, {"image": image}), strict=True))
+
+
+def written(folder, runtime, channels, score=None):
+    folder.mkdir()
+    (folder / "in.onnx").write_bytes(model(channels))
+    sample = pictures()["color.png"]
+    expected = {name: python_says(sample, channels)[name][0] for name in ("score", "defective")}
+    expected |= {} if score is None else {"score": score}
+    of = page_app.detector()
+    about = of.model._replace(channels=channels)
+    web.write(folder / "web", folder / "in.onnx", about, of.judge, sample, expected, runtime)
+    return folder / "web"
+
+
+def judged(page, files):
+    """[score, defective] of each file, or what is wrong with it, as model.js has it."""
+    code = """async (files) => {
+      const { Model } = await import("./model.js");
+      const model = await Model.load(await (await fetch("about.json")).json(), "model.onnx");
+      const said = [];
+      for (const each of files)
+        said.push(await model.judge(new Blob([new Uint8Array(each)])).then(
+          ({ score, defective }) => [score, defective], (error) => error.message));
+      return said;
+    }"""
+    return page.evaluate(code, [list(each) for each in files])
+
+
+def check_scores(page, channels):
+    """Without loss scores are equal but for float32's last digits; JPEG decoders may differ."""
+    files, verdicts = pictures(), set()
+    for name, (score, defective) in zip(files, judged(page, files.values()), strict=True):
+        said = python_says(files[name], channels)
+        close = 1e-3 if name.endswith("jpg") else 1e-6
+        # abs: 100 times what a gray level in float32 may be off by
+        assert score == pytest.approx(float(said["score"][0]), rel=close, abs=1e-5)
+        assert defective == bool(said["defective"][0])
+        verdicts.add(defective)
+    assert verdicts == {False, True}
+
+
+def test_the_browser_says_what_python_says(browser, runtime, tmp_path):
+    """Of a model of gray images, which asks for Pillow's luma."""
+    folder = written(tmp_path / "out", runtime, 1)
+    with static(folder) as url, visit(browser, url) as page:
+        expect(page.locator("#selftest.good")).to_contain_text("Self-test passed", timeout=30_000)
+        page.locator("html.ready").wait_for()
+        for name, content in pictures().items():
+            page.locator("#files").set_input_files(
+                [{"name": name, "mimeType": "application/octet-stream", "buffer": content}]
+            )
+            said = python_says(content, 1)
+            defective, score = bool(said["defective"][0]), float(said["score"][0])
+            expect(page.locator("#name")).to_have_text(name)
+            expect(page.locator("#word")).to_have_text("defective" if defective else "good")
+            shown = float(page.locator("#facts dd").first.inner_text())
+            assert shown == pytest.approx(score, rel=1e-3)  # of what is shown: four digits
+            p = float(thresholds.p_values(page_app.UNSEEN, [score])[0])
+            verdict = page_app.detector().score(content)._replace(defective=defective, p_value=p)
+            sentence = words.sentence(verdict, len(page_app.UNSEEN)).split(": ")[1]
+            expect(page.locator("#meaning")).to_have_text(sentence[0].upper() + sentence[1:])
+        page.locator("#items button", has_text="gray.png").click()
+        expect(page.locator("#picture")).to_have_attribute("alt", "image gray.png")
+        heat = page.locator("#heat").evaluate(
+            "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+        )
+        expected = page_app.colors(python_says(pictures()["gray.png"], 1)["map"][0])
+        np.testing.assert_allclose(np.reshape(heat, (SIDE, SIDE, 4))[..., :3], expected, atol=4)
+        check_scores(page, 1)
+
+
+def test_in_color_and_what_a_browser_would_alter(browser, runtime, tmp_path):
+    deep = file_of(np.full((8, 8), 30000, np.uint16))
+    clear = file_of(np.full((8, 8, 4), 100, np.uint8))
+    folder = written(tmp_path / "out", runtime, 3)
+    with static(folder) as url, visit(browser, url) as page:
+        page.locator("html.ready").wait_for()
+        check_scores(page, 3)
+        said = judged(page, [deep, clear, b"GIF89a", b"\x89PNG\r\n broken"])
+    for line, cause in zip(said, ("16-bit", "transparent", "PNG, JPEG", "damaged"), strict=True):
+        assert cause in line
+
+
+def test_a_browser_that_computes_otherwise_judges_nothing(browser, runtime, tmp_path):
+    folder = written(tmp_path / "out", runtime, 1, score=1.0)
+    with static(folder) as url, visit(browser, url) as page:
+        failed = page.locator("#selftest.defective")
+        expect(failed).to_contain_text("Self-test failed", timeout=30_000)
+        expect(failed).to_contain_text("Python said 1. Nothing is judged.")
+        assert page.locator("html.ready").count() == 0
+
+
+def test_a_model_too_large_for_a_browser_is_refused(runtime, tmp_path, monkeypatch):
+    (tmp_path / "in.onnx").write_bytes(b"0" * 3_000_000)
+    monkeypatch.setattr(web, "LARGEST", 2_000_000)
+    of = page_app.detector()
+    with pytest.raises(UsageError, match=r"in\.onnx has 3 MB, more than the 2 MB that a browser"):
+        web.write(tmp_path / "web", tmp_path / "in.onnx", of.model, of.judge, b"", {}, runtime)
+    assert not (tmp_path / "web").exists()
+
+
+def test_opened_as_a_file_it_says_what_to_do(browser, runtime, tmp_path):
+    folder = written(tmp_path / "out", runtime, 1)
+    with visit(browser, (folder / "index.html").as_uri(), ("CORS", "ERR_FAILED")) as page:
+        expect(page.locator("#as-file")).to_be_visible()
+        expect(page.locator("#as-file")).to_contain_text("python -m http.server")
+        expect(page.locator("#intake")).to_be_hidden()
