@@ -26,7 +26,7 @@ from cae_jax.serving.watch.journal import Journal
 from cae_jax.serving.watch.options import Options
 
 COMMAND, WEBHOOK = "command", "webhook"
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds after a failure, doubled each time
+FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds after a failure, doubled each time
 _HOPELESS = (400, 413, 415, 422)  # answers that this alarm will get for ever
 _LATER = "; tried again later"
 
@@ -34,9 +34,9 @@ _LATER = "; tried again later"
 class Alarms:
     """Delivers the alarms of a journal; a context manager."""
 
-    def __init__(self, journal: Journal, options: Options, first_wait: float = _FIRST_WAIT) -> None:
-        """`first_wait` is in seconds, after a webhook's first failure."""
-        self._journal, self._options, self._first_wait = journal, options, first_wait
+    def __init__(self, journal: Journal, options: Options) -> None:
+        """Takes what is asked for from the options."""
+        self._journal, self._options = journal, options
         self._ways: dict[str, Callable[[str], str]] = {}
         if options.alarm_command:
             self._ways[COMMAND] = self._run
@@ -74,7 +74,7 @@ class Alarms:
             thread.join(self._options.alarm_seconds + 1)
 
     def _deliver(self, kind: str) -> None:
-        wait = self._first_wait
+        wait = FIRST_WAIT
         while True:
             self._awake[kind].wait()
             self._awake[kind].clear()
@@ -85,7 +85,7 @@ class Alarms:
                         say(f"warning: {kind}, image {number}: {cause}")
                     if not cause.endswith(_LATER):
                         self._journal.delivered(number, kind)
-                        wait = self._first_wait
+                        wait = FIRST_WAIT
                     elif self._leaving.wait(wait):
                         return
                     else:

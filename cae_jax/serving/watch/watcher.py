@@ -101,6 +101,14 @@ class _Judged(NamedTuple):
     size: tuple[int, int]
 
 
+class _Sorted(NamedTuple):
+    """What some files are."""
+
+    whole: list[Taken]  # to be judged
+    refused: list[Taken]
+    done: set[str]  # the names of these, and of what was judged before
+
+
 class _Watcher:
     def __init__(
         self,
@@ -119,7 +127,7 @@ class _Watcher:
         self._kept = journal.entries() if options.keep else set()
         self._unmoved: dict[Entry, str] = {}  # what could not be moved, and where it goes
         self._pause = options.poll
-        self._troubles: dict[str, str] = {}  # said, and not over yet
+        self._troubles: dict[str, str] = {}  # by what was tried: said, and not over yet
         self._latest: _Judged | None = None  # not on the screen yet
         self._screen = Path(options.screen or output / "latest.png")
         for beside in self._screen.parent.glob(f".{glob.escape(self._screen.name)}.*.tmp"):
@@ -144,7 +152,7 @@ class _Watcher:
         self._finish()  # before anything else is read: it may be of the same name
         began = time.monotonic()
         found: list[Entry] = []
-        if not self._try(str(self.inbox), lambda: found.extend(scan(self.inbox, self.output))):
+        if not self._try("look", self.inbox, lambda: found.extend(scan(self.inbox, self.output))):
             return None
         self._pause = max(self.options.poll, time.monotonic() - began)
         found = [e for e in found if e not in self._kept and e not in self._unmoved]
@@ -163,37 +171,38 @@ class _Watcher:
     def _take(self, entries: Sequence[Entry]) -> set[str] | None:
         """Judges files and puts them away; returns the names of those that are dealt with, None
         where that could not be written down."""
-        read_one = functools.partial(read, self.inbox, detector=self.detector)
-        whole, refused, done = [], [], set()
-        for taken in filter(None, self.pool.map(read_one, entries)):
-            if taken.pixels is None and not self._waiting.is_over(taken.entry, time.monotonic()):
-                continue
-            done.add(taken.entry.name)
-            row = self.journal.find(taken.entry, taken.sha256)
-            if row is not None:
-                self._try(str(self.inbox / row.path), functools.partial(self._come_again, row))
-            elif taken.pixels is None:
-                refused.append(taken)
-            else:
-                whole.append(taken)
-        verdicts = self._verdicts(whole)
-        rows = [
-            self._row(i, taken, verdict)
-            for i, (taken, verdict) in enumerate(
-                [*zip(whole, verdicts, strict=True), *((each, each.cause) for each in refused)]
-            )
-        ]
+        found = _Sorted([], [], set())
+        if not self._try("find", self.output, lambda: self._sort(entries, found)):
+            return None
+        verdicts = self._verdicts(found.whole)
+        judged = [*zip(found.whole, verdicts, strict=True)]
+        refused = [(each, each.cause) for each in found.refused]
+        rows = [self._row(i, *each) for i, each in enumerate([*judged, *refused])]
         if rows:
             record = functools.partial(self.journal.record, rows, self._alarms_of(rows))
-            if not self._try(str(self.output), record):
+            if not self._try("record", self.output, record):
                 return None
             self._recorded(rows)
-            for taken, verdict in zip(whole, verdicts, strict=True):
+            for taken, verdict in judged:
                 if taken.pixels is not None and isinstance(verdict, Verdict):
                     self._latest = _Judged(verdict, taken.pixels, taken.size)
         self._finish()
         self._show()
-        return done
+        return found.done
+
+    def _sort(self, entries: Sequence[Entry], found: _Sorted) -> None:
+        """Reads files and says what each is; what has a row already is put aside."""
+        read_one = functools.partial(read, self.inbox, detector=self.detector)
+        for taken in filter(None, self.pool.map(read_one, entries)):
+            if taken.pixels is None and not self._waiting.is_over(taken.entry, time.monotonic()):
+                continue
+            row = self.journal.find(taken.entry, taken.sha256)
+            if row is not None:
+                again = functools.partial(self._come_again, row)
+                self._try(f"again {row.number}", self.inbox / row.path, again)
+            else:
+                (found.whole if taken.pixels is not None else found.refused).append(taken)
+            found.done.add(taken.entry.name)
 
     def _verdicts(self, taken: Sequence[Taken]) -> list[Verdict | str]:
         """A verdict of each image, or why there is none."""
@@ -284,13 +293,15 @@ class _Watcher:
 
     def _finish(self) -> None:
         """Does what follows from the rows: lines of the tables, and moves."""
-        self._try(str(self.output), self.journal.write_tables)
+        self._try("tables", self.output, self.journal.write_tables)
         rows: list[Row] = []
-        self._try(str(self.output), lambda: rows.extend(self.journal.unmoved()))
+        self._try("unmoved", self.output, lambda: rows.extend(self.journal.unmoved()))
         moved: list[Row] = []
         for row in rows:
-            self._try(str(self.inbox / row.path), functools.partial(self._move, row, moved))
-        self._try(str(self.output), lambda: self.journal.moved(moved))
+            move = functools.partial(self._move, row, moved)
+            self._try(f"move {row.number}", self.inbox / row.path, move)
+        if moved:
+            self._try("moved", self.output, lambda: self.journal.moved(moved))
         self._unmoved = {row.entry: row.file for row in rows if row not in moved}
 
     def _move(self, row: Row, moved: list[Row]) -> None:
@@ -303,20 +314,20 @@ class _Watcher:
         now = time.monotonic()
         if self._latest and (at_once or now - self._shown >= _SHOWN):
             picture = screen.draw(self.detector.model, *self._latest)
-            self._try(str(self._screen), lambda: write_whole(self._screen, picture))
+            self._try("screen", self._screen, lambda: write_whole(self._screen, picture))
             self._latest, self._shown = None, now
 
-    def _try(self, where: str, do: Callable[[], Any]) -> bool:
+    def _try(self, what: str, where: Path, do: Callable[[], Any]) -> bool:
         """Does what can fail for a while; says so once, and once that it is over."""
         try:
             do()
         except (OSError, sqlite3.Error, DataError) as error:
             cause = getattr(error, "strerror", None) or str(error)
-            if self._troubles.get(where) != cause:
-                self._troubles[where] = cause
+            if self._troubles.get(what) != cause:
+                self._troubles[what] = cause
                 say(f"warning: {where}: {cause}; tried again until it works")
             return False
-        if self._troubles.pop(where, None):
+        if self._troubles.pop(what, None):
             say(f"{where}: works again")
         return True
 
