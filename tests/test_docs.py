@@ -32,6 +32,7 @@ CAPITALS = {
     "DIR": "{x}/in",
     "MVTEC_DIR": "{x}/in",
     "NAME": "weave",
+    "IN": "{x}/camera",
     "OUT": "out",
     "RUN": "runs/synthetic",
     "HOST:PORT": "localhost:1",
@@ -74,6 +75,7 @@ SMALL = {
     "experiments.evaluate": "",
     "experiments.report": "",
     "experiments.score": "",
+    "experiments.serve --watch": "--once --settle=0 --alarm_command= --webhook=",
     "experiments.describe": "",
     "experiments.make_synthetic": "--output_dir=made --category=weave --image_size=32",
     "benchmarks.inference": f"{CALLS} --batch_size=1,2 --against=",
@@ -99,6 +101,10 @@ def _exist(*names):
     return all((ROOT / name).exists() for name in names)
 
 
+_CONTAINED = (
+    "--read-only --tmpfs=/tmp --cap-drop=all --security-opt=no-new-privileges --memory=4g "
+    "--stop-timeout=30"
+)
 # Lines that install or test, and what of them can be seen from here.
 OTHERS = {
     "python3 -m venv .venv": lambda: True,
@@ -114,6 +120,22 @@ OTHERS = {
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
     "python -m pytest -m quick": lambda: '"quick: ' in (ROOT / "pyproject.toml").read_text(),
     "python -m pytest -m slow": lambda: '"slow: ' in (ROOT / "pyproject.toml").read_text(),
+    # of deploy/, for whose files test_deploy.py has linters
+    "podman build --format=docker -t cae_jax -f deploy/Containerfile .": lambda: _exist(
+        "deploy/Containerfile"
+    ),
+    "podman secret create cae_jax_token token.txt": lambda: True,
+    f"podman run -d --name=cae_jax {_CONTAINED} --secret=cae_jax_token,uid=10001 "
+    "-v ./model:/model:ro -v cae_jax_cache:/cache -p 127.0.0.1:8000:8000 cae_jax": lambda: True,
+    f"podman run -d --name=cae_jax_watch {_CONTAINED} --no-healthcheck -v ./model:/model:ro "
+    "-v cae_jax_cache:/cache -v ./line:/line cae_jax --model=/model --watch=/line/camera "
+    "--output=/line/judged": lambda: True,
+    "sudo useradd --system --no-create-home cae_jax": lambda: True,
+    "sudo install -m 644 deploy/cae_jax-watch.service /etc/systemd/system/": lambda: _exist(
+        "deploy/cae_jax-watch.service"
+    ),
+    "sudo systemctl enable --now cae_jax-watch": lambda: True,
+    "journalctl -f -u cae_jax-watch": lambda: True,
     # flags for several processes, of which test_multihost.py starts two
     "--coordinator_address=HOST:PORT --num_processes=2 --process_id=0": lambda: True,
 }
@@ -162,7 +184,8 @@ def commands_of(path):
 COMMANDS = {path: commands_of(path) for path in (*PAGES, *PRESETS)}
 EVERY = list(dict.fromkeys(itertools.chain(*COMMANDS.values())))
 OURS = re.compile(r"(?:PYTHONPATH=\. )?python -m (\S+)")
-PROGRAMS = [c for c in EVERY if c not in OTHERS and (m := OURS.match(c)) and m[1] in SMALL]
+KNOWN = {key.split()[0] for key in SMALL}
+PROGRAMS = [c for c in EVERY if c not in OTHERS and (m := OURS.match(c)) and m[1] in KNOWN]
 PYTHON = [
     (path.name, source)
     for path in PAGES
@@ -202,8 +225,8 @@ def small(command):
     given = given_by(words)
     first = given.get("--category", "").split(",")[0].replace("all", "")
     first = given["--category"] if "--joint" in words else first
-    mode = f"{module} --methods"
-    smaller = SMALL[mode if mode in SMALL and "--methods" in given else module]
+    modes = [f"{module} {name}" for name in ("--methods", "--watch") if name in given]
+    smaller = SMALL[next((mode for mode in modes if mode in SMALL), module)]
     smaller = smaller.replace("METHOD", METHODS[given.get("--method", "autoencoder")])
     smaller = smaller.replace("FIRST", first or "weave").split()
     if ":" in given.get("--model", ""):  # a fork's net is small already
@@ -227,6 +250,7 @@ def x(tmp_path_factory):
     images(folder / "in")
     shutil.copytree(ROOT / "experiments/presets", folder / "experiments/presets")
     shutil.copy(folder / "in/weave/test/good/000.png", folder / "product.png")
+    shutil.copytree(folder / "in/weave/test/good", folder / "camera")
     for name, mark in (("my_nets", "fork"), ("my_method", "method")):
         (folder / f"{name}.py").write_text(marked(mark))
     return folder
