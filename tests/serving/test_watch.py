@@ -381,3 +381,37 @@ def test_the_picture_for_a_screen(tmp_path):
     watch(tmp_path, screen=str(tmp_path / "screen.png"))
     shown = np.rint(images.decode(tmp_path / "screen.png", None, 3) * 255)
     assert shown[-2, 2].tolist() == list(screen.COLORS[False])
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("third", [True, False])
+def test_an_image_written_in_the_last_moment_is_put_back(tmp_path, monkeypatch, links, third):
+    """Between the look at the judged file and its rename the camera writes another one, and maybe
+    a third one after that."""
+    a = write(tmp_path / "in/a.png", png(50), mtime_ns=10**18)
+    rename, link, later = os.rename, os.link, [png(60), png(70)]
+
+    def renamed(source, target):
+        if later:
+            write(a, later.pop(0), mtime_ns=2 * 10**18)
+        rename(source, target)
+        if third and later:
+            write(a, later.pop(0), mtime_ns=3 * 10**18)
+        later.clear()
+
+    def linked(source, target):
+        if not links:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        link(source, target)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "link", linked)
+    watch(tmp_path)
+    names = {"a.png": 70, "a-2.png": 60} if third else {"a.png": 60}
+    assert watched.files(tmp_path / "in") == {name: png(shade) for name, shade in names.items()}
+    assert watched.files(tmp_path / "out") == {}
+    watch(tmp_path)
+    assert sorted(row["score"] for row in rows(tmp_path)) == ["50.0", "60.0", "70.0"][: 2 + third]
+    assert watched.files(tmp_path / "in") == {}
+    left = watched.files(tmp_path / "out")
+    assert left == {f"good/{name}": png(shade) for name, shade in names.items()}

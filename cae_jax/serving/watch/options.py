@@ -1,4 +1,4 @@
-"""What a watcher may be told, as its record and as flags of a binary."""
+"""What a watcher may be told."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import shlex
 import shutil
 import urllib.parse
 from pathlib import Path
-from typing import Any
-
-from absl import flags
 
 from cae_jax.types import UsageError, unknown_name
 
@@ -20,7 +17,7 @@ FOLDERS = ("good", "defective", "refused", "repeated")  # of the output, by what
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to watch; its fields are the flags that `define` defines."""
+    """How to watch; its fields are the flags that `flags.define` defines."""
 
     keep: bool = False  # leave images where they are
     settle: float = 1.0  # seconds without a change after which a file is taken
@@ -54,33 +51,6 @@ class Options:
         ours = [output.resolve(), *(output.resolve() / name for name in FOLDERS)]
         if real == ours[0] or any(real.is_relative_to(folder) for folder in ours[1:]):
             raise UsageError(f"--watch={inbox} --output={output}: judged images go there")
-
-
-def define() -> None:
-    """Defines --watch, --output and the flags of `Options`."""
-    default = Options()
-    flags.DEFINE_string("watch", "", "judge the images that are written into this folder")
-    flags.DEFINE_string("output", "", "of --watch: where results.csv and judged images go")
-    flags.DEFINE_bool("keep", default.keep, "of --watch: leave the images where they are")
-    for name, text in (
-        ("settle", "seconds that a file must not have changed to be taken"),
-        ("give_up", "seconds after which a file that is no whole image is put into OUT/refused"),
-        ("poll", "seconds between two looks into the folder"),
-        ("alarm_seconds", "seconds that --alarm_command or the answer of --webhook may take"),
-    ):
-        flags.DEFINE_float(name, getattr(default, name), f"of --watch: {text}")
-    flags.DEFINE_bool("once", default.once, "of --watch: judge what is there, and leave")
-    flags.DEFINE_string("screen", "", "of --watch: the picture for a screen; OUT/latest.png if not")
-    flags.DEFINE_string("alarm_command", "", "of --watch: a command, run without a shell")
-    flags.DEFINE_string("webhook", "", "of --watch: a URL to which alarms are posted as JSON")
-    flags.DEFINE_enum("alarm_on", default.alarm_on, ALARM_ON, "of --watch: what is an alarm")
-
-
-def given() -> Options:
-    """Returns the record of the parsed flags."""
-    fields = dataclasses.fields(Options)
-    values: dict[str, Any] = {field.name: flags.FLAGS[field.name].value for field in fields}
-    return Options(**values)
 
 
 def _program(command: str) -> None:
