@@ -15,6 +15,25 @@ CONTAINER = ROOT / "deploy/Containerfile"
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
 BESIDE = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
+# The lines of docs/deploy.md that a program of ours is no part of.
+_CONTAINED = (
+    "--read-only --tmpfs=/tmp --cap-drop=all --security-opt=no-new-privileges --memory=4g "
+    "--stop-timeout=30"
+)
+LINES = (
+    "podman build --format=docker -t cae_jax -f deploy/Containerfile .",
+    "podman secret create cae_jax_token token.txt",
+    f"podman run -d --name=cae_jax {_CONTAINED} --secret=cae_jax_token,uid=10001 "
+    "-v ./model:/model:ro -v cae_jax_cache:/cache -p 127.0.0.1:8000:8000 cae_jax",
+    f"podman run -d --name=cae_jax_watch {_CONTAINED} --no-healthcheck -v ./model:/model:ro "
+    "-v cae_jax_cache:/cache -v ./line:/line cae_jax --model=/model --watch=/line/camera "
+    "--output=/line/judged",
+    "sudo useradd --system --no-create-home cae_jax",
+    "sudo install -m 644 deploy/cae_jax-watch.service /etc/systemd/system/",
+    "sudo systemctl enable --now cae_jax-watch",
+    "journalctl -f -u cae_jax-watch",
+)
+
 
 def lint(*words):
     """What a linter says."""

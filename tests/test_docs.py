@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 import pytest
+import test_deploy
 from test_house import ORDER
 
 from benchmarks import engines
@@ -72,11 +73,8 @@ SMALL = {
     "--flags_of= --flags_of_method=ae_l2:model=small_net:Tiny",
     "experiments.benchmark_methods": "--methods=filter_bank --image_size=32 --category=FIRST "
     "--seeds=0 --train_images=2 --flags_of=",
-    "experiments.evaluate": "",
-    "experiments.report": "",
-    "experiments.score": "",
+    **{f"experiments.{name}": "" for name in ("describe", "evaluate", "report", "score")},
     "experiments.serve --watch": "--once --settle=0 --alarm_command= --webhook=",
-    "experiments.describe": "",
     "experiments.make_synthetic": "--output_dir=made --category=weave --image_size=32",
     "benchmarks.inference": f"{CALLS} --batch_size=1,2 --against=",
     "benchmarks.training": f"{NET} --image_size=32 --patch_size=32 --repeats=1 --against= "
@@ -101,10 +99,6 @@ def _exist(*names):
     return all((ROOT / name).exists() for name in names)
 
 
-_CONTAINED = (
-    "--read-only --tmpfs=/tmp --cap-drop=all --security-opt=no-new-privileges --memory=4g "
-    "--stop-timeout=30"
-)
 # Lines that install or test, and what of them can be seen from here.
 OTHERS = {
     "python3 -m venv .venv": lambda: True,
@@ -120,22 +114,7 @@ OTHERS = {
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
     "python -m pytest -m quick": lambda: '"quick: ' in (ROOT / "pyproject.toml").read_text(),
     "python -m pytest -m slow": lambda: '"slow: ' in (ROOT / "pyproject.toml").read_text(),
-    # of deploy/, for whose files test_deploy.py has linters
-    "podman build --format=docker -t cae_jax -f deploy/Containerfile .": lambda: _exist(
-        "deploy/Containerfile"
-    ),
-    "podman secret create cae_jax_token token.txt": lambda: True,
-    f"podman run -d --name=cae_jax {_CONTAINED} --secret=cae_jax_token,uid=10001 "
-    "-v ./model:/model:ro -v cae_jax_cache:/cache -p 127.0.0.1:8000:8000 cae_jax": lambda: True,
-    f"podman run -d --name=cae_jax_watch {_CONTAINED} --no-healthcheck -v ./model:/model:ro "
-    "-v cae_jax_cache:/cache -v ./line:/line cae_jax --model=/model --watch=/line/camera "
-    "--output=/line/judged": lambda: True,
-    "sudo useradd --system --no-create-home cae_jax": lambda: True,
-    "sudo install -m 644 deploy/cae_jax-watch.service /etc/systemd/system/": lambda: _exist(
-        "deploy/cae_jax-watch.service"
-    ),
-    "sudo systemctl enable --now cae_jax-watch": lambda: True,
-    "journalctl -f -u cae_jax-watch": lambda: True,
+    **dict.fromkeys(test_deploy.LINES, lambda: True),
     # flags for several processes, of which test_multihost.py starts two
     "--coordinator_address=HOST:PORT --num_processes=2 --process_id=0": lambda: True,
 }

@@ -2,20 +2,15 @@
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import watch_killed
 import watched
-from command_lines import ROOT
 from watched import judged_once, png, rows, watch, write
 
 from cae_jax.data import images, pictures
@@ -25,26 +20,6 @@ from cae_jax.serving.watch import journal, moves, screen, watcher
 from cae_jax.serving.watch.inbox import Entry, Waiting, scan
 from cae_jax.serving.watch.options import Options
 from cae_jax.types import DataError, UsageError
-
-KILLED = [sys.executable, str(ROOT / "tests/watch_killed.py")]
-
-
-def sha256(content):
-    return hashlib.sha256(content).hexdigest()
-
-
-def killed(*words):
-    """Runs watch_killed; returns its numbers."""
-    done = subprocess.run(
-        [*KILLED, *map(str, words)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [int(number) for number in done.stdout.split()]
 
 
 def test_each_image_is_judged_moved_and_written_down(tmp_path):
@@ -68,7 +43,7 @@ def test_each_image_is_judged_moved_and_written_down(tmp_path):
         'q",\n.png': ("7.0", "0.8", "0"),
     }
     for row in rows(tmp_path):
-        assert row["sha256"] == sha256(wanted[row["path"]])
+        assert row["sha256"] == watched.sha256(wanted[row["path"]])
         assert (row["threshold"], row["model"]) == ("100.0", "0123")
         folder = "defective" if row["path"] == "sub/b.png" else "good"
         assert row["file"] == f"{folder}/{row['path']}"
@@ -90,10 +65,10 @@ def test_names_are_used_again_and_nothing_is_overwritten(tmp_path):
             write(tmp_path / "in/a.png", png(shade), mtime_ns=time_ns)
             watch(tmp_path)
     found = [(row["sha256"], row["file"]) for row in rows(tmp_path)]
-    contents = [sha256(png(shade)) for shade in (50, 60, 50, 60)]
+    contents = [watched.sha256(png(shade)) for shade in (50, 60, 50, 60)]
     assert found == [(h, f"good/a-{i}.png") for i, h in enumerate(contents, 1)]
     assert theirs.read_bytes() == b"somebody's"
-    assert [sha256(watched.files(tmp_path / "out")[file]) for _, file in found] == contents
+    assert [watched.sha256(watched.files(tmp_path / "out")[file]) for _, file in found] == contents
 
 
 def test_the_same_file_again_is_put_aside_without_a_row(tmp_path):
@@ -166,7 +141,7 @@ def test_a_cut_image_is_judged_when_it_is_whole_or_refused(tmp_path, whole):
     assert told == ((1, 0, 0) if whole else (0, 0, 1))
     table = rows(tmp_path, "results.csv" if whole else "refused.csv")
     (row,) = table
-    assert row["sha256"] == sha256(content if whole else content[:-60])
+    assert row["sha256"] == watched.sha256(content if whole else content[:-60])
     assert row["file"] == ("good/a.png" if whole else "refused/a.png")
     assert whole or row["cause"] == "cannot be decoded: image file is truncated"
 
@@ -195,49 +170,6 @@ def test_what_has_no_finite_score_is_refused_alone(tmp_path):
     (row,) = rows(tmp_path, "refused.csv")
     assert row["path"] == f"{watched.BAD_SHADE}.png"
     assert row["cause"].startswith("the distance l2 is not finite")
-
-
-@pytest.mark.parametrize("stride", [60, pytest.param(5, marks=pytest.mark.slow)])
-def test_killed_at_any_step_each_image_is_judged_once(tmp_path, stride):
-    lasts = killed("steps", tmp_path, stride)
-    assert min(lasts) > 100
-    for mode in watch_killed.MODES:
-        folders = list((tmp_path / mode).iterdir())
-        assert len(folders) > 1
-        for folder in folders:
-            judged_once_in(mode, folder)
-
-
-def judged_once_in(mode, folder):
-    wanted = dict(watch_killed.WANTED)
-    if mode == "keep":
-        found = [*rows(folder), *rows(folder, "refused.csv")]
-        assert sorted(row["path"] for row in found) == sorted(wanted)
-        assert watched.files(folder / "in") == wanted
-    elif mode == "overwritten":  # the first one is gone before it can be moved, its row stays
-        first, later = sha256(wanted.pop("a.png")), sha256(watch_killed.LATER)
-        judged = sorted(row["sha256"] for row in rows(folder) if row["path"] == "a.png")
-        assert judged in (sorted([first, later]), [later])  # or killed before it was judged
-        left = watched.files(folder / "out").values()
-        assert sorted(left) == sorted([*wanted.values(), watch_killed.LATER])
-        assert watched.files(folder / "in") == {}
-    else:
-        judged_once(folder, wanted)
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_each_image_is_judged_once(tmp_path, kills):
-    written, times = killed("moments", tmp_path / "x", kills)
-    assert times == kills
-    assert written >= kills
-    photographs = (tmp_path / "x/sha256").read_text().split()
-    assert len(photographs) == written
-    found = rows(tmp_path / "x")
-    assert sorted(row["sha256"] for row in found) == sorted(photographs)
-    assert rows(tmp_path / "x", "refused.csv") == []
-    assert watched.files(tmp_path / "x/in") == {}
-    left = {file: sha256(content) for file, content in watched.files(tmp_path / "x/out").items()}
-    assert left == {row["file"]: row["sha256"] for row in found}
 
 
 def test_a_table_cut_anywhere_is_made_whole(tmp_path):
