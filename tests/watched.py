@@ -72,7 +72,7 @@ def rows(root, name="results.csv"):
 
 def files(folder):
     """Content by relative name of what is in a folder, hidden or not, but for the watcher's own."""
-    ours = {"watch.sqlite", "results.csv", "refused.csv", "latest.png", ".lock"}
+    ours = {"watch.sqlite", "watch.sqlite-wal", "results.csv", "refused.csv", "latest.png", ".lock"}
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in pathlib.Path(folder).rglob("*")

@@ -85,8 +85,9 @@ class Journal:
         path = output / NAME
         self._base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
-            # No WAL: it needs shared memory, which a network share does not have.
-            self._base.execute("PRAGMA synchronous = EXTRA")
+            # exclusive: else WAL needs shared memory, which not every file system has
+            for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
+                self._base.execute(f"PRAGMA {pragma}")
             with self._transaction():
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._base.execute(statement)
