@@ -109,19 +109,19 @@ def test_what_is_being_written_is_waited_for():
     assert waiting.ready([later], 1.9) == []
     assert waiting.ready([later], 2.8) == []
     assert waiting.ready([later], 2.9) == [later]
-    # it does not decode: looked at again after as long as it has been waited for
-    assert not waiting.is_over(later, 2.9)
-    assert waiting.ready([later], 3.8) == []
-    assert waiting.ready([later], 4.0) == [later]
-    assert not waiting.is_over(later, 4.0)
-    assert waiting.ready([later], 6.0) == []
-    assert waiting.ready([later], 6.2) == [later]
-    assert not waiting.is_over(later, 6.2)
-    assert waiting.ready([later], 9.9) == [later]
-    assert waiting.is_over(later, 9.9)
+    # it does not decode: read again after as long as it has been waited for, eight seconds long
+    assert not waiting.is_over(later, 3.0)
+    assert waiting.ready([later], 3.05) == []
+    assert waiting.ready([later], 3.1) == [later]
+    assert not waiting.is_over(later, 5.0)
+    assert waiting.ready([later], 6.9) == []
+    assert waiting.ready([later], 7.0) == [later]
+    assert not waiting.is_over(later, 10.9)
+    assert waiting.ready([later], 11.0) == [later]
+    assert waiting.is_over(later, 11.0)
     # gone and there again: it begins anew
-    assert waiting.ready([], 10.0) == []
-    assert waiting.ready([later], 10.5) == []
+    assert waiting.ready([], 12.0) == []
+    assert waiting.ready([later], 12.5) == []
     assert Waiting(settle=0.0, give_up=8.0).ready([a], 0.0) == [a]
 
 

@@ -13,6 +13,8 @@ from cae_jax.serving.detector import Detector
 from cae_jax.serving.watch import watcher
 from cae_jax.serving.watch.options import ALARM_ON, Options
 
+flags.disclaim_key_flags()  # they belong to the binary that calls `define`: its --help
+
 
 def define() -> None:
     """Defines --watch, --output and the flags of `Options`."""

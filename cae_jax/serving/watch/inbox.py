@@ -75,8 +75,8 @@ def scan(root: Path, but: Path) -> list[Entry]:
 @dataclasses.dataclass
 class _Seen:
     entry: Entry
-    since: float  # when it was first seen like this
-    again: float  # when to look at it
+    again: float  # when to read it
+    failed: float | None = None  # when it could not be used for the first time
 
 
 class Waiting:
@@ -84,7 +84,7 @@ class Waiting:
 
     def __init__(self, settle: float, give_up: float) -> None:
         """Takes the seconds of `Options`."""
-        self._settle, self._give_up = settle, max(settle, give_up)
+        self._settle, self._give_up = settle, give_up
         self._seen: dict[str, _Seen] = {}
 
     def ready(self, entries: Iterable[Entry], now: float) -> list[Entry]:
@@ -93,20 +93,19 @@ class Waiting:
         for entry in entries:
             known = self._seen.get(entry.name)
             if known is None or known.entry != entry:
-                known = _Seen(entry, now, now + self._settle)
+                known = _Seen(entry, now + self._settle)
             seen[entry.name] = known
         self._seen = seen
         return [each.entry for each in seen.values() if each.again <= now]
 
     def is_over(self, entry: Entry, now: float) -> bool:
-        """Says whether a file that is no whole image has had its time; else it is looked at again,
-        each time after as long as it has been waited for."""
+        """Says whether a file that could not be used has had its time since that was first so; else
+        it is read again, each time after as long as it has been waited for."""
         known = self._seen[entry.name]
-        waited = now - known.since
-        if waited >= self._give_up:
-            return True
-        known.again = min(now + max(waited, 0.1), known.since + self._give_up)
-        return False
+        known.failed = now if known.failed is None else known.failed
+        waited = now - known.failed
+        known.again = min(now + max(waited, 0.1), known.failed + self._give_up)
+        return waited >= self._give_up
 
 
 def read(root: Path, entry: Entry, detector: Detector) -> Taken | None:

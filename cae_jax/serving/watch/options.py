@@ -21,7 +21,9 @@ class Options:
 
     keep: bool = False  # leave images where they are
     settle: float = 1.0  # seconds without a change after which a file is taken
-    give_up: float = 30.0  # seconds without a change after which what is no image is refused
+    give_up: float = (
+        30.0  # seconds, since it was first read, after which what is no image is refused
+    )
     poll: float = 0.25  # seconds between two looks
     once: bool = False  # leave when what was there at the start is judged
     screen: str = ""  # the file of the picture for a screen; "" for OUT/latest.png
