@@ -16,7 +16,7 @@ import cae_jax
 from benchmarks import options, service_load, timing
 from benchmarks.service_load import Load
 from cae_jax.runs import command_line
-from cae_jax.runs.build import use_compilation_cache
+from cae_jax.scoring import compilation
 from cae_jax.serving import folder
 from cae_jax.serving.detector import MANY
 
@@ -34,7 +34,7 @@ def run() -> None:
     paths = folder.find(root)[:64]
     images = [Path(root, path).read_bytes() for path in paths]
     kind = "image/png" if paths[0].endswith(".png") else "image/jpeg"
-    use_compilation_cache()
+    compilation.use_cache()
     detector = cae_jax.load(model)
     detector.warm_up()
     records: list[dict[str, object]] = []

@@ -1,7 +1,9 @@
-"""Serves models over HTTP: /predict, /v2 (Open Inference Protocol), /metrics, /docs.
+"""Puts trained models to work: over HTTP, or on what a camera writes into a folder.
 
-A model is the folder that experiments.export wrote, which is loaded anew when it is replaced, or
-the workdir of experiments.run.
+A model is the folder that experiments.export wrote, or the workdir of experiments.run. Served are a
+page for the shop floor, /predict, /v2 (Open Inference Protocol), /metrics and /docs; a folder that
+is replaced is loaded anew. With --watch images are judged as they come, each once, and no port is
+opened.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from cae_jax.scoring import compilation
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.service import flags as serving
 from cae_jax.serving.service import server
+from cae_jax.serving.watch import flags as watching
+from cae_jax.types import UsageError
 
 _MODEL = flags.DEFINE_multi_string("model", [], "DIR or NAME=DIR of a model; several are possible")
 _RUNTIME = flags.DEFINE_enum(
@@ -24,7 +28,7 @@ _RUNTIME = flags.DEFINE_enum(
 
 
 def run() -> None:
-    """Serves the models of the flags until it is told to stop."""
+    """Serves the models of the flags, or watches a folder, until it is told to stop."""
     folders = server.folders(_MODEL.value)
     asked = {"runtime": _RUNTIME.value} if _RUNTIME.value else {}
 
@@ -32,9 +36,15 @@ def run() -> None:
         return cae_jax.load(folder, **asked)
 
     compilation.use_cache()
-    serving.run(folders, load)
+    if not command_line.value("watch"):
+        serving.run(folders, load)
+    elif len(folders) > 1:
+        raise UsageError(f"--watch: takes one --model, got {len(folders)}")
+    else:
+        watching.run(lambda: load(next(iter(folders.values()))))
 
 
 if __name__ == "__main__":
     serving.define()
+    watching.define()
     command_line.main(run, [])

@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 import pytest
+import test_deploy
 from test_house import ORDER
 
 from benchmarks import engines
@@ -32,6 +33,7 @@ CAPITALS = {
     "DIR": "{x}/in",
     "MVTEC_DIR": "{x}/in",
     "NAME": "weave",
+    "IN": "{x}/camera",
     "OUT": "out",
     "RUN": "runs/synthetic",
     "HOST:PORT": "localhost:1",
@@ -71,10 +73,8 @@ SMALL = {
     "--flags_of= --flags_of_method=ae_l2:model=small_net:Tiny",
     "experiments.benchmark_methods": "--methods=filter_bank --image_size=32 --category=FIRST "
     "--seeds=0 --train_images=2 --flags_of=",
-    "experiments.evaluate": "",
-    "experiments.report": "",
-    "experiments.score": "",
-    "experiments.describe": "",
+    **{f"experiments.{name}": "" for name in ("describe", "evaluate", "report", "score")},
+    "experiments.serve --watch": "--once --settle=0 --alarm_command= --webhook=",
     "experiments.make_synthetic": "--output_dir=made --category=weave --image_size=32",
     "benchmarks.inference": f"{CALLS} --batch_size=1,2 --against=",
     "benchmarks.training": f"{NET} --image_size=32 --patch_size=32 --repeats=1 --against= "
@@ -115,6 +115,7 @@ OTHERS = {
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
     "python -m pytest -m quick": lambda: '"quick: ' in (ROOT / "pyproject.toml").read_text(),
     "python -m pytest -m slow": lambda: '"slow: ' in (ROOT / "pyproject.toml").read_text(),
+    **dict.fromkeys(test_deploy.LINES, lambda: True),
     # flags for several processes, of which test_multihost.py starts two
     "--coordinator_address=HOST:PORT --num_processes=2 --process_id=0": lambda: True,
 }
@@ -163,7 +164,8 @@ def commands_of(path):
 COMMANDS = {path: commands_of(path) for path in (*PAGES, *PRESETS)}
 EVERY = list(dict.fromkeys(itertools.chain(*COMMANDS.values())))
 OURS = re.compile(r"(?:PYTHONPATH=\. )?python -m (\S+)")
-PROGRAMS = [c for c in EVERY if c not in OTHERS and (m := OURS.match(c)) and m[1] in SMALL]
+KNOWN = {key.split()[0] for key in SMALL}
+PROGRAMS = [c for c in EVERY if c not in OTHERS and (m := OURS.match(c)) and m[1] in KNOWN]
 PYTHON = [
     (path.name, source)
     for path in PAGES
@@ -203,8 +205,8 @@ def small(command):
     given = given_by(words)
     first = given.get("--category", "").split(",")[0].replace("all", "")
     first = given["--category"] if "--joint" in words else first
-    mode = f"{module} --methods"
-    smaller = SMALL[mode if mode in SMALL and "--methods" in given else module]
+    modes = [f"{module} {name}" for name in ("--methods", "--watch") if name in given]
+    smaller = SMALL[next((mode for mode in modes if mode in SMALL), module)]
     smaller = smaller.replace("METHOD", METHODS[given.get("--method", "autoencoder")])
     smaller = smaller.replace("FIRST", first or "weave").split()
     if ":" in given.get("--model", ""):  # a fork's net is small already
@@ -228,6 +230,7 @@ def x(tmp_path_factory):
     images(folder / "in")
     shutil.copytree(ROOT / "experiments/presets", folder / "experiments/presets")
     shutil.copy(folder / "in/weave/test/good/000.png", folder / "product.png")
+    shutil.copytree(folder / "in/weave/test/good", folder / "camera")
     for name, mark in (("my_nets", "fork"), ("my_method", "method")):
         (folder / f"{name}.py").write_text(marked(mark))
     return folder

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from cae_jax.files import write_whole
 from cae_jax.types import DataError
@@ -86,6 +86,22 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"mask must be bool [H, W], not {mask.dtype} {mask.shape}")
     image = Image.fromarray(mask.astype(np.uint8))
     return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST)) == 1
+
+
+def lettered(text: str, size: tuple[int, int], color: tuple[int, int, int]) -> np.ndarray:
+    """Returns white text in the middle of a field of one color, uint8 [H, W, 3].
+
+    `size` is (height, width); the letters are half as high as the field, or lower where the text
+    would be wider than it.
+    """
+    height, width = size
+    image = Image.new("RGB", (width, height), color)
+    draw = ImageDraw.Draw(image)
+    letters = height / 2
+    wide = draw.textlength(text, ImageFont.load_default(letters))
+    font = ImageFont.load_default(max(4, letters * min(1, 0.94 * width / wide)))
+    draw.text((width / 2, height / 2), text, "white", font, anchor="mm")
+    return np.asarray(image)
 
 
 def write_predictions(
