@@ -23,7 +23,7 @@ from cae_jax.serving.detector import Model
 from cae_jax.serving.service import display
 from cae_jax.types import DataError, UsageError
 
-LARGEST = 200 * 10**6  # bytes of a model: a browser holds it several times over
+LARGEST = 400 * 10**6  # bytes of a model: a browser holds it several times over
 
 
 def write(

@@ -28,7 +28,7 @@ from typing import Any
 from cae_jax.evaluation import scores
 from cae_jax.files import write_json, write_whole
 from cae_jax.reports.run_files import FINISHED, VERSIONS
-from cae_jax.serving import exported
+from cae_jax.serving import exported, web
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.export import card, check, onnx_files, stablehlo
 from cae_jax.serving.export.check import Row, Sample
@@ -78,6 +78,8 @@ def export(
         if "onnx" in made:
             facts["onnx"] = onnx_files.write(what, folder)
         _write_sample(folder, run.detector, given[0], facts)
+        if "web" in made:
+            _write_web(folder, run, given[0], facts, onnxruntime_web)
         write_json(folder / exported.FACTS, facts)
         rows = _checked(run, what, folder, made, given)
         facts["check"] = [row._asdict() | {"relative": row.relative} for row in rows]
@@ -134,6 +136,17 @@ def _write_sample(folder: Path, detector: Detector, sample: Sample, facts: dict[
         "p_value": found.p_value,
         "mask_pixels": int(found.mask.sum()),
     }
+
+
+def _write_web(
+    folder: Path, run: TrainedRun, sample: Sample, facts: dict[str, Any], runtime: str
+) -> None:
+    """The page without a server; its model holds its weights itself."""
+    model, given = folder / "web.onnx", Path(runtime) if runtime else None
+    write_whole(model, onnx_files.in_one(folder))
+    expected, of = facts["sample"], run.detector.model
+    web.write(folder / "web", model, of, run.judge, sample.png, expected, given)
+    model.unlink()
 
 
 def _checked(

@@ -60,6 +60,13 @@ def model(program: Program, many: bool) -> onnx.ModelProto:
     return graph.convert(judged, {"image": image}, OUTPUTS, many, about)
 
 
+def in_one(folder: Path) -> bytes:
+    """Returns model.onnx of an exported folder with all of its weights in it."""
+    import onnx
+
+    return onnx.load(folder / "onnx" / "model.onnx").SerializeToString(deterministic=True)
+
+
 def whole(folder: Path, samples: Sequence[Sample], trained: Detector) -> list[Row]:
     """Returns what model.onnx makes of samples at their own size, beside the trained model."""
     import onnxruntime

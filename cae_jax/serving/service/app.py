@@ -12,11 +12,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from cae_jax.serving.service import docs, inference_protocol, predict
+from cae_jax.serving.service import docs, inference_protocol, page, predict
 from cae_jax.serving.service.answers import Answer, RefusedError, refusal, status_of
 from cae_jax.serving.service.bodies import Bodies
 from cae_jax.serving.service.guard import Guard, is_token
-from cae_jax.serving.service.judging import Recorder, Service
+from cae_jax.serving.service.history import History
+from cae_jax.serving.service.judging import Service
 from cae_jax.serving.service.metrics import Metrics
 from cae_jax.serving.service.models import Models
 from cae_jax.serving.service.options import Options
@@ -26,13 +27,13 @@ VERSION = "1"  # of what the routes take and give
 _LONGEST_LOGIN = 4096  # bytes
 
 
-def make(models: Models, options: Options, history: Recorder | None) -> FastAPI:
+def make(models: Models, options: Options, history: History | None) -> FastAPI:
     """Returns the application.
 
     Args:
       models: started, or to be; routes that need a model say 503 until it is there.
       options: limits and rights.
-      history: what keeps the verdicts; None for nothing.
+      history: what keeps the verdicts, which the page shows; None for neither.
     """
     metrics = Metrics(models)
     pool = ThreadPoolExecutor(os.cpu_count(), "decode")
@@ -48,6 +49,10 @@ def make(models: Models, options: Options, history: Recorder | None) -> FastAPI:
     app.add_middleware(Guard, options=options, metrics=metrics)
     app.include_router(predict.router(service))
     app.include_router(inference_protocol.router(service, VERSION))
+    if history is not None:
+        app.include_router(
+            page.router(history, lambda: {m.name: m.detector for m in models.served})
+        )
     _add_states(app, service)
     _add_errors(app)
     return app

@@ -11,6 +11,7 @@ from cae_jax.runs import command_line
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.service import server
 from cae_jax.serving.service.app import make
+from cae_jax.serving.service.history import History
 from cae_jax.serving.service.models import Models
 from cae_jax.serving.service.options import MAX_IMAGES, Options
 
@@ -32,6 +33,9 @@ def define() -> None:
     wait = "milliseconds that an image waits for others to be judged with it, if some are coming"
     flags.DEFINE_float("max_wait_ms", 1e3 * default.max_wait, wait, 0, 1000)
     queue = "images under way at once, of a model; more are told to come again"
+    flags.DEFINE_string(
+        "history", "", "SQLite file of verdicts and operators' words; in memory if not given"
+    )
     flags.DEFINE_integer("queue", default.queue, queue, MAX_IMAGES)
 
 
@@ -58,6 +62,7 @@ def run(folders: Mapping[str, Path], load: Callable[[Path], Detector]) -> None:
     """
     options = given()
     models = Models(folders, load, options)
-    app = make(models, options, None)
+    history = History(command_line.value("history") or None)
+    app = make(models, options, history)
     at = server.listen(command_line.value("host"), command_line.value("port"))
     server.run(app, models, options, at)
