@@ -283,6 +283,26 @@ def test_an_image_keeps_the_layout_of_convolutions():
     assert kinds.count("Conv") == 3
 
 
+FOURIER = {
+    "real": lambda a: (jnp.fft.rfft2(a).real, jnp.fft.rfft2(a).imag, jnp.abs(jnp.fft.rfft(a))),
+    "back": lambda a: (jnp.fft.irfft2(jnp.fft.rfft2(a) * jnp.conj(jnp.fft.rfft2(a[::-1])), (6, 8)),
+                       jnp.fft.irfft(jnp.fft.rfft(a, axis=1), 5, axis=1)),
+    "all": lambda a: (jnp.abs(jnp.fft.fftshift(jnp.fft.fft2(a, (9, 10)))),
+                      jnp.fft.ifft2(jnp.fft.fft2(a)).real),
+    "shares": lambda a: ((jnp.fft.rfft(a) / (jnp.fft.rfft(a[::-1]) + 2j)).imag,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOURIER)
+def test_fourier_transforms_are_products(name):
+    same(FOURIER[name], X, atol=2e-5)
+
+
+def test_a_scalar_chooses_among_constants():
+    one, other = jnp.array([2.0]), jnp.array([3.0])
+    same(lambda a: (jnp.concatenate([lax.select(a[0, 0, 0] > 0, one, other), one]),), X)
+
+
 def test_what_has_no_rule_is_named():
     with pytest.raises(CaeError, match="no rule for the primitive cholesky"):
         converted(lambda a: (jnp.linalg.cholesky(a[0, :5, :5]),), X)

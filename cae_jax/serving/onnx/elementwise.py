@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cae_jax.serving.onnx.program import Step, Value
-from cae_jax.serving.onnx.writer import Laid, Writer
+from cae_jax.serving.onnx.writer import Laid, Writer, plain
 
 _BINARY = {
     **{"add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max"},
@@ -30,8 +30,10 @@ def spread(w: Writer, step: Step, function: Callable[..., str]) -> Laid:
     laid = [w.laid(v) for v in step.ins]
     unknown = [at for v, at in zip(step.ins, laid, strict=True) if w.known(v) is None]
     largest = max(unknown, key=lambda at: (len(at.shape) == rank, int(np.prod(at.shape))))
-    perm = largest.perm if len(largest.perm) == rank else tuple(range(rank))
     shape = np.broadcast_shapes(*(at.shape for at in laid))
+    if len(largest.perm) != rank:  # scalars choose among constants, say
+        return plain(function(*(w.transpose(at.name, at.perm) for at in laid)), shape)
+    perm = largest.perm
     return Laid(function(*(_operand(w, v, perm) for v in step.ins)), shape, perm)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -49,7 +49,7 @@ def _apart(models: Mapping[str, onnx.ModelProto]) -> tuple[dict[str, onnx.ModelP
     for name, model in models.items():
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        for tensor in copy.graph.initializer:
+        for tensor in _constants(copy.graph):
             if len(tensor.raw_data) < _SMALLEST:
                 continue
             if tensor.name not in at:
@@ -67,3 +67,12 @@ def _apart(models: Mapping[str, onnx.ModelProto]) -> tuple[dict[str, onnx.ModelP
                 tensor.external_data.add(key=key, value=str(value))
         found[name] = copy
     return found, bytes(weights)
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Those of a graph and of its loops."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _constants(attribute.g)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from cae_jax.serving.onnx import taps
+from cae_jax.serving.onnx import complexes, taps
 from cae_jax.serving.onnx.program import Body, Known, Step, Value, prune, shown
 
 _PHASES = (0, 1, 3, 2, 4, 5)  # of [n, h, w, sh, sw, c], to [n, h, sh, w, sw, c]
 
 
 def found(body: Body) -> None:
-    """Puts single steps in the place of several, in a program and its loops."""
+    """Puts single steps in the place of several, in a program and its loops; complex numbers
+    become two real ones."""
+    complexes.apart(body)
+    _found(body)
+
+
+def _found(body: Body) -> None:
     for step in body.steps:
         for inner in step.bodies.values():
-            found(inner)
+            _found(inner)
     of = {id(v): step for step in body.steps for v in step.outs}
     for i, step in reversed(list(enumerate(body.steps))):
         made = None

@@ -205,14 +205,15 @@ def live(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.N
 
 
 def read_by(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    """Returns the names of all that nodes read, also within loops."""
+    """Returns the names of all that nodes read, also within loops; not what these hold."""
     found: set[str] = set()
     for node in nodes:
         found.update(node.input)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                found |= read_by(attribute.g.node)
-                found.update(output.name for output in attribute.g.output)
+                inner = attribute.g
+                own = {tensor.name for tensor in inner.initializer}
+                found |= (read_by(inner.node) | {output.name for output in inner.output}) - own
     return found
 
 
