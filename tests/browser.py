@@ -14,6 +14,7 @@ ARGS = (
     "--use-fake-ui-for-media-stream",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+_PATIENCE = 30_000  # milliseconds until what is waited for must be there, on a machine at work
 
 
 @contextlib.contextmanager
@@ -26,6 +27,7 @@ def chromium():
         sync_api.sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=program, args=ARGS) as browser,
     ):
+        sync_api.expect.set_options(timeout=_PATIENCE)
         yield browser
 
 
@@ -42,7 +44,7 @@ def visit(browser, url, failures=(), **how):
 
     with browser.new_context(**how) as context:
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(_PATIENCE)
         page.on("console", lambda message: log.append(message.text))
         page.on("pageerror", lambda error: log.append(str(error)))
         page.on("request", look)

@@ -88,7 +88,8 @@ def test_an_image_is_judged_and_shown(browser, url, history):
         assert shown["score"] == f"{verdict.distance:.4g}"
         assert shown["threshold: defective above it"] == "3"
         assert shown["p-value: share of good parts at least this unusual"] == "0.025"
-        # the map on the scale 0..50, in the report's colors
+        # the map on the scale 0..50, in the report's colors, there when the picture is
+        expect(page.locator("#picture")).to_have_js_property("naturalWidth", 64)
         levels = np.clip(np.rint(verdict.residual / 50 * 255), 0, 255).astype(int)
         np.testing.assert_array_equal(rgba(page, "#heat")[..., :3], charts.RAMP[levels])
         expect(page.locator("#ticks")).to_have_text("012.52537.5≥ 50")
@@ -280,6 +281,7 @@ def test_what_goes_wrong_is_said_at_the_image(browser, url, history):
             give(page, GOOD)
             expect(page.locator("#meaning")).to_contain_text(said)
             expect(page.locator("#items .trouble").first).to_contain_text(said)
+            expect(page.locator("#items .trouble").first).to_be_in_viewport(ratio=1)
         page.route("**/predict?*", lambda route: route.abort())
         give(page, GOOD)
         expect(page.locator("#meaning")).to_contain_text("The service cannot be reached")
