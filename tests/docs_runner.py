@@ -11,17 +11,24 @@ Reads a list of [kind, ...] from standard input and answers with as many [cause 
 import contextlib
 import io
 import json
+import os
 import pathlib
+import re
 import runpy
+import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from unittest import mock
 
+import httpx
 from absl import app, flags
 
 from cae_jax import files, methods, options
 from cae_jax.runs import command_line, config, evaluate
+from cae_jax.serving.service import server
 from cae_jax.training import crops
 from cae_jax.training.schedule import Training
 from cae_jax.types import UsageError
@@ -29,6 +36,8 @@ from cae_jax.types import UsageError
 app.define_help_flags()
 THEIRS = set(flags.FLAGS)
 SEEN = {}
+PAGE = pathlib.Path(__file__).parents[1] / "docs/deploy.md"
+server_run = server.run
 
 
 def check(_, argv, flags_parser):
@@ -100,6 +109,29 @@ def here(command, **_):
     return subprocess.CompletedProcess(command, 0, said.getvalue())
 
 
+def served(app, models, options, at):
+    """Stands in for the service's run: asks what the lines of docs/deploy.md ask, and ends it."""
+
+    def ask():
+        here = f"http://localhost:{at.getsockname()[1]}"
+        while httpx.get(f"{here}/ready").status_code == 503:
+            time.sleep(0.1)
+        for line in re.findall(r"^curl (.*) ?http://localhost:8000(\S*)$", PAGE.read_text(), re.M):
+            parts = [part.partition("=@")[::2] for part in line[0].split() if "=@" in part]
+            sent = [(name, pathlib.Path(file).read_bytes()) for name, file in parts]
+            answer = httpx.request("POST" if sent else "GET", here + line[1], files=sent or None)
+            print(line, answer.text)
+            answers.append(answer.status_code)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    answers, run = [], server_run
+    thread = threading.Thread(target=ask)
+    thread.start()
+    run(app, models, options, at)
+    thread.join()
+    assert answers == [200, 200], answers
+
+
 def do(kind, *what):
     if what[0] == "benchmarks.tables":  # no flags; it writes as soon as it is started
         module(*what, mock.patch.object(files, "write_whole", write))
@@ -109,7 +141,9 @@ def do(kind, *what):
         module(*what, mock.patch.object(subprocess, "run", here))
     elif kind == "run":
         # plots take most of a small run's time, and have tests of their own
-        module(*what, mock.patch.object(evaluate, "_plot"))
+        module(
+            *what, mock.patch.object(evaluate, "_plot"), mock.patch.object(server, "run", served)
+        )
     elif kind == "python":
         exec(compile(what[0], "a block of Python", "exec"), {"__name__": "block"})
     else:

@@ -32,6 +32,9 @@ LINES = (
     "sudo install -m 644 deploy/cae_jax-watch.service /etc/systemd/system/",
     "sudo systemctl enable --now cae_jax-watch",
     "journalctl -f -u cae_jax-watch",
+    # asked by docs_runner.py of the service that the page starts
+    "curl http://localhost:8000/ready",
+    "curl -F image=@product.png http://localhost:8000/predict",
 )
 
 

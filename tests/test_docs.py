@@ -1,7 +1,7 @@
 """The documentation does what it says: its commands and blocks of Python are run, small.
 
 A command is an experiment or a benchmark, and is first read with its own flags as it stands there,
-names in capitals filled in; then it is run with the flags of SMALL behind its own. Whatever else
+names in capitals filled in; then it is run with the flags of SMALL (docs_small.py) behind its own. Whatever else
 stands in a block of commands must be in OTHERS, and a program that SMALL does not know fails.
 """
 
@@ -18,6 +18,7 @@ import sys
 
 import pytest
 import test_deploy
+from docs_small import METHODS, NET, SMALL
 from test_house import ORDER
 
 from benchmarks import engines
@@ -25,7 +26,7 @@ from cae_jax.data import synthetic
 from cae_jax.training import crops
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = ROOT / "README.md"
+README, PROJECT = ROOT / "README.md", ROOT / "pyproject.toml"
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted(ROOT.glob("docs/*.md"))]
 PRESETS = sorted(ROOT.glob("experiments/presets/*.flags"))
 # What stands for something of the user's, and what a test puts there.
@@ -39,61 +40,6 @@ CAPITALS = {
     "HOST:PORT": "localhost:1",
     "FILE": "{x}/weights.pth",
 }
-NET = "--model=small_net:Tiny"
-SIZES = "--image_size=32 --patch_size=32 --stride=32"
-TRAIN = f"{SIZES} --epochs=1 --num_patches=8 --batch_size=4"
-WHOLE = "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4"
-# By method, the flags that make a run small.
-METHODS = {
-    "autoencoder": f"{NET} {TRAIN}",
-    "bigan": f"{TRAIN} --width=4 --latent=4",
-    # all that its presets set, so that they are one program
-    "anogan": f"{TRAIN} --width=2 --latent=4 --search_steps=2 --learning_rate=1e-4 "
-    "--search_rate=0.1 --search_schedule=constant --channels=1 --augment=none --distance=l2",
-    "distilled": "--image_size=32 --epochs=1 --num_patches=8 --batch_size=4 --width=2",
-    "f_anogan": f"{TRAIN} --width=4 --latent=4 --epochs=2 --encoder_epochs=1",
-    "draem": f"{WHOLE} --width=2",
-    "feature_dictionary": "--image_size=32 --features=lite0 --form=convolutional --weights=",
-    "feature_autoencoder": "--image_size=32 --train_steps=3 --batch_size=4",
-    "feature_memory": "--image_size=32",
-    "feature_pca": "--image_size=32",
-    "filter_bank": "--image_size=32",
-    "gaussian": "--image_size=32",
-    "gmm_texture": "--image_size=32 --components=2 --samples=1000 --em_rounds=2",
-    "inpainting": f"{WHOLE} --width=2",
-    "variation_model": "--image_size=32",
-    "my_method": "--image_size=32",
-}
-CALLS = f"{NET} {SIZES} --repeats=1"
-# By program, the flags that make it small; they take the place of the command's own.
-SMALL = {
-    "experiments.run": "METHOD --category=FIRST",
-    "experiments.reproduce_thesis": f"--models=small_net:Tiny {TRAIN} --category=FIRST",
-    "experiments.reproduce_thesis --methods": f"--methods=ae_l2 {TRAIN} --category=FIRST "
-    "--flags_of= --flags_of_method=ae_l2:model=small_net:Tiny",
-    "experiments.benchmark_methods": "--methods=filter_bank --image_size=32 --category=FIRST "
-    "--seeds=0 --train_images=2 --flags_of=",
-    **{f"experiments.{name}": "" for name in ("describe", "evaluate", "report", "score")},
-    "experiments.serve --watch": "--once --settle=0 --alarm_command= --webhook=",
-    "experiments.make_synthetic": "--output_dir=made --category=weave --image_size=32",
-    "benchmarks.inference": f"{CALLS} --batch_size=1,2 --against=",
-    "benchmarks.training": f"{NET} --image_size=32 --patch_size=32 --repeats=1 --against= "
-    "--batch_size=4 --num_patches=8",
-    "benchmarks.latent_search": "--image_size=32 --patch_size=16 --stride=16 --width=2 --latent=3 "
-    "--search_steps=2 --repeats=1 --against=",
-    "benchmarks.fit": "--method=variation_model --image_size=32 --images=4 --repeats=1",
-    "benchmarks.beside": "--image_size=32 --against=",  # anomalib is not installed everywhere
-    "benchmarks.layers": "--model=test_benchmarks:Model --image_size=32 --patch_size=16 "
-    "--batch_size=4 --repeats=1",
-    "benchmarks.members": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --repeats=1",
-    "benchmarks.precision": "--repeats=1",
-    "benchmarks.scaling": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --images=2 "
-    "--devices=1 --repeats=1",
-    "benchmarks.scoring": f"{NET} {SIZES} --images=2 --size=32",
-    "benchmarks.service": "--clients=2 --seconds=0.2 --requests=20 --hostile=20 --repeats=1",
-    "benchmarks.accelerator": "--list --toy",
-    "benchmarks.tables": "",
-}
 
 
 def _exist(*names):
@@ -101,20 +47,19 @@ def _exist(*names):
 
 
 # Lines that install or test, and what of them can be seen from here.
+_FILES = [f"requirements{part}.txt" for part in ("", "-export", "-features", "-serve")]
 OTHERS = {
-    "python3 -m venv .venv": lambda: True,
-    ". .venv/bin/activate": lambda: True,
-    "python -m pip install -r requirements.txt": lambda: _exist("requirements.txt"),
-    "python -m pip install -r requirements.txt -r requirements-dev.txt": lambda: _exist(
-        "requirements.txt", "requirements-dev.txt"
-    ),
-    "python -m pip install -r requirements-features.txt": lambda: _exist(
-        "requirements-features.txt"
+    **{f"python -m pip install -r {name}": lambda name=name: _exist(name) for name in _FILES},
+    f"python -m pip install -r {_FILES[0]} -r requirements-dev.txt": lambda: _exist(
+        "requirements-dev.txt"
     ),
     "pip install -r benchmarks/requirements.txt": lambda: _exist("benchmarks/requirements.txt"),
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
-    "python -m pytest -m quick": lambda: '"quick: ' in (ROOT / "pyproject.toml").read_text(),
-    "python -m pytest -m slow": lambda: '"slow: ' in (ROOT / "pyproject.toml").read_text(),
+    **{
+        f"python -m pytest -m {mark}": lambda mark=mark: f'"{mark}: ' in PROJECT.read_text()
+        for mark in ("quick", "slow")
+    },
+    **dict.fromkeys(("python3 -m venv .venv", ". .venv/bin/activate"), lambda: True),
     **dict.fromkeys(test_deploy.LINES, lambda: True),
     # flags for several processes, of which test_multihost.py starts two
     "--coordinator_address=HOST:PORT --num_processes=2 --process_id=0": lambda: True,
@@ -240,8 +185,9 @@ def x(tmp_path_factory):
 def answers(x):
     """What went wrong and what was said, by kind and command, block or flag."""
     asked = {("parse", command): words_of(command) for command in PROGRAMS}
-    first = "python -m experiments.run"  # the blocks show what can be done after it
-    asked |= {("run", first): small(first)}
+    # the blocks show what can be done after these
+    first = ("python -m experiments.run", *COMMANDS[ROOT / "docs/deploy.md"])
+    asked |= {("run", command): small(command) for command in first if command in RUNS}
     asked |= {("python", source): (source,) for _, source in PYTHON}
     asked |= {("run", command): small(command) for command in RUNS}
     asked |= {("flag", name, value): (name, _plain(value)) for name, value in FLAGS}
@@ -264,7 +210,7 @@ def answers(x):
         timeout=500,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert not done.returncode, done.stderr
     found = dict(zip(jobs, json.loads(done.stdout), strict=True))
     return {
         key: found[json.dumps([key[0], *words]).replace("{x}", str(x))]
