@@ -1,8 +1,8 @@
 """The documentation does what it says: its commands and blocks of Python are run, small.
 
 A command is an experiment or a benchmark, and is first read with its own flags as it stands there,
-names in capitals filled in; then it is run with the flags of SMALL (docs_small.py) behind its own. Whatever else
-stands in a block of commands must be in OTHERS, and a program that SMALL does not know fails.
+names in capitals filled in; then it is run with the flags of docs_small.py behind its own. Whatever
+else stands in a block of commands must be in OTHERS, and a program that SMALL does not know fails.
 """
 
 import ast
