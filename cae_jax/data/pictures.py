@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +16,19 @@ from cae_jax.files import write_whole
 from cae_jax.types import DataError
 
 
-def png_bytes(array: np.ndarray) -> bytes:
+def png_bytes(array: np.ndarray, quick: bool = False) -> bytes:
     """Returns the content of an 8-bit PNG.
 
     Args:
       array: [H, W], [H, W, 1] or [H, W, 3]: uint8, bool, or float in [0, 1], rounded to the
         nearest level.
+      quick: in a quarter of the time; of a smooth map the file is hardly larger.
 
     Raises:
       ValueError: another shape, type or range.
     """
+    if quick:
+        return _encoded(_levels(array), "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return _encoded(_levels(array), "PNG")
 
 
@@ -165,9 +169,9 @@ def _map(residual: np.ndarray) -> np.ndarray:
     return residual
 
 
-def _encoded(array: np.ndarray, form: str) -> bytes:
+def _encoded(array: np.ndarray, form: str, **how: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=form)
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format=form, **how)
     return buffer.getvalue()
 
 

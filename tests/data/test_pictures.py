@@ -141,3 +141,15 @@ def test_predictions_without_masks_and_where_nothing_can_be_written(tmp_path):
         pictures.write_predictions(tmp_path / "file", *arguments, None)
     with pytest.raises(ValueError, match="shorter"):
         pictures.write_predictions(tmp_path, "nut", ["test/good/0.png"], [], maps, None)
+
+
+def test_quick_pngs_and_jpegs_show_the_same(rng):
+    levels = rng.integers(0, 256, (9, 14, 3), np.uint8)
+    for array in (levels, levels[..., 0], levels[..., :1] > 100):
+        quick = Image.open(io.BytesIO(pictures.png_bytes(array, quick=True)))
+        assert quick.format == "PNG"
+        np.testing.assert_array_equal(quick, Image.open(io.BytesIO(pictures.png_bytes(array))))
+    smooth = np.repeat(np.linspace(0, 1, 64)[:, None], 48, axis=1)
+    jpeg = Image.open(io.BytesIO(pictures.jpeg_bytes(smooth)))
+    assert jpeg.format == "JPEG"
+    assert np.abs(np.asarray(jpeg, np.float64) - 255 * smooth).max() < 4

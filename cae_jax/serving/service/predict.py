@@ -149,8 +149,9 @@ def _shown(
     """Keeps the verdict in the history, and gives what is shown of it. Runs in the pool."""
     model = served.detector.model
     scale = model.scale if model.scale > 0 else float(verdict.residual.max()) or 1.0
-    residual = pictures.png_bytes(np.clip(verdict.residual / scale, 0, 1))
-    mask = pictures.png_bytes(verdict.mask)
+    levels = np.clip(np.rint(verdict.residual * (255 / scale)), 0, 255).astype(np.uint8)
+    residual = pictures.png_bytes(levels, quick=True)
+    mask = pictures.png_bytes(verdict.mask, quick=True)
     found: dict[str, Any] = {}
     if service.history is not None:
         row = (served.name, model.version, name, verdict, picture, residual, mask)
