@@ -35,7 +35,7 @@ SMALL = {
     "experiments.benchmark_methods": "--methods=filter_bank --image_size=32 --category=FIRST "
     "--seeds=0 --train_images=2 --flags_of=",
     **{f"experiments.{name}": "" for name in ("describe", "evaluate", "report", "score")},
-    "experiments.export": "",
+    "experiments.export": "--format=stablehlo,onnx",
     "experiments.serve": "--port=0",
     "experiments.serve --watch": "--once --settle=0 --alarm_command= --webhook=",
     "experiments.make_synthetic": "--output_dir=made --category=weave --image_size=32",
