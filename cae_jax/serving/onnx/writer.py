@@ -47,13 +47,21 @@ class Constants:
 
     tensors: dict[str, onnx.TensorProto] = dataclasses.field(default_factory=dict)
     names: int = 0  # that nodes have so far
+    most: int = 2**31 - 2**24  # bytes: protobuf's limit, and room for the nodes
+    _bytes: int = 0
 
     def add(self, array: np.ndarray) -> str:
-        """Returns the name of a constant."""
+        """Returns the name of a constant; raises CaeError where a file would be too large."""
         array = np.ascontiguousarray(array).reshape(array.shape)
         about = f"{array.dtype}{array.shape}".encode()
         name = "c_" + hashlib.sha256(about + array.tobytes()).hexdigest()[:16]
         if name not in self.tensors:
+            self._bytes += array.nbytes
+            if self._bytes > self.most:
+                raise CaeError(
+                    f"ONNX: {self._bytes / 1e9:.3g} GB of weights; a model holds at most "
+                    f"{self.most / 1e9:.3g} GB"
+                )
             self.tensors[name] = numpy_helper.from_array(array, name)
         return name
 
