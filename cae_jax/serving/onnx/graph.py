@@ -112,9 +112,9 @@ def _each(w: Writer, body: Body, name: str) -> list[str]:
         outs.append((found, value.dtype, value.shape[1:]))
     ins = [(image, body.ins[0].dtype, ("H", "W", body.ins[0].shape[3]))]
     turn = graph(inner, "image", ins, outs)
-    found = w.ops("Scan", [name], len(outs), body=turn, num_scan_inputs=1)
+    names = w.ops("Scan", [name], len(outs), body=turn, num_scan_inputs=1)
     _own_constants(w)
-    return found
+    return names
 
 
 def _own_constants(w: Writer) -> None:
