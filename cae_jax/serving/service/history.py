@@ -103,6 +103,7 @@ class History:
         picture: bytes,
         map: bytes,
         mask: bytes,
+        id: str = "",
     ) -> str:
         """Writes down what was said of an image; returns its id, 16 hexadecimal digits.
 
@@ -114,11 +115,12 @@ class History:
           picture: a PNG or JPEG of the image, for people to look at, in its own proportions.
           map: PNG, 8-bit gray: 0..255 is 0..scale.
           mask: PNG, black and white.
+          id: the image's, where it has one already.
 
         Raises:
           DataError: the file cannot be written.
         """
-        number = secrets.token_hex(8)
+        number = id or secrets.token_hex(8)
         # a threshold's n counts the unseen good images, unless there are none of them
         n = 0 if math.isnan(verdict.p_value) else verdict.threshold.n
         p_value = None if math.isnan(verdict.p_value) else verdict.p_value

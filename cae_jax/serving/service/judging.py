@@ -33,8 +33,10 @@ class Recorder(Protocol):
         picture: bytes,
         map: bytes,
         mask: bytes,
+        id: str = "",
     ) -> str:
-        """Keeps an image's verdict and pictures; returns its id. Called from several threads."""
+        """Keeps an image's verdict and pictures, under an id if given one; returns its id. Called
+        from several threads."""
         ...
 
 

@@ -6,19 +6,21 @@ import asyncio
 import base64
 import functools
 import math
+import secrets
 import time
-import uuid
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
+from starlette.background import BackgroundTask
 
 from cae_jax.data import images, pictures
 from cae_jax.runs.machine.progress import say
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.service import bodies
 from cae_jax.serving.service.answers import Answer, RefusedError
-from cae_jax.serving.service.judging import Service, UnusableError, judge
+from cae_jax.serving.service.judging import Recorder, Service, UnusableError, judge
 from cae_jax.serving.service.models import Served
 from cae_jax.serving.service.words import sentence
 from cae_jax.serving.service.worker import Seats
@@ -72,9 +74,10 @@ def router(service: Service) -> APIRouter:
 async def _judged(
     service: Service, name: str, parts: list[bodies.Part], maps: bool, form: bool
 ) -> Answer:
+    later: list[Callable[[], None]] = []  # what is kept, when the answer is on its way
     with service.models.seats(name, len(parts)) as (served, seats):
         results = await asyncio.gather(
-            *(_result(service, served, seats, part, maps) for part in parts)
+            *(_result(service, served, seats, part, maps, later) for part in parts)
         )
     if not form and results[0]["status"] != 200:
         raise RefusedError(results[0]["status"], results[0]["error"])
@@ -86,11 +89,21 @@ async def _judged(
         "distance": model.distance,
         "image_size": model.image_size,
     }
-    return Answer({"model": about, "results": results})
+    return Answer({"model": about, "results": results}, background=BackgroundTask(_all, later))
+
+
+def _all(later: list[Callable[[], None]]) -> None:
+    for each in later:
+        each()
 
 
 async def _result(
-    service: Service, served: Served, seats: Seats, part: bodies.Part, maps: bool
+    service: Service,
+    served: Served,
+    seats: Seats,
+    part: bodies.Part,
+    maps: bool,
+    later: list[Callable[[], None]],
 ) -> dict[str, Any]:
     began = time.perf_counter()
     model = served.detector.model
@@ -110,10 +123,11 @@ async def _result(
     except UnusableError as error:
         return {"name": part.label, "status": error.status, "error": str(error)}
     found = {"name": part.label, "status": 200, **_said(served, verdict)}
-    if maps or service.history is not None:
-        found |= await service.run(
-            functools.partial(_shown, service, served, part.label, verdict, picture, maps)
-        )
+    if maps:
+        found |= await service.run(functools.partial(_urls, served, verdict))
+    if service.history is not None:
+        row = (service.history, served, found["id"], part.label, verdict, picture)
+        later.append(functools.partial(_keep, *row))
     if maps and size is not None:
         found["size"] = list(size)
     found["milliseconds"] = round(1e3 * (time.perf_counter() - began), 3)
@@ -130,7 +144,7 @@ def _picture(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
 
 def _said(served: Served, verdict: Verdict) -> dict[str, Any]:
     return {
-        "id": uuid.uuid4().hex,
+        "id": secrets.token_hex(8),
         "defective": verdict.defective,
         "score": verdict.distance,
         "threshold": _finite(verdict.threshold.value),
@@ -143,25 +157,29 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _shown(
-    service: Service, served: Served, name: str, verdict: Verdict, picture: bytes, maps: bool
-) -> dict[str, Any]:
-    """Keeps the verdict in the history, and gives what is shown of it. Runs in the pool."""
+def _shown(served: Served, verdict: Verdict) -> tuple[bytes, bytes]:
+    """Map and mask as PNG."""
     model = served.detector.model
     scale = model.scale if model.scale > 0 else float(verdict.residual.max()) or 1.0
     levels = np.clip(np.rint(verdict.residual * (255 / scale)), 0, 255).astype(np.uint8)
-    residual = pictures.png_bytes(levels, quick=True)
-    mask = pictures.png_bytes(verdict.mask, quick=True)
-    found: dict[str, Any] = {}
-    if service.history is not None:
-        row = (served.name, model.version, name, verdict, picture, residual, mask)
-        try:
-            found["id"] = service.history.record(*row)
-        except CaeError as error:  # a full disk takes nobody's verdict away
-            say(f"model {served.name}: {name}: not in the history: {error}")
-    if maps:
-        found["map"], found["mask"] = _url(residual), _url(mask)
-    return found
+    return pictures.png_bytes(levels, quick=True), pictures.png_bytes(verdict.mask, quick=True)
+
+
+def _urls(served: Served, verdict: Verdict) -> dict[str, str]:
+    residual, mask = _shown(served, verdict)
+    return {"map": _url(residual), "mask": _url(mask)}
+
+
+def _keep(
+    history: Recorder, served: Served, id: str, name: str, verdict: Verdict, picture: bytes
+) -> None:
+    """Writes down what was said."""
+    shown = _shown(served, verdict)
+    row = (served.name, served.detector.model.version, name, verdict, picture, *shown)
+    try:
+        history.record(*row, id)
+    except CaeError as error:  # a full disk takes nobody's verdict away
+        say(f"model {served.name}: {name}: not in the history: {error}")
 
 
 def _url(png: bytes) -> str:

@@ -183,13 +183,12 @@ def test_the_history_hears_of_each_image():
 
         def record(self, *row):
             self.rows += (row,)
-            return f"id {len(self.rows)}"
 
     history = History()
     with fake_service.service(history=history) as app:
         (answer,) = ask(app, {"files": parts(png(204, (30, 60)), b"bad")})
-    assert answer.json()["results"][0]["id"] == "id 1"
-    ((model, version, name, verdict, picture, residual, mask),) = history.rows
+    ((model, version, name, verdict, picture, residual, mask, id),) = history.rows
+    assert answer.json()["results"][0]["id"] == id
     assert (model, version, name) == ("fake", "", "0.png")
     assert verdict.distance == pytest.approx(80)
     images = [np.asarray(Image.open(io.BytesIO(each))) for each in (picture, residual, mask)]
