@@ -163,7 +163,9 @@ def test_members_by_vmap_equal_members_by_loop(subject):
         pytest.skip("gong's option has batch norm too, and compiles in half the time")
     states = [loop.fresh_state(subject.learn, seed) for seed in (3, 4)]
     batches = jnp.stack([subject.patches, subject.patches[::-1] * 0.8])
-    stacked = members.stack(states)
+    stacked = jax.jit(lambda *trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))(
+        *states
+    )
     together, metrics = jax.jit(jax.vmap(subject.learn.step))(stacked, batches)
     for i, (state, batch) in enumerate(zip(states, batches, strict=True)):
         alone, alone_metrics = subject.step(state, batch)

@@ -8,12 +8,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from small_runs import config_of, folder_of, images_in
 
-import cae_jax
 from cae_jax.evaluation import pixel_metrics
 from cae_jax.reports import html
 from cae_jax.runs import build, dry_run, evaluate, job
 from cae_jax.runs import cell as cells
 from cae_jax.runs.config import Config, configure
+from cae_jax.serving import trained
 from cae_jax.types import UsageError
 
 NAME = "grain+tablet"
@@ -116,7 +116,7 @@ def test_the_same_run_in_any_words(world, run, capsys):
         job.run(config)
         assert "finished before" in capsys.readouterr().err
     assert "20 images to train on, 24 to judge" in dry_run.forecast(job.plan([flags]))
-    assert cae_jax.load(world / "run", category=NAME).cell.folder == folder
+    assert trained.open_run(world / "run", category=NAME).cell.folder == folder
 
 
 def test_flags_that_cannot_work(world):

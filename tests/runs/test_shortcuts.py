@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from small_runs import config_of, folder_of, images_in
 
-import cae_jax
 from cae_jax.data import synthetic
 from cae_jax.reports import html
 from cae_jax.runs import build, evaluate, job, train
 from cae_jax.runs import cell as cells
 from cae_jax.runs.config import configure
+from cae_jax.serving import trained
 from cae_jax.types import Duplicate
 
 OWN = {"method": "variation_model", "image_size": 32}
@@ -76,9 +76,10 @@ def test_a_run_warns_of_brightness_and_says_which_run_to_trust(world, capsys):
 
 def test_the_light_of_an_image_is_no_matter_to_a_run_on_even_ones(world):
     job.run(of_method(world, "even", intensity="median"))
-    detector = cae_jax.load(world / "even")
-    image = build.read_split(detector.cell.config).test[0]
-    ideal = detector.variables["params"]["ideal"]
+    opened = trained.open_run(world / "even")
+    detector, config = opened.detector, opened.cell.config
+    image = build.read_split(config).test[0]
+    ideal = opened.variables["params"]["ideal"]
     dark = 0.5 * image
     one, other = (detector.score(each) for each in (image, dark))
     assert one.distance == pytest.approx(other.distance, rel=1e-4)
@@ -86,7 +87,7 @@ def test_the_light_of_an_image_is_no_matter_to_a_run_on_even_ones(world):
     for each, verdict in ((image, one), (dark, other)):
         scale = np.median(each)
         np.testing.assert_allclose(verdict.reconstruction, ideal * scale, rtol=1e-4)
-    good = build.read_split(detector.cell.config).train
+    good = build.read_split(config).train
     good = good / np.median(good, axis=(1, 2, 3), keepdims=True)
     np.testing.assert_allclose(ideal, good.mean(axis=0), rtol=1e-5)
 
