@@ -172,12 +172,23 @@ def test_the_browser_says_what_python_says(browser, runtime, tmp_path):
 def test_in_color_and_what_a_browser_would_alter(browser, runtime, tmp_path):
     deep = file_of(np.full((8, 8), 30000, np.uint16))
     clear = file_of(np.full((8, 8, 4), 100, np.uint8))
+    plain, turned, frames = Image.new("RGB", (8, 9)), io.BytesIO(), io.BytesIO()
+    plain.save(turned, "JPEG", xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    plain.save(frames, "PNG", save_all=True, append_images=[Image.new("RGB", (8, 9), "red")])
+    files = {
+        "16-bit": deep,
+        "transparent": clear,
+        "XMP": turned.getvalue(),
+        "several frames": frames.getvalue(),
+        "PNG, JPEG": b"GIF89a",
+        "damaged": b"\x89PNG\r\n broken",
+    }
     folder = written(tmp_path / "out", runtime, 3)
     with static(folder) as url, visit(browser, url) as page:
         page.locator("html.ready").wait_for()
         check_scores(page, 3)
-        said = judged(page, [deep, clear, b"GIF89a", b"\x89PNG\r\n broken"])
-    for line, cause in zip(said, ("16-bit", "transparent", "PNG, JPEG", "damaged"), strict=True):
+        said = judged(page, list(files.values()))
+    for line, cause in zip(said, files, strict=True):
         assert cause in line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cae_jax.serving.service.app import make
 from cae_jax.serving.service.history import History
 from cae_jax.serving.service.models import Models
 from cae_jax.serving.service.options import MAX_IMAGES, Options
+from cae_jax.types import UsageError
 
 flags.disclaim_key_flags()  # they belong to the binary that calls `define`: its --help
 
@@ -42,6 +44,9 @@ def define() -> None:
 def given() -> Options:
     """Returns the record of the parsed flags; raises UsageError for one that cannot work."""
     value = command_line.value
+    for name in ("max_megabytes", "max_pixels", "timeout", "max_wait_ms"):
+        if not math.isfinite(value(name)):
+            raise UsageError(f"--{name}={value(name)}: must be a number that is finite")
     secret = server.token(value("token_file")) if value("token_file") else ""
     return Options(
         max_bytes=int(1e6 * value("max_megabytes")),

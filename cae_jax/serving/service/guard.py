@@ -109,7 +109,7 @@ class Guard:
             return refusal(403, "the Host header names another server than this one")
         origin = headers.get("origin")
         reading = scope["method"] in ("GET", "HEAD", "OPTIONS")
-        if origin is not None and not reading and urlsplit(origin).netloc != host:
+        if origin is not None and not reading and _address(origin) != host:
             return refusal(403, "a page of another server may not send anything here")
         path = scope["path"]
         if path in OPEN or path.startswith(_OPEN_FILES) or self._knows(headers):
@@ -138,6 +138,14 @@ class Guard:
 def is_token(options: Options, given: str) -> bool:
     """Returns whether it is the server's token, in a time that does not tell how near it is."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), options.token.encode())
+
+
+def _address(origin: str) -> str | None:
+    """http://[::1]:8000 -> [::1]:8000"""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

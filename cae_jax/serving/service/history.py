@@ -32,6 +32,7 @@ REVIEWS = {True: ("agree", "false alarm"), False: ("agree", "missed")}
 _IN_MEMORY = 10_000  # rows of a history without a file, which must not grow for ever
 _NAME = 300  # characters of a name that are kept
 _AT_ONCE = 1000  # rows read for a part of the CSV
+_LOCKED = 0.5  # seconds that a verdict waits for another program that writes in the file
 _FORMAT = 1
 _TABLES = f"""
 BEGIN IMMEDIATE;
@@ -83,7 +84,7 @@ class History:
         self._lock = threading.Lock()
         with self._named():
             self._database = sqlite3.connect(
-                self._path or ":memory:", isolation_level=None, check_same_thread=False
+                self._path or ":memory:", _LOCKED, isolation_level=None, check_same_thread=False
             )
             (found,) = self._database.execute("PRAGMA user_version").fetchone()
             (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -93,6 +94,7 @@ class History:
             # what a power failure may cost is the last verdicts, never the file
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.executescript(_TABLES)
+            self._opened = self._file()
 
     def record(
         self,
@@ -179,7 +181,10 @@ class History:
           DataError: the file cannot be written.
         """
         with self._named(), self._transaction() as database:
-            found = database.execute("SELECT defective FROM judged WHERE id = ?", (id,)).fetchone()
+            known = id.encode("utf-8", "replace").decode()  # a lone surrogate is no text to SQLite
+            found = database.execute(
+                "SELECT defective FROM judged WHERE id = ?", (known,)
+            ).fetchone()
             if found is None:
                 raise UsageError(f"no image {id!r} in the history")
             _check("review", word, ("", *REVIEWS[bool(found[0])]))
@@ -229,9 +234,22 @@ class History:
             found = self._database.execute(query, (after, *asked.values(), limit)).fetchall()
         return [_row(each) for each in found]
 
+    def _file(self) -> tuple[int, int] | None:
+        """Which file is at the path; None for none."""
+        try:
+            found = os.stat(self._path) if self._path is not None else None
+        except OSError:
+            return None
+        return None if found is None else (found.st_dev, found.st_ino)
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            if self._file() != self._opened:  # SQLite would go on writing into what nobody can open
+                raise DataError(
+                    f"--history={self._path}: was removed or replaced since the start of this "
+                    "service, and nothing more is kept until it is started again"
+                )
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database

@@ -128,6 +128,8 @@ def _outputs(served: Served) -> list[str]:
 
 
 def _check_outputs(served: Served, asked: Sequence[str]) -> None:
+    if len(asked) > len(set(asked)):  # each would be another copy of all the maps
+        raise RefusedError(400, "an output is asked for more than once")
     for name in asked:
         if name not in _outputs(served):
             raise RefusedError(400, str(unknown_name("output", name[:200], _outputs(served))))

@@ -115,7 +115,7 @@ def _images(tensor: dict[str, Any], tail: bytes, options: Options) -> list[np.nd
     dtype = _DTYPES[datatype]
     n = math.prod(shape)
     if size is None:
-        values = _numbers(tensor.get("data"), n, dtype)
+        values = _numbers(tensor.get("data"), shape, dtype)
         if tail:
             raise RefusedError(400, f"{len(tail)} bytes behind the JSON that no tensor has")
     elif size != n * dtype.itemsize or len(tail) != size or isinstance(size, bool):
@@ -147,16 +147,19 @@ def _shape(shape: Any, max_pixels: int) -> list[int]:
     return sides
 
 
-def _numbers(data: Any, n: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """The data of a tensor of n elements, flat or nested as the shape is."""
+def _numbers(data: Any, shape: list[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """The data of a tensor, flat or nested as the shape is."""
     try:
-        values = np.asarray(_list("data", data)).ravel()
+        nested = np.asarray(_list("data", data))
     except ValueError:  # ragged, or nested too deeply
         raise RefusedError(400, "data must be numbers, flat or nested evenly") from None
+    values, n = nested.ravel(), math.prod(shape)
     if values.dtype.kind not in "iuf" or (dtype == np.uint8 and values.dtype.kind == "f"):
         raise RefusedError(400, f"data must be numbers of datatype {dtype.name}")
     if len(values) != n:
         raise RefusedError(400, f"data has {len(values)} numbers, the shape {n}")
+    if nested.ndim > 1 and list(nested.shape) != shape:  # such as channels first
+        raise RefusedError(400, f"data is nested as {list(nested.shape)}, the shape is {shape}")
     if dtype == np.uint8 and (values.min() < 0 or values.max() > 255):
         raise RefusedError(400, "data of UINT8 must lie within 0 and 255")
     with np.errstate(over="ignore"):  # infinite then, which is refused as any other

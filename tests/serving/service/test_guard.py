@@ -93,9 +93,9 @@ def test_a_page_of_another_server_sends_nothing(local):
         headers = {"Content-Type": "image/png", "Host": "localhost:8000", "Origin": origin}
         return ("POST", "/predict", {"content": png(51), "headers": headers})
 
-    origins = ("http://localhost:8000", "http://evil.example", "null", "http://localhost:9000")
-    answers = ask(local, *map(post, origins))
-    assert [each.status_code for each in answers] == [200, 403, 403, 403]
+    others = ("http://evil.example", "null", "http://localhost:9000", "http://[", "")
+    answers = ask(local, *map(post, ("http://localhost:8000", *others)))
+    assert [each.status_code for each in answers] == [200] + [403] * len(others)
 
 
 def test_headers_that_are_given_twice(local):

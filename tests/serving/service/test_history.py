@@ -86,6 +86,8 @@ def test_only_what_makes_sense_can_be_said(history, verdicts):
             history.review(id, word)
     with pytest.raises(UsageError, match="no image 'nobody'"):
         history.review("nobody", "agree")
+    with pytest.raises(UsageError, match=r"no image '\\ud800'"):
+        history.review("\ud800", "agree")
     assert [row.review for row in history.rows(2)] == ["", "agree"]
 
 
@@ -169,3 +171,23 @@ def test_a_file_that_is_no_history(tmp_path):
     for name in ("text.db", "other.db", "nowhere/h.db"):
         with pytest.raises(DataError, match=rf"--history=.*{name}: "):
             History(tmp_path / name)
+
+
+def test_a_file_that_is_taken_away_or_locked(tmp_path, verdicts, monkeypatch):
+    monkeypatch.setattr("cae_jax.serving.service.history._LOCKED", 0.01)
+    path = tmp_path / "h.db"
+    history = History(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DataError, match="is locked"):
+        record(history, verdicts[0])
+    other.execute("ROLLBACK")
+    other.close()
+    id = record(history, verdicts[0])
+    path.rename(tmp_path / "moved.db")
+    with pytest.raises(DataError, match=r"h.db: was removed or replaced"):
+        record(history, verdicts[0])
+    History(path).close()
+    with pytest.raises(DataError, match=r"h.db: was removed or replaced"):
+        history.review(id, "agree")
+    history.close()

@@ -135,6 +135,26 @@ def test_several_are_dropped_or_pasted(browser, url, history):
     assert len(history.rows(50)) == 17
 
 
+def test_of_many_none_is_forgotten(browser, url, history):
+    make = """async () => {
+      const canvas = new OffscreenCanvas(8, 8), at = canvas.getContext("2d");
+      at.fillStyle = "rgb(128 128 128)";
+      at.fillRect(0, 0, 8, 8);
+      const content = await canvas.convertToBlob();
+      for (let i = 0; i < 64; i += 16) {
+        const dataTransfer = new DataTransfer();
+        for (let k = i; k < i + 16; k++) dataTransfer.items.add(new File([content], `${k}.png`));
+        document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer }));
+      }
+    }"""
+    with visit(browser, url) as page:
+        page.locator("html.ready").wait_for()
+        page.evaluate(make)
+        expect(page.locator("#count")).to_have_text("64 of 64 images")
+        expect(page.locator(".item .badge.good")).to_have_count(48)
+    assert {row.name for row in history.rows(99)} == {f"{i}.png" for i in range(64)}
+
+
 def test_the_camera(browser, url, history):
     with visit(browser, url) as page:
         page.locator("html.ready").wait_for()

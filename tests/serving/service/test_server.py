@@ -12,7 +12,7 @@ import pytest
 from command_lines import ENVIRONMENT, ROOT
 from fake_service import png
 
-from cae_jax.serving.service import server
+from cae_jax.serving.service import flags, server
 from cae_jax.types import UsageError
 
 # A server whose model says on standard output that it has an image, and goes on at a line on
@@ -20,7 +20,7 @@ from cae_jax.types import UsageError
 SERVED = """
 import pathlib, sys
 import fake_service
-from cae_jax.serving.service import server
+from cae_jax.serving.service import flags, server
 from cae_jax.serving.service.app import make
 from cae_jax.serving.service.models import Models
 from cae_jax.serving.service.options import Options
@@ -179,6 +179,18 @@ def test_what_is_no_http_is_refused_in_json(hasty, head):
     answer = raw(hasty, head)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b'{"error": "Invalid HTTP request received."}')
+
+
+@pytest.mark.parametrize("flag", ["max_pixels=nan", "max_pixels=inf", "timeout=nan"])
+def test_a_limit_that_is_none(flag, monkeypatch):
+    name, value = flag.split("=")
+    given: dict[str, float] = dict.fromkeys(
+        ("max_megabytes", "max_pixels", "timeout", "max_wait_ms"), 1.0
+    )
+    given[name] = float(value)
+    monkeypatch.setattr(flags.command_line, "value", given.get)
+    with pytest.raises(UsageError, match=f"--{name}={value}: "):
+        flags.given()
 
 
 def test_an_address_that_is_taken(hasty):

@@ -52,6 +52,10 @@ async function pixels(blob, channels) {
     throw new Error("This page reads PNG, JPEG and BMP.");
   if (isPng && head[24] === 16)
     throw new Error("A browser reads 8 bits of this 16-bit image only: use the service, or Python.");
+  const text = await blob.text();
+  if (/tiff:Orientation(="|>)[2-8]/.test(text))
+    throw new Error("Browsers do not read that this image is to be turned, as its XMP says: use the service, or Python.");
+  if (isPng && text.includes("\0\0\0\x08acTL")) throw new Error("This image has several frames; one is expected.");
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob,

@@ -87,7 +87,8 @@ function review() {
   root.replaceChildren(element("span", {}, "Is that right?"),
     ...reviews[told.defective ? "defective" : "good"].map((word) => {
       const made = element("button", { type: "button", "aria-pressed": String(word === said) }, verbs[word]);
-      made.addEventListener("click", () => say(id, word === said ? "" : word));
+      // the second click of a double click would take back what the first one said
+      made.addEventListener("click", ({ detail }) => detail < 2 && say(id, word === said ? "" : word));
       return made;
     }));
 }

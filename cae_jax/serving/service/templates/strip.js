@@ -2,7 +2,7 @@
 
 import { amount, byId, element, tell, visible } from "./display.js";
 
-const kept = 48; // images given that stay in the strip
+const kept = 48; // images given that stay in the strip, and those that are not judged yet
 
 export class Strip {
   items = []; // newest first: {file, name, url, image, state, result, error}, state waiting|judged|failed
@@ -29,9 +29,15 @@ export class Strip {
       return { file, name: file.name, url, image, state: "waiting", ...more };
     });
     this.items = [...fresh, ...this.items];
-    for (const old of this.items.splice(kept)) URL.revokeObjectURL(old.url);
+    this.#forget();
     this.#open(fresh[0]);
     this.#next();
+  }
+
+  #forget() {
+    const old = this.items.filter((each, i) => i >= kept && each.state === "judged");
+    for (const each of old) URL.revokeObjectURL(each.url);
+    this.items = this.items.filter((each) => !old.includes(each));
   }
 
   #next() {
@@ -42,6 +48,7 @@ export class Strip {
       this.#running += 1;
       this.#try(item).finally(() => {
         this.#running -= 1;
+        this.#forget();
         this.#done(item);
         this.#next();
       });
