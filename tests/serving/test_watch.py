@@ -279,6 +279,7 @@ def test_options_that_cannot_work_are_named(tmp_path):
         ({"alarm_command": "'"}, "--alarm_command=': No closing quotation"),
         ({"webhook": "ftp://x"}, "--webhook=ftp://x: must be http"),
         ({"screen": f"{tmp_path}/no/x.png"}, "no/x.png: no such folder"),
+        ({"screen": f"{tmp_path}/in/x.png"}, "in/x.png: what lies in --watch="),
     ):
         with pytest.raises(UsageError, match=re.escape(cause)):
             watch(tmp_path, **options)

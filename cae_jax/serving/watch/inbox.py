@@ -52,9 +52,10 @@ def scan(root: Path, but: Path) -> list[Entry]:
     """
     found: list[Entry] = []
     avoid = os.path.realpath(but)
+    folders = [""]  # a list, for they may be nested deeper than calls
 
-    def look(folder: str, before: str) -> None:
-        with os.scandir(folder) as entries:
+    def look(before: str) -> None:
+        with os.scandir(os.path.join(root, before)) as entries:
             for each in entries:
                 name = before + each.name
                 if each.name.startswith("."):
@@ -62,13 +63,16 @@ def scan(root: Path, but: Path) -> list[Entry]:
                 with contextlib.suppress(OSError):  # gone meanwhile
                     if each.is_dir(follow_symlinks=False):
                         if os.path.realpath(each.path) != avoid:
-                            look(each.path, f"{name}/")
+                            folders.append(f"{name}/")
                     elif os.path.splitext(name)[1].lower() in images.SUFFIXES:
                         status = each.stat(follow_symlinks=False)
                         if stat.S_ISREG(status.st_mode):
                             found.append(Entry(name, status.st_size, status.st_mtime_ns))
 
-    look(os.fspath(root), "")
+    look(folders.pop())
+    while folders:
+        with contextlib.suppress(OSError):
+            look(folders.pop())
     return sorted(found, key=lambda entry: (entry.mtime_ns, entry.name))
 
 

@@ -98,12 +98,24 @@ class Journal:
             self._base.close()
             raise DataError(f"{path}: not the journal of a watched folder: {error}") from error
         self.station: str = self._fact("station", "")
-        (self._last,) = self._base.execute("SELECT IFNULL(MAX(number), 0) FROM images").fetchone()
+        (last,) = self._base.execute("SELECT IFNULL(MAX(number), 0) FROM images").fetchone()
+        # of a journal that was taken away the tables may be there: a number is not given twice
+        self._last: int = max(
+            last, *(_whole(output / name, 0)[0] for name in TABLES if not last), 0
+        )
+        self._file = os.stat(path)
 
     def close(self) -> None:
         """Closes the database."""
         with self._lock:
             self._base.close()
+
+    def check(self) -> None:
+        """Raises DataError where its file lies there no more: rows in it would be lost."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.output / NAME), self._file):
+                return
+        raise DataError(f"{NAME} was taken away; put it back, or start anew")
 
     @property
     def next_number(self) -> int:
@@ -128,7 +140,7 @@ class Journal:
         """Returns the row of an image that was judged before."""
         found = self._rows(
             "path = ? AND size = ? AND mtime_ns = ? AND sha256 = ?",
-            os.fsencode(entry.name), entry.size, entry.mtime_ns, sha256,
+            os.fsencode(entry.name), entry.size, _time(entry.mtime_ns), sha256,
         )  # fmt: skip
         return found[0] if found else None
 
@@ -140,7 +152,7 @@ class Journal:
         """Returns every file that has a row."""
         with self._lock:
             rows = self._base.execute("SELECT path, size, mtime_ns FROM images").fetchall()
-        return {Entry(os.fsdecode(path), size, mtime) for path, size, mtime in rows}
+        return {Entry(os.fsdecode(path), size, int(mtime)) for path, size, mtime in rows}
 
     def goes_to(self, row: Row, file: str) -> Row:
         """Commits another place that a file goes to; returns the row."""
@@ -233,8 +245,13 @@ class Journal:
 
 def _stored(row: Row) -> tuple[Any, ...]:
     """Names as bytes: they need not be text."""
-    fields = row._asdict()
+    fields = row._asdict() | {"mtime_ns": _time(row.mtime_ns)}
     return tuple({**fields, **{n: os.fsencode(fields[n]) for n in ("path", "file")}}.values())
+
+
+def _time(mtime_ns: int) -> int | bytes:
+    """A file's time: of a clock beyond 2262 it is no integer of SQLite's, and kept as digits."""
+    return mtime_ns if -(2**63) <= mtime_ns < 2**63 else str(mtime_ns).encode()
 
 
 def _read(stored: tuple[Any, ...]) -> Row:
@@ -243,7 +260,8 @@ def _read(stored: tuple[Any, ...]) -> Row:
         name: math.nan for name in ("score", "threshold", "p_value") if getattr(row, name) is None
     }
     path, file = (os.fsdecode(name) for name in (row.path, row.file))
-    return row._replace(path=path, file=file, moving=bool(row.moving), **numbers)
+    time_of = int(row.mtime_ns)
+    return row._replace(path=path, file=file, mtime_ns=time_of, moving=bool(row.moving), **numbers)
 
 
 def _whole(path: Path, start: int) -> tuple[int, int]:

@@ -14,26 +14,51 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 
 from cae_jax.serving.watch.inbox import Entry
 from cae_jax.serving.watch.journal import Journal, Row
 
-_LONGEST = 180  # characters of a name to which a number is added
+_LONGEST = 180  # bytes of a name to which a number is added; a name may have 255
 
 
 def free_name(
     output: Path, folder: str, name: str, number: int, taken: Collection[str] = ()
 ) -> str:
     """Returns where a file goes, relative to the output: FOLDER/NAME, or, where something lies
-    there or it is among the `taken`, with the row's number in its name."""
-    path = PurePosixPath(folder, name)
-    file, i = path, 0
-    while os.path.lexists(output / file) or file.as_posix() in taken:
-        stem = f"{path.stem[:_LONGEST]}-{number}" + (f"-{i}" if i else "")
-        file, i = path.with_name(stem + path.suffix), i + 1
-    return file.as_posix()
+    there or it is among the `taken`, with the row's number in its name. A folder in whose place a
+    file lies has the number too."""
+
+    def is_file(path: PurePosixPath) -> bool:
+        return os.path.lexists(output / path) and not os.path.isdir(output / path)
+
+    def is_taken(path: PurePosixPath) -> bool:
+        return os.path.lexists(output / path) or path.as_posix() in taken
+
+    *folders, last = PurePosixPath(name).parts
+    path = PurePosixPath(folder)
+    for each in folders:
+        path = _numbered(path / each, number, is_file)
+    return _numbered(path / last, number, is_taken).as_posix()
+
+
+def _numbered(
+    path: PurePosixPath, number: int, is_taken: Callable[[PurePosixPath], bool]
+) -> PurePosixPath:
+    """A path, or the first one with the number in its name that is not taken."""
+    free, i = path, 0
+    while is_taken(free):
+        stem = f"{_shortened(path.stem)}-{number}" + (f"-{i}" if i else "")
+        free, i = path.with_name(stem + path.suffix), i + 1
+    return free
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name, _LONGEST bytes at most."""
+    while len(os.fsencode(name)) > _LONGEST:
+        name = name[:-1]
+    return name
 
 
 def move(inbox: Path, journal: Journal, row: Row) -> str:
@@ -59,6 +84,8 @@ def move(inbox: Path, journal: Journal, row: Row) -> str:
     while not _reserve(journal.output / row.file, row):
         folder = row.file.partition("/")[0]
         other = free_name(journal.output, folder, row.path, row.number)
+        if other == row.file:  # no number helps: the folder of all is a file
+            raise NotADirectoryError(errno.ENOTDIR, "no folder", os.fspath(journal.output / folder))
         row = journal.goes_to(row, other)
     _bring(held, journal.output / row.file)
     return ""
@@ -99,8 +126,12 @@ def _holds(path: Path, row: Row) -> bool:
 
 
 def _reserve(place: Path, row: Row) -> bool:
-    """Makes an empty file where a judged one goes; False where a file of somebody else lies."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+    """Makes an empty file where a judged one goes; False where a file of somebody else lies, or a
+    file where its folder goes."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        return False
     try:
         os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     except FileExistsError:
@@ -117,7 +148,7 @@ def _bring(held: Path, place: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-    beside = place.with_name(f".{place.name[:_LONGEST]}.tmp")
+    beside = place.with_name(f".{_shortened(place.name)}.tmp")
     try:
         with open(held, "rb") as source, open(beside, "wb") as copy:
             shutil.copyfileobj(source, copy)
@@ -143,7 +174,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _put_back(held: Path, source: Path) -> None:
     """Gives a file that is not the judged one its name again, or, if that is taken, one beside."""
-    stem = source.stem[:_LONGEST]
+    stem = _shortened(source.stem)
     beside = (source.with_name(f"{stem}-{i}{source.suffix}") for i in range(2, 99))
     for name in (source, *beside):
         if name.exists() and name.samefile(held):  # cut short between the two calls below

@@ -39,8 +39,6 @@ class Options:
                 raise UsageError(f"--{name}={getattr(self, name)}: must be at least {least}")
         if self.alarm_on not in ALARM_ON:
             raise unknown_name("--alarm_on", self.alarm_on, ALARM_ON)
-        if self.screen and not Path(self.screen).absolute().parent.is_dir():
-            raise UsageError(f"--screen={self.screen}: no such folder")
         if self.alarm_command:
             _program(self.alarm_command)
         if self.webhook:
@@ -53,6 +51,11 @@ class Options:
         ours = [output.resolve(), *(output.resolve() / name for name in FOLDERS)]
         if real == ours[0] or any(real.is_relative_to(folder) for folder in ours[1:]):
             raise UsageError(f"--watch={inbox} --output={output}: judged images go there")
+        screen = Path(self.screen or output).resolve()
+        if self.screen and screen.parent != ours[0] and not screen.parent.is_dir():
+            raise UsageError(f"--screen={self.screen}: no such folder")
+        if screen.is_relative_to(real) and not screen.is_relative_to(ours[0]):
+            raise UsageError(f"--screen={self.screen}: what lies in --watch={inbox} is judged")
 
 
 def _program(command: str) -> None:

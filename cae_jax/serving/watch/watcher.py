@@ -149,6 +149,8 @@ class _Watcher:
 
     def _look(self, stopped: Callable[[], bool]) -> set[str] | None:
         """Judges what is ready; returns the names of what waits, None where that is not known."""
+        if not self._try("journal", self.output, self.journal.check):
+            return None
         self._finish()  # before anything else is read: it may be of the same name
         began = time.monotonic()
         found: list[Entry] = []
