@@ -63,6 +63,7 @@ class Detector:
     # images float32 [B, S, S, C] in [0, 1] -> the scores by `model.distance`, on the host
     call: Callable[[np.ndarray], Scores[np.ndarray]]
     again: tuple[Callable[..., Detector], dict[str, Any]]  # what loads it, and its arguments
+    many: int = MANY  # images of a call's larger batch; 1 where a batch is no faster
     process: int = dataclasses.field(default_factory=os.getpid)
 
     @property
@@ -114,7 +115,7 @@ class Detector:
     def verdicts(self, pixels: np.ndarray, names: Sequence[str]) -> list[Verdict]:
         """Judges images as `pixels` returns them, float32 [B, S, S, C].
 
-        They are scored in batches of MANY and of one, so that no more than two shapes are ever
+        They are scored in batches of `many` and of one, so that no more than two shapes are ever
         compiled. `names` are what errors call them. Raises CaeError for an image whose distance or
         map is not finite, and in a forked process.
         """
@@ -125,10 +126,10 @@ class Detector:
                 "after the fork, or start processes by spawn"
             )
         found: list[Verdict] = []
-        for i, n in _batches(len(pixels)):
+        for i, n in _batches(len(pixels), self.many):
             batch = pixels[i : i + n]
-            if 1 < n < MANY:
-                batch = np.concatenate([batch, np.repeat(batch[-1:], MANY - n, axis=0)])
+            if 1 < n < self.many:
+                batch = np.concatenate([batch, np.repeat(batch[-1:], self.many - n, axis=0)])
             scores = self.call(batch)
             finite.check_finite(_first(scores, n), names[i : i + n])
             found += self._judged(scores, n)
@@ -137,7 +138,7 @@ class Detector:
     def warm_up(self) -> None:
         """Compiles what `verdicts` will need."""
         m = self.model
-        for n in (1, MANY):
+        for n in {1, self.many}:
             self.call(np.full((n, m.image_size, m.image_size, m.channels), 0.5, np.float32))
 
     def _judged(self, scores: Scores[np.ndarray], n: int) -> list[Verdict]:
@@ -160,11 +161,11 @@ class Detector:
         ]
 
 
-def _batches(n: int) -> list[tuple[int, int]]:
-    """(first, how many) of batches: of MANY while there are, one more if half full, or ones."""
-    found = [(i, MANY) for i in range(0, n - n % MANY, MANY)]
-    first, left = n - n % MANY, n % MANY
-    if left > MANY // 2:
+def _batches(n: int, many: int) -> list[tuple[int, int]]:
+    """(first, how many) of batches: of `many` while there are, one more if half full, or ones."""
+    found = [(i, many) for i in range(0, n - n % many, many)]
+    first, left = n - n % many, n % many
+    if left > many // 2:
         return [*found, (first, left)]
     return found + [(i, 1) for i in range(first, n)]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cae_jax.evaluation import verdict
-from cae_jax.serving.detector import Detector, Model
+from cae_jax.serving.detector import MANY, Detector, Model
 from cae_jax.types import DataError, Scores, UsageError, unknown_name
 
 FORM = 1  # of model.json
@@ -83,7 +83,9 @@ def load(
     call = (_jax if name == "jax" else _onnxruntime)(root, card)
     given: dict[str, Any] = {"folder": os.fspath(folder), "runtime": name}
     given |= {"percent": percent, "false_alarms": false_alarms}
-    return Detector(model, judge, call, (load, given))
+    # what goes from image to image inside gains nothing by a batch
+    together = name == "jax" and card["stablehlo"]["batch"] == "together"
+    return Detector(model, judge, call, (load, given), MANY if together else 1)
 
 
 def check(root: Path) -> str:

@@ -21,7 +21,7 @@ import cae_jax
 from cae_jax.data import images
 from cae_jax.evaluation import segmentation
 from cae_jax.runs import job
-from cae_jax.serving import exported, trained
+from cae_jax.serving import detector, exported, trained
 from cae_jax.serving.export import check, export, program
 from cae_jax.types import CaeError, DataError, UsageError
 
@@ -251,7 +251,8 @@ def test_batches_have_two_shapes(loaded, rng):
         shapes.append(len(pixels))
         return loaded.call(pixels)
 
-    counted = dataclasses.replace(loaded, call=call)
+    assert loaded.many == 1  # its patches go in chunks, from image to image
+    counted = dataclasses.replace(loaded, call=call, many=detector.MANY)
     pixels = rng.random((23, *loaded.pixels(np.zeros((8, 8))).shape), np.float32)
     found = [each.distance for each in counted.verdicts(pixels, ["?"] * 23)]
     assert shapes == [8, 8, 8]
@@ -260,6 +261,9 @@ def test_batches_have_two_shapes(loaded, rng):
     shapes.clear()
     counted.verdicts(pixels[:12], ["?"] * 12)
     assert shapes == [8, 1, 1, 1, 1]
+    shapes.clear()
+    dataclasses.replace(counted, many=1).verdicts(pixels[:3], ["?"] * 3)
+    assert shapes == [1, 1, 1]
 
 
 def test_the_card_says_what_it_is_of(world):

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import subprocess
 
 import watched
 from watched import judged_once, png, rows, watch, write
@@ -54,7 +55,9 @@ def test_folders_nested_deeper_than_calls(tmp_path):
         above, deep = deep, os.open("d", os.O_RDONLY, dir_fd=deep)
         os.close(above)
     os.close(deep)
-    assert [entry.name for entry in scan(tmp_path / "in", tmp_path / "out")] == ["a.png"]
+    found = [entry.name for entry in scan(tmp_path / "in", tmp_path / "out")]
+    subprocess.run(["rm", "-r", tmp_path / "in/d"], check=True)  # too deep for Python, pytest's too
+    assert found == ["a.png"]
 
 
 def test_an_output_that_is_deleted_is_no_longer_written_to(tmp_path, capsys):

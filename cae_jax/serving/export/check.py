@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from cae_jax.data import images
 from cae_jax.reports.run_files import read_run
 from cae_jax.runs.cell import Cell
-from cae_jax.serving.detector import Detector, Verdict
+from cae_jax.serving.detector import MANY, Detector, Verdict
 from cae_jax.types import CaeError, DataError
 
 RELATIVE = 1e-5  # how far a score may be from the trained one's
@@ -112,7 +113,8 @@ def detected(form: str, given: list[Sample], trained: Detector, found: Detector)
     """Returns how a loaded form judges the samples, one at a time and all at once."""
     wanted = [trained.score(each.png) for each in given]
     single = [found.score(each.png) for each in given]
-    batch = found.score_batch([each.png for each in given])
+    by_many = dataclasses.replace(found, many=MANY)  # also where it would not be used
+    batch = by_many.score_batch([each.png for each in given])
     return [
         compare(f"{form}, {how}", *each)
         for how, verdicts in (("one", single), ("batch", batch))
