@@ -17,7 +17,7 @@ from cae_jax.data import images
 from cae_jax.evaluation import finite
 from cae_jax.evaluation.thresholds import Threshold
 from cae_jax.evaluation.verdict import Judge
-from cae_jax.types import CaeError, Scores
+from cae_jax.types import CaeError, DataError, Scores, UsageError
 
 MANY = 8  # images of the larger of the two batches that calls are made in
 
@@ -93,7 +93,7 @@ class Detector:
         """Judges several images, faster than one after the other; raises what `score` raises."""
         if not len(images):
             return []
-        pixels = np.stack([self.pixels(image, bgr) for image in images])
+        pixels = np.stack([self._numbered(i, image, bgr) for i, image in enumerate(images)])
         names = [f"image {i}: {_name(image)}" for i, image in enumerate(images)]
         return self.verdicts(pixels, names)
 
@@ -141,6 +141,12 @@ class Detector:
         for n in {1, self.many}:
             self.call(np.full((n, m.image_size, m.image_size, m.channels), 0.5, np.float32))
 
+    def _numbered(self, i: int, image: Any, bgr: bool) -> np.ndarray:
+        try:
+            return self.pixels(image, bgr)
+        except DataError as error:
+            raise DataError(f"image {i}: {error}") from error
+
     def _judged(self, scores: Scores[np.ndarray], n: int) -> list[Verdict]:
         name = self.model.distance
         distances = scores.distances[name][:n]
@@ -159,6 +165,24 @@ class Detector:
             )
             for i in range(n)
         ]
+
+
+_jax_of: list[int] = []  # the process that JAX's threads are in, once there are any
+
+
+def claim_jax() -> None:
+    """Notes that JAX computes in this process.
+
+    Raises UsageError in a fork of a process where it does: it would wait for ever for threads that
+    are not there.
+    """
+    process = os.getpid()
+    if _jax_of and _jax_of[0] != process:
+        raise UsageError(
+            f"JAX was started in process {_jax_of[0]} and does not run in its fork {process}: "
+            'start processes by spawn, or load an exported folder with runtime="onnxruntime"'
+        )
+    _jax_of[:] = [process]
 
 
 def _batches(n: int, many: int) -> list[tuple[int, int]]:

@@ -6,17 +6,20 @@ or in ONNX Runtime, which then needs no JAX at all.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cae_jax.evaluation import verdict
-from cae_jax.serving.detector import MANY, Detector, Model
+from cae_jax.evaluation import thresholds, verdict
+from cae_jax.reports import rules
+from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
 from cae_jax.types import DataError, Scores, UsageError, unknown_name
 
 FORM = 1  # of model.json
@@ -67,6 +70,8 @@ def load(
     )
     if own and judge.threshold.value != card["threshold"]:
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
+    if not own:
+        _warn(card["title"], judge.threshold)
     model = Model(
         title=card["title"],
         category=card["category"],
@@ -81,11 +86,18 @@ def load(
         card=card,
     )
     call = (_jax if name == "jax" else _onnxruntime)(root, card)
-    given: dict[str, Any] = {"folder": os.fspath(folder), "runtime": name}
+    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
     given |= {"percent": percent, "false_alarms": false_alarms}
     # what goes from image to image inside gains nothing by a batch
     together = name == "jax" and card["stablehlo"]["batch"] == "together"
     return Detector(model, judge, call, (load, given), MANY if together else 1)
+
+
+def _warn(title: str, threshold: thresholds.Threshold) -> None:
+    """Says so where a rate cannot be promised, as `serving.trained` does."""
+    if threshold.rate and threshold.n < thresholds.images_needed(threshold.rate):
+        said = rules.promise(dataclasses.asdict(threshold))
+        print(f"warning: {title}: {said}", file=sys.stderr, flush=True)
 
 
 def check(root: Path) -> str:
@@ -113,8 +125,10 @@ def check(root: Path) -> str:
                 f"{SUMS} has {wanted}"
             )
         listed.add(name)
-    if FACTS not in listed:
-        raise DataError(f"{root / SUMS}: does not list {FACTS}")
+    there = [root / FACTS, *(p for form in RUNTIMES.values() for p in (root / form).glob("[!.]*"))]
+    for path in sorted(there):
+        if path.relative_to(root).as_posix() not in listed:
+            raise DataError(f"{root / SUMS}: does not list {path.relative_to(root).as_posix()}")
     return hashlib.sha256(sums.encode()).hexdigest()[:16]
 
 
@@ -138,6 +152,7 @@ def _runtime(root: Path, asked: str | None, formats: list[str]) -> str:
 
 
 def _jax(root: Path, card: dict[str, Any]) -> Call:
+    claim_jax()
     import jax
     from jax import export
 

@@ -21,7 +21,7 @@ from cae_jax.runs.build import scoring_call
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import load_trained
-from cae_jax.serving.detector import Detector, Model
+from cae_jax.serving.detector import Detector, Model, claim_jax
 from cae_jax.types import DataError, Scores, UsageError, Variables
 
 
@@ -91,7 +91,7 @@ def open_run(
 
     Raises:
       UsageError: no run, or more than one, fits; a percent and a rate; a rate without good images
-        that were not learned from.
+        that were not learned from; a fork of a process that uses JAX.
       DataError: the run was not finished, or its files cannot be read.
     """
     found = cells.find(Path(workdir))
@@ -106,6 +106,7 @@ def open_run(
     cell = fit[0]
     if not cell.finished:
         raise DataError(f"{cell.folder}: not finished; run experiments.run again")
+    claim_jax()
     trained = load_trained(cell)
     table = scores.read_scores(cell.folder / "scores.csv")
     good, _, unseen = scores.distances_of(table)
@@ -118,7 +119,9 @@ def open_run(
     if wanted and len(unseen) < thresholds.images_needed(wanted):
         say(f"warning: {cell.title}: {rules.promise(dataclasses.asdict(judge.threshold))}")
     given = {"percent": percent, "false_alarms": false_alarms, **which}
-    return TrainedRun(cell, trained.variables, judge, {"workdir": os.fspath(workdir), **given})
+    return TrainedRun(
+        cell, trained.variables, judge, {"workdir": os.path.abspath(workdir), **given}
+    )
 
 
 def _scale(cell: Cell) -> float:

@@ -91,6 +91,8 @@ def test_what_is_no_image_is_named(detector, tmp_path):
         detector.score(np.ones((64, 64, 2)))
     with pytest.raises(DataError, match="int64"):
         detector.score(np.ones((64, 64), np.int64))
+    with pytest.raises(DataError, match=r"^image 1: an image array must be"):
+        detector.score_batch([np.ones((64, 64)), np.ones((64, 64), np.int64)])
 
 
 @pytest.mark.parametrize(("percent", "k"), [(100, 3), (67, 3), (66, 2), (34, 2), (33, 1)])

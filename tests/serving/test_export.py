@@ -119,6 +119,16 @@ def test_what_was_altered_is_refused_by_name(world, tmp_path):
         shutil.rmtree(copy)
 
 
+@pytest.mark.parametrize("form", ["stablehlo/batch.bin", "onnx/model.onnx", "onnx/new.onnx"])
+def test_what_is_not_listed_is_refused_by_name(world, tmp_path, form):
+    copy = shutil.copytree(world[0] / "out", tmp_path / "copy")
+    lines = (copy / exported.SUMS).read_text().splitlines(keepends=True)
+    (copy / exported.SUMS).write_text("".join(line for line in lines if form not in line))
+    (copy / form).write_bytes(b"another model")
+    with pytest.raises(DataError, match=f"SHA256SUMS: does not list {form}"):
+        cae_jax.load(copy)
+
+
 def test_sums_are_those_of_sha256sum(world):
     done = subprocess.run(
         ["sha256sum", "-c", "--quiet", exported.SUMS], cwd=world[0] / "out", check=False
@@ -139,6 +149,15 @@ def test_asked_for_otherwise(world):
         cae_jax.load(out, runtime="torch")
 
 
+def test_a_rate_that_cannot_be_promised_is_said(world, capsys):
+    loaded = [cae_jax.load(world[0] / name, false_alarms=0.01) for name in ("run", "out")]
+    assert loaded[0].threshold == loaded[1].threshold
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0] == said[1]
+    assert "no finite threshold can promise 1 %, which needs 99" in said[0]
+
+
 def test_only_what_is_there_is_run(world, tmp_path):
     root, _ = world
     export(trained.open_run(root / "run", false_alarms=0.3), tmp_path / "out", ["stablehlo"])
@@ -157,8 +176,13 @@ def test_only_what_is_there_is_run(world, tmp_path):
         export(opened, tmp_path / "new", ["tflite"])
     before = found.model.version
     export(opened, tmp_path / "out", ["stablehlo"], overwrite=True)
-    assert cae_jax.load(tmp_path / "out").model.version != before
+    assert (version := cae_jax.load(tmp_path / "out").model.version) != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
+    (tmp_path / "link").symlink_to("out")  # what it leads to is replaced
+    export(trained.open_run(root / "run", percent=1), tmp_path / "link", ["stablehlo"], True)
+    assert cae_jax.load(tmp_path / "out").model.version != version
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "mine", "out"]
+    assert (tmp_path / "link").is_symlink()
 
 
 ALONE = """
@@ -242,6 +266,44 @@ def test_it_is_pickled_and_belongs_to_its_process(world, loaded):
     elsewhere = dataclasses.replace(loaded, process=os.getpid() + 1)
     with pytest.raises(CaeError, match=r"forked from it.*call cae_jax.load after the fork"):
         elsewhere.score(file)
+
+
+def test_it_is_pickled_by_its_whole_path(world, monkeypatch):
+    monkeypatch.chdir(world[0])
+    pickled = [pickle.dumps(cae_jax.load(name)) for name in ("run", "out")]
+    monkeypatch.chdir("/")
+    assert len({pickle.loads(each).model.title for each in pickled}) == 1
+
+
+FORKED = """
+import os, sys
+import cae_jax
+cae_jax.load(sys.argv[1], runtime=sys.argv[2])
+if os.fork() == 0:
+    try:
+        cae_jax.load(sys.argv[1], runtime="onnxruntime").warm_up()
+        cae_jax.load(sys.argv[1], runtime="jax").warm_up()
+        print("runs", end="", flush=True)
+    except cae_jax.types.UsageError as error:
+        print(error, end="", flush=True)
+    finally:
+        os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_jax_does_not_wait_for_ever_in_a_fork(world, runtime):
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(world[0] / "out"), runtime],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert (done.stdout == "runs") == (runtime == "onnxruntime")
+    assert ("does not run in its fork" in done.stdout) == (runtime == "jax")
 
 
 def test_batches_have_two_shapes(loaded, rng):

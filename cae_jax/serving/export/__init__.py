@@ -180,15 +180,16 @@ def _sum(folder: Path) -> None:
 @contextlib.contextmanager
 def _beside(output: Path, overwrite: bool) -> Iterator[Path]:
     """A folder that gets the name `output` at the end, or goes."""
+    asked, output = output, output.resolve()  # what a link leads to is replaced, not the link
     there = output.exists()
     if there and not (overwrite and (output / exported.FACTS).exists()):
         again = "--overwrite" if (output / exported.FACTS).exists() else "another folder"
-        raise UsageError(f"--output={output}: is there already; {again}")
+        raise UsageError(f"--output={asked}: is there already; {again}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
-        raise DataError(f"--output={output}: cannot be made: {error.strerror}") from error
+        raise DataError(f"--output={asked}: cannot be made: {error.strerror}") from error
     try:
         yield folder
         os.chmod(folder, 0o755)
@@ -198,6 +199,6 @@ def _beside(output: Path, overwrite: bool) -> Iterator[Path]:
         os.rename(folder, output)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"--output={output}: cannot be written: {error.strerror}") from error
+        raise DataError(f"--output={asked}: cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
