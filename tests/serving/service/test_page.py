@@ -201,6 +201,11 @@ def test_history_and_review(browser, url, history, tmp_path):
         expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
         expect(buttons.nth(1)).to_be_focused()
         expect(spot).to_contain_text("false alarm")
+        buttons.nth(0).dblclick()
+        expect(spot).to_contain_text("agree")
+        expect(buttons.nth(0)).to_have_attribute("aria-pressed", "true")
+        buttons.nth(1).click()
+        expect(spot).to_contain_text("false alarm")
         assert {row.name: row.review for row in history.rows(5)} == {
             "good.png": "", "spot.png": "false alarm"}  # fmt: skip
         order = [row.name for row in history.rows(5)]
