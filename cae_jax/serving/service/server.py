@@ -37,15 +37,17 @@ def token(path: str) -> str:
 def hosts(host: str, secret: str) -> frozenset[str]:
     """Returns the names that requests may call the server by, any if empty.
 
-    Raises UsageError for a `host` that others can reach without a token.
+    With a token any will do: a proxy in front passes on the name that browsers know it by, and a
+    page that took on a name of this machine would have no token. Raises UsageError for a `host`
+    that others can reach without one.
     """
-    if is_loopback(host):
-        return LOOPBACK | {host.lower()}
-    if not secret:
+    if secret:
+        return frozenset()
+    if not is_loopback(host):
         raise UsageError(
             f"--host={host}: others can reach this address, so --token_file=FILE is needed"
         )
-    return frozenset()
+    return LOOPBACK | {host.lower()}
 
 
 def is_loopback(host: str) -> bool:

@@ -150,6 +150,7 @@ def test_what_the_documentation_loads(local):
 
 def test_an_address_for_others_needs_a_token():
     assert server.hosts("0.0.0.0", TOKEN) == frozenset()
+    assert server.hosts("127.0.0.1", TOKEN) == frozenset()  # a proxy's name, for one
     assert {"localhost", "127.0.0.1", "::1"} < server.hosts("127.0.0.2", "")
     for host in ("0.0.0.0", "::", "192.168.1.5", "factory.example"):
         with pytest.raises(UsageError, match=f"--host={host}: .* --token_file=FILE is needed"):

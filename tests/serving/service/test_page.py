@@ -136,23 +136,19 @@ def test_several_are_dropped_or_pasted(browser, url, history):
 
 
 def test_of_many_none_is_forgotten(browser, url, history):
-    make = """async () => {
-      const canvas = new OffscreenCanvas(8, 8), at = canvas.getContext("2d");
-      at.fillStyle = "rgb(128 128 128)";
-      at.fillRect(0, 0, 8, 8);
-      const content = await canvas.convertToBlob();
+    drop = """(content) => {
       for (let i = 0; i < 64; i += 16) {
-        const dataTransfer = new DataTransfer();
-        for (let k = i; k < i + 16; k++) dataTransfer.items.add(new File([content], `${k}.png`));
-        document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer }));
+        const given = new DataTransfer();
+        for (let k = i; k < i + 16; k++) given.items.add(new File([new Uint8Array(content)], k));
+        document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer: given }));
       }
     }"""
     with visit(browser, url) as page:
         page.locator("html.ready").wait_for()
-        page.evaluate(make)
+        page.evaluate(drop, list(GOOD["buffer"]))
         expect(page.locator("#count")).to_have_text("64 of 64 images")
         expect(page.locator(".item .badge.good")).to_have_count(48)
-    assert {row.name for row in history.rows(99)} == {f"{i}.png" for i in range(64)}
+    assert {row.name for row in history.rows(99)} == {str(i) for i in range(64)}
 
 
 def test_the_camera(browser, url, history):
@@ -200,6 +196,11 @@ def test_history_and_review(browser, url, history, tmp_path):
         buttons.nth(1).press("Enter")
         expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
         expect(buttons.nth(1)).to_be_focused()
+        expect(spot).to_contain_text("false alarm")
+        buttons.nth(0).dblclick()
+        expect(spot).to_contain_text("agree")
+        expect(buttons.nth(0)).to_have_attribute("aria-pressed", "true")
+        buttons.nth(1).click()
         expect(spot).to_contain_text("false alarm")
         assert {row.name: row.review for row in history.rows(5)} == {
             "good.png": "", "spot.png": "false alarm"}  # fmt: skip
@@ -254,6 +255,16 @@ def test_the_chart_shows_drift(browser, url, history):
         expect(page.locator("#ticks")).to_have_text("lowhigh")
         expect(page.locator("#chart circle")).to_have_count(1)
     assert [row.model for row in history.rows(2)] == ["strict", "strict"]
+
+
+def test_a_new_version_begins_a_new_chart(browser, history):
+    detectors = {"tablet": page_app.detector()}
+    with page_app.served(page_app.app(history, detectors)) as url, visit(browser, url) as page:
+        give(page, GOOD)
+        expect(page.locator("#chart circle")).to_have_count(1)
+        detectors["tablet"] = page_app.detector(version="fedcba9876543210", threshold=7.0)
+        expect(page.locator("#about")).to_contain_text("threshold 7")
+        expect(page.locator("#chart circle")).to_have_count(0)
 
 
 def test_dark_and_on_a_phone(browser, url):

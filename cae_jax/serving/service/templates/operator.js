@@ -172,6 +172,7 @@ function about() {
 async function renewed() {
   ({ models } = await (await ask("/page/models", {}, false)).json());
   about();
+  past(); // the chart shows scores of this version alone
 }
 
 async function start() {
