@@ -32,7 +32,12 @@ def load(
     """
     if os.path.exists(os.path.join(folder, "model.json")):
         from cae_jax.serving import exported
+        from cae_jax.types import UsageError
 
+        if others := which.keys() - {"runtime"}:
+            raise UsageError(
+                f"{folder}: an exported folder is one model; {min(others)}= is of runs"
+            )
         return exported.load(folder, percent, false_alarms, **which)
     from cae_jax.serving import trained
 

@@ -99,6 +99,8 @@ def from_any(image: Any, image_size: Size | None, channels: int, bgr: bool = Fal
         with _named("the image"):
             _check_limits(image)
             return _pixels(image.copy(), height_width, channels)
+    if isinstance(image, bytearray | memoryview):
+        image = bytes(image)
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "seek"):
         return decode(image, image_size, channels)
     if not hasattr(image, "__array__") and hasattr(image, "__dlpack__"):

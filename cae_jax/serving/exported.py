@@ -70,8 +70,7 @@ def load(
     )
     if own and judge.threshold.value != card["threshold"]:
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
-    if not own:
-        _warn(card["title"], judge.threshold)
+    _warn(card["title"], judge.threshold)
     model = Model(
         title=card["title"],
         category=card["category"],

@@ -145,6 +145,8 @@ def test_asked_for_otherwise(world):
         assert wanted != cae_jax.load(out).threshold
     with pytest.raises(UsageError, match=r"take one of them"):
         cae_jax.load(out, percent=1, false_alarms=0.4)
+    with pytest.raises(UsageError, match=r"out: an exported folder is one model; category= is of"):
+        cae_jax.load(out, category="tablet")
     with pytest.raises(UsageError, match=r"unknown runtime 'torch': known: jax, onnxruntime"):
         cae_jax.load(out, runtime="torch")
 
@@ -229,6 +231,7 @@ def test_whatever_holds_an_image(world, loaded, rng):
     array = np.asarray(image)
     for same in (
         *(str(file), file.read_bytes(), io.BytesIO(file.read_bytes()), image, array),
+        *(bytearray(file.read_bytes()), memoryview(file.read_bytes())),
         *(image.convert("RGBA"), jnp.asarray(array), Boxed(array.copy())),
     ):
         assert loaded.score(same).distance == wanted

@@ -85,7 +85,8 @@ def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
 def compare(form: str, sample: Sample, trained: Verdict, found: Verdict) -> Row:
     """Returns what an exported form says of a sample beside the trained model."""
     top = max(float(np.abs(trained.residual).max()), 1e-30)
-    near = abs(trained.distance / trained.threshold.value - 1) < _TIE
+    value = trained.threshold.value
+    near = abs(trained.distance - value) <= _TIE * abs(value)
     return Row(
         form,
         f"{sample.name} ({sample.like})",
