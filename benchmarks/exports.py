@@ -23,13 +23,14 @@ _REPEATS = 9  # timed calls of each
 _FORMS = {"stablehlo": "jax", "onnx": "onnxruntime"}
 _RUNS = flags.DEFINE_list("runs", [], "workdirs; of each the first finished run of the category")
 _CATEGORY = flags.DEFINE_string("category", "", "whose runs")
-_JSON = flags.DEFINE_string("json", "", "where the records go, beside those there")
+_JSON = flags.DEFINE_string("json", "exports.json", "where the records go, beside those there")
 
 
 def measure(workdir: Path, category: str) -> dict[str, object]:
-    """Returns how the exported forms of a run score beside it, and their milliseconds; raises
-    CaeError where it cannot be exported."""
-    cell = next(c for c in cells.find(workdir) if c.finished and c.config.category == category)
+    """Returns how a run's exported forms score beside it, and in what time; raises CaeError."""
+    found = [c for c in cells.find(workdir) if c.finished and c.config.category == category]
+    if not (cell := next(iter(found), None)):
+        raise CaeError(f"no finished run of {category}")
     which = {name: getattr(cell.config, name) for name in ("category", "method", "seed")}
     run = trained.open_run(workdir, **which)
     c, model = cell.config, getattr(cell.config.options, "model", "")
@@ -66,13 +67,12 @@ def run() -> None:
     for name in _RUNS.value:
         try:
             found = measure(Path(name), _CATEGORY.value)
+            print(json.dumps(found), flush=True)
+            key = (found["method"], found["model"])
+            records = [r for r in records if (r["method"], r["model"]) != key] + [found]
+            files.write_json(path, records)
         except CaeError as error:
             print(f"{name}: {error}", flush=True)
-            continue
-        print(json.dumps(found), flush=True)
-        key = (found["method"], found["model"])
-        records = [r for r in records if (r["method"], r["model"]) != key] + [found]
-        files.write_json(path, records)
 
 
 if __name__ == "__main__":
