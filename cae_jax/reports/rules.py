@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -70,6 +71,14 @@ def promise(point: Mapping[str, Any]) -> str:
         f"false alarms {_bound(point)} {_rate(thresholds.promised(rate, n))}, the strictest that "
         f"{good}: no finite threshold can promise {_rate(rate)}, which needs {needed}"
     )
+
+
+def unkept(threshold: thresholds.Threshold) -> str:
+    """Returns what comes of a rate that too few images can promise; "" where there is none."""
+    rate = threshold.rate
+    if not rate or threshold.n >= thresholds.images_needed(rate):
+        return ""
+    return promise(dataclasses.asdict(threshold))
 
 
 def shown(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:

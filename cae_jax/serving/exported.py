@@ -6,7 +6,6 @@ or in ONNX Runtime, which then needs no JAX at all.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cae_jax.evaluation import thresholds, verdict
+from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
 from cae_jax.types import DataError, Scores, UsageError, unknown_name
@@ -70,7 +69,8 @@ def load(
     )
     if own and judge.threshold.value != card["threshold"]:
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
-    _warn(card["title"], judge.threshold)
+    if said := rules.unkept(judge.threshold):
+        print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
     model = Model(
         title=card["title"],
         category=card["category"],
@@ -87,16 +87,8 @@ def load(
     call = (_jax if name == "jax" else _onnxruntime)(root, card)
     given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
     given |= {"percent": percent, "false_alarms": false_alarms}
-    # what goes from image to image inside gains nothing by a batch
-    together = name == "jax" and card["stablehlo"]["batch"] == "together"
+    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
     return Detector(model, judge, call, (load, given), MANY if together else 1)
-
-
-def _warn(title: str, threshold: thresholds.Threshold) -> None:
-    """Says so where a rate cannot be promised, as `serving.trained` does."""
-    if threshold.rate and threshold.n < thresholds.images_needed(threshold.rate):
-        said = rules.promise(dataclasses.asdict(threshold))
-        print(f"warning: {title}: {said}", file=sys.stderr, flush=True)
 
 
 def check(root: Path) -> str:

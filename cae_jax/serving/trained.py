@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cae_jax.evaluation import scores, thresholds, verdict
+from cae_jax.evaluation import scores, verdict
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.reports import rules
 from cae_jax.reports.run_files import FINISHED
@@ -115,9 +115,8 @@ def open_run(
     judge = verdict.asked(
         str(cell.folder), good, unseen, points, source, rate, percent, false_alarms
     )
-    wanted = judge.threshold.rate
-    if wanted and len(unseen) < thresholds.images_needed(wanted):
-        say(f"warning: {cell.title}: {rules.promise(dataclasses.asdict(judge.threshold))}")
+    if said := rules.unkept(judge.threshold):
+        say(f"warning: {cell.title}: {said}")
     given = {"percent": percent, "false_alarms": false_alarms, **which}
     return TrainedRun(
         cell, trained.variables, judge, {"workdir": os.path.abspath(workdir), **given}

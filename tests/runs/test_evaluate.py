@@ -158,7 +158,10 @@ def test_a_change_that_cannot_work_changes_nothing(world):
 
 def test_a_collapsed_generator_is_said(capsys):
     cell = cells.Cell(None, configure().resolved())
-    found = dict.fromkeys(("light", "flag", "few"), "") | {"operating_points": [], "collapse": "all alike"}
+    found = dict.fromkeys(("light", "flag", "few"), "") | {
+        "operating_points": [],
+        "collapse": "all alike",
+    }
     evaluate._warn(cell, found)
     assert f"warning: {cell.title}: all alike" in capsys.readouterr().err
     evaluate._warn(cell, found | {"collapse": ""})

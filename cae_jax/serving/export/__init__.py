@@ -29,10 +29,10 @@ from cae_jax.evaluation import scores
 from cae_jax.files import write_json, write_whole
 from cae_jax.reports.run_files import FINISHED, VERSIONS
 from cae_jax.serving import exported, web
-from cae_jax.serving.detector import Detector
+from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import card, check, onnx_files, stablehlo
 from cae_jax.serving.export.check import Row, Sample
-from cae_jax.serving.export.program import Program, program_of
+from cae_jax.serving.export.program import program_of
 from cae_jax.serving.trained import TrainedRun
 from cae_jax.types import DataError, UsageError, unknown_name
 
@@ -72,16 +72,17 @@ def export(
     with _beside(output, overwrite) as folder:
         what = program_of(run)
         given = check.samples(run.cell)
+        wanted = [run.detector.score(each.png) for each in given]
         facts = _facts(run, made)
         if "stablehlo" in made:
             facts["stablehlo"] = stablehlo.write(what, folder)
         if "onnx" in made:
             facts["onnx"] = onnx_files.write(what, folder)
-        _write_sample(folder, run.detector, given[0], facts)
+        _write_sample(folder, given[0], wanted[0], facts)
         if "web" in made:
             _write_web(folder, run, given[0], facts, onnxruntime_web)
         write_json(folder / exported.FACTS, facts)
-        rows = _checked(run, what, folder, made, given)
+        rows = _checked(run, folder, made, given, wanted)
         facts["check"] = [row._asdict() | {"relative": row.relative} for row in rows]
         write_json(folder / exported.FACTS, facts)
         write_whole(folder / "README.md", card.text(facts))
@@ -125,8 +126,7 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
 _PLACES = ("workdir", "data_dir", "save_maps", "overwrite")  # of the machine, not of the model
 
 
-def _write_sample(folder: Path, detector: Detector, sample: Sample, facts: dict[str, Any]) -> None:
-    found = detector.score(sample.png)
+def _write_sample(folder: Path, sample: Sample, found: Verdict, facts: dict[str, Any]) -> None:
     (folder / "sample").mkdir()
     write_whole(folder / "sample" / "image.png", sample.png)
     facts["sample"] = {
@@ -150,18 +150,18 @@ def _write_web(
 
 
 def _checked(
-    run: TrainedRun, what: Program, folder: Path, formats: list[str], given: list[Sample]
+    run: TrainedRun, folder: Path, formats: list[str], given: list[Sample], wanted: list[Verdict]
 ) -> list[Row]:
     _sum(folder)
-    rows = []
+    rows, channels = [], run.cell.config.channels
     for runtime, form in exported.RUNTIMES.items():
         if form in formats:
             found = exported.load(folder, runtime=runtime)
-            rows += check.detected(f"{form} in {runtime}", given, run.detector, found)
+            rows += check.detected(f"{form} in {runtime}", given, wanted, found)
     if "stablehlo" in formats:
-        rows += stablehlo.whole(folder, given[1], run.detector)
+        rows += stablehlo.whole(folder, given[1], wanted[1], channels)
     if "onnx" in formats:
-        rows += onnx_files.whole(folder, given, run.detector)
+        rows += onnx_files.whole(folder, given, wanted, channels)
     check.check(rows)
     return rows
 

@@ -110,9 +110,9 @@ def check(rows: list[Row]) -> None:
             )
 
 
-def detected(form: str, given: list[Sample], trained: Detector, found: Detector) -> list[Row]:
-    """Returns how a loaded form judges the samples, one at a time and all at once."""
-    wanted = [trained.score(each.png) for each in given]
+def detected(form: str, given: list[Sample], wanted: list[Verdict], found: Detector) -> list[Row]:
+    """Returns how a loaded form judges the samples, one at a time and all at once, beside what the
+    trained model says of them."""
     single = [found.score(each.png) for each in given]
     by_many = dataclasses.replace(found, many=MANY)  # also where it would not be used
     batch = by_many.score_batch([each.png for each in given])
@@ -123,10 +123,9 @@ def detected(form: str, given: list[Sample], trained: Detector, found: Detector)
     ]
 
 
-def compared(form: str, sample: Sample, trained: Detector, found: Mapping[str, np.ndarray]) -> Row:
+def compared(form: str, sample: Sample, wanted: Verdict, found: Mapping[str, np.ndarray]) -> Row:
     """Returns what a program's own verdict on one sample is beside the trained model's; `found`
     has the arrays of `program.Program`, of one image."""
-    wanted = trained.score(sample.png)
     answer = wanted._replace(
         distance=float(found["score"][0]),
         defective=bool(found["defective"][0]),
@@ -136,9 +135,9 @@ def compared(form: str, sample: Sample, trained: Detector, found: Mapping[str, n
     return compare(form, sample, wanted, answer)
 
 
-def unresized(sample: Sample, detector: Detector) -> np.ndarray:
+def unresized(sample: Sample, channels: int) -> np.ndarray:
     """Returns a sample's own pixels, float32 [1, H, W, C] in [0, 1]."""
-    return images.decode(sample.png, None, detector.model.channels)[None]
+    return images.decode(sample.png, None, channels)[None]
 
 
 def _variant(name: str, image: Image.Image, i: int) -> Sample:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cae_jax.serving.detector import Detector
+from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
@@ -67,15 +67,17 @@ def in_one(folder: Path) -> bytes:
     return onnx.load(folder / "onnx" / "model.onnx").SerializeToString(deterministic=True)
 
 
-def whole(folder: Path, samples: Sequence[Sample], trained: Detector) -> list[Row]:
+def whole(
+    folder: Path, samples: Sequence[Sample], wanted: Sequence[Verdict], channels: int
+) -> list[Row]:
     """Returns what model.onnx makes of samples at their own size, beside the trained model."""
     import onnxruntime
 
     path = str(folder / "onnx" / "model.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rows = []
-    for sample in samples:
-        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, trained)})
+    for sample, trained in zip(samples, wanted, strict=True):
+        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, channels)})
         found = dict(zip(OUTPUTS, answer, strict=True))
         rows.append(check.compared("onnx, resized inside", sample, trained, found))
     return rows

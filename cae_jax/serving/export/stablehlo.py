@@ -15,7 +15,7 @@ import numpy as np
 from jax import export
 
 from cae_jax.files import write_whole
-from cae_jax.serving.detector import Detector
+from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
@@ -51,13 +51,13 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
     }
 
 
-def whole(folder: Path, sample: Sample, trained: Detector) -> list[Row]:
+def whole(folder: Path, sample: Sample, wanted: Verdict, channels: int) -> list[Row]:
     """Returns how the program that resizes inside judges a sample beside the trained model."""
     program = export.deserialize(bytearray((folder / "stablehlo" / "image.bin").read_bytes()))
     with np.load(folder / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
         weights = {name: archive[name] for name in archive.files}
-    found = jax.device_get(jax.jit(program.call)(weights, check.unresized(sample, trained)))
-    return [check.compared("stablehlo, resized inside", sample, trained, found)]
+    found = jax.device_get(jax.jit(program.call)(weights, check.unresized(sample, channels)))
+    return [check.compared("stablehlo, resized inside", sample, wanted, found)]
 
 
 def _batch(program: Program, weights: Any, many: Any) -> tuple[export.Exported, bool]:

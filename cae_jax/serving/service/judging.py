@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from cae_jax.runs.machine.progress import say
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.service.bodies import Bodies
+from cae_jax.serving.service.history import History
 from cae_jax.serving.service.metrics import Metrics
 from cae_jax.serving.service.models import Models, Served
 from cae_jax.serving.service.options import Options
@@ -19,25 +20,6 @@ from cae_jax.serving.service.worker import Seats
 from cae_jax.types import CaeError, DataError
 
 T = TypeVar("T")
-
-
-class Recorder(Protocol):
-    """What keeps verdicts for the page."""
-
-    def record(
-        self,
-        model: str,
-        version: str,
-        name: str,
-        verdict: Verdict,
-        picture: bytes,
-        map: bytes,
-        mask: bytes,
-        id: str = "",
-    ) -> str:
-        """Keeps an image's verdict and pictures, under an id if given one; returns its id. Called
-        from several threads."""
-        ...
 
 
 class Service(NamedTuple):
@@ -48,7 +30,7 @@ class Service(NamedTuple):
     bodies: Bodies
     metrics: Metrics
     pool: ThreadPoolExecutor  # decodes and encodes, and does nothing that waits
-    history: Recorder | None
+    history: History | None
 
     async def run(self, call: Callable[[], T]) -> T:
         """Runs a call in the pool."""

@@ -20,7 +20,8 @@ from cae_jax.runs.machine.progress import say
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.service import bodies
 from cae_jax.serving.service.answers import Answer, RefusedError
-from cae_jax.serving.service.judging import Recorder, Service, UnusableError, judge
+from cae_jax.serving.service.history import History
+from cae_jax.serving.service.judging import Service, UnusableError, judge
 from cae_jax.serving.service.models import Served
 from cae_jax.serving.service.words import sentence
 from cae_jax.serving.service.worker import Seats
@@ -171,7 +172,7 @@ def _urls(served: Served, verdict: Verdict) -> dict[str, str]:
 
 
 def _keep(
-    history: Recorder, served: Served, id: str, name: str, verdict: Verdict, picture: bytes
+    history: History, served: Served, id: str, name: str, verdict: Verdict, picture: bytes
 ) -> None:
     """Writes down what was said."""
     shown = _shown(served, verdict)

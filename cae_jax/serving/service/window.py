@@ -66,6 +66,4 @@ def bounds(judge: Judge) -> list[float]:
     spread = float(np.ptp(good)) if len(good) else 0.0
     spread = spread or abs(threshold) or 1.0
     tenths = np.quantile(good, np.linspace(0, 1, 11)).tolist() if len(good) else []
-    return sorted(
-        {*tenths, *(threshold + spread * k for k in (-0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0))}
-    )
+    return sorted({*tenths, *(threshold + spread * k for k in _ABOVE)})
