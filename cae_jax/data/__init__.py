@@ -19,6 +19,7 @@ import numpy as np
 
 from cae_jax import files
 from cae_jax.data import duplicates, folder, synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
 DATASETS = ("folder", "mvtec_ad", "synthetic")
@@ -91,8 +92,7 @@ def read(
     dataset: str,
     data_dir: str | None,
     category: str,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     seed: int,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
@@ -103,8 +103,7 @@ def read(
         dataset: one of `DATASETS`.
         data_dir: see `categories`.
         category: one of the names that `categories` returns.
-        image_size: side H = W of the images in the split, pixels.
-        channels: 1 for gray, 3 for RGB.
+        frame: what images and masks are brought to; it has a size, synthetic a square one.
         seed: draws the synthetic images; the other data sets do not use it.
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
         progress: see `images.decode_all`.
@@ -115,10 +114,11 @@ def read(
     """
     resolve(dataset, data_dir, [category])
     if dataset == "synthetic":
-        return synthetic.read(category, image_size, channels, seed)
+        side, _ = frame.size or (0, 0)
+        return synthetic.read(category, side, frame.channels, seed)
     reader = folder if dataset == "folder" else _mvtec_ad()
     root = _data_dir(dataset, data_dir)
-    return reader.read(root, category, image_size, channels, on_bad_image, progress)
+    return reader.read(root, category, frame, on_bad_image, progress)
 
 
 def take(split: Split, count: int, seed: int) -> Split:

@@ -21,7 +21,7 @@ def read_split(config: Config) -> Split:
     with Bar(f"read {c.category}", 0, "images") as bar:
         for name in c.parts:
             split = data.read(
-                *(c.dataset, c.data_dir, name, c.image_size, c.channels, c.seed, c.on_bad_image),
+                *(c.dataset, c.data_dir, name, c.frame, c.seed, c.on_bad_image),
                 progress=bar.update,
             )
             split = data.take(split, c.train_images, c.seed)

@@ -10,6 +10,7 @@ from typing import Any
 
 from cae_jax import data, methods, options
 from cae_jax.data import joint, synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import segmentation
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, flag
 from cae_jax.scoring import residuals
@@ -150,6 +151,11 @@ class Config(Images, Scoring, Output):
     def parts(self) -> tuple[str, ...]:
         """The categories whose images a cell is of: its own, or all of a joint one."""
         return self.categories if self.joint else (self.category,)
+
+    @property
+    def frame(self) -> Frame:
+        """What images are brought to."""
+        return Frame(self.image_size, self.channels)
 
     @property
     def folder(self) -> Path:

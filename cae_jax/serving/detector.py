@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cae_jax.data import images
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import finite
 from cae_jax.evaluation.thresholds import Threshold
 from cae_jax.evaluation.verdict import Judge
@@ -36,6 +37,11 @@ class Model(NamedTuple):
     scale: float  # the value of a map at the top of the one color scale; NaN where not known
     runtime: str  # "jax" or "onnxruntime"
     card: dict[str, Any]  # an exported folder's model.json; {} of a run
+
+    @property
+    def frame(self) -> Frame:
+        """What images are brought to."""
+        return Frame(self.image_size, self.channels)
 
 
 class Verdict(NamedTuple):
@@ -110,7 +116,7 @@ class Detector:
         Raises:
           DataError: the image cannot be used.
         """
-        return images.from_any(image, self.model.image_size, self.model.channels, bgr)
+        return images.from_any(image, self.model.frame, bgr)
 
     def verdicts(self, pixels: np.ndarray, names: Sequence[str]) -> list[Verdict]:
         """Judges images as `pixels` returns them, float32 [B, S, S, C].

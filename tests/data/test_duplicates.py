@@ -13,6 +13,7 @@ from PIL import Image
 
 from cae_jax import data
 from cae_jax.data import duplicates, images, synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.types import DataError
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -39,7 +40,7 @@ def photographs(n, side, seed=0, channels=1):
 def recompressed(image, quality=75):
     buffer = io.BytesIO()
     Image.fromarray(np.uint8(np.rint(image[..., 0] * 255))).save(buffer, "JPEG", quality=quality)
-    return images.decode(buffer.getvalue(), None, 1)
+    return images.decode(buffer.getvalue(), Frame(None, 1))
 
 
 def noisy(image):
@@ -127,7 +128,7 @@ def test_what_all_images_share_makes_no_duplicates():
 def test_synthetic_products_are_all_different(category):
     """As in the quickstart, no false warning."""
     size = 256 if category == "weave" else 128  # weave's are the most alike
-    split = data.read("synthetic", None, category, size, 1, 0)
+    split = data.read("synthetic", None, category, Frame(size, 1), 0)
     held = data.hold_out(split, 0.1, 0)
     assert (held.duplicates, held.warnings) == ((), ())
 
@@ -135,7 +136,7 @@ def test_synthetic_products_are_all_different(category):
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real images in {REAL}")
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_real_products_are_told_from_copies(category):
-    split = data.read("folder", str(REAL / CATEGORIES[category]), category, 256, 1, 0)
+    split = data.read("folder", str(REAL / CATEGORIES[category]), category, Frame(256, 1), 0)
     begin = time.perf_counter()
     held = data.hold_out(split, 0.1, 0)
     assert time.perf_counter() - begin < 8  # 1 s when nothing else runs
@@ -148,7 +149,7 @@ def test_real_products_are_told_from_copies(category):
 
 @functools.cache
 def any_split():
-    return data.read("synthetic", None, "weave", 32, 1, 0)
+    return data.read("synthetic", None, "weave", Frame(32, 1), 0)
 
 
 def fold(train, test=None, kinds=None):
