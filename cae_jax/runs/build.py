@@ -25,7 +25,9 @@ def read_split(config: Config) -> Split:
                 progress=bar.update,
             )
             split = data.take(split, c.train_images, c.seed)
-            splits.append(data.hold_out(split, c.validation_fraction, c.seed))
+            n = len(split.train) + len(split.test)
+            with Bar(f"search {name} for duplicates", n, "images", brief=True) as searched:
+                splits.append(data.hold_out(split, c.validation_fraction, c.seed, searched.update))
     return joint.join(splits) if c.joint else splits[0]
 
 

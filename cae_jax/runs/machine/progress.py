@@ -20,11 +20,15 @@ def say(message: str) -> None:
 class Bar:
     """Counts units of work on standard error; a context manager."""
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
-        """Starts at `done` of `total` units, 0 for an unknown total; `unit` in the plural."""
+    def __init__(
+        self, label: str, total: int, unit: str, done: int = 0, brief: bool = False
+    ) -> None:
+        """Starts at `done` of `total` units, 0 for an unknown total; `unit` in the plural. Of what
+        is mostly `brief` nothing is left behind where it was."""
         self._label, self._total, self._unit = label, total, unit
         self._done = self._first = done
         self._began = self._last_line = time.monotonic()
+        self._brief = brief
         self._note = ""
         self._bar = None
         if sys.stderr.isatty():
@@ -43,7 +47,7 @@ class Bar:
             self._line()
 
     def _line(self) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._brief = time.monotonic(), False
         rate = (self._done - self._first) / max(self._last_line - self._began, 1e-9)
         count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         words = [f"{self._label}: {count} {self._unit}"]
@@ -65,7 +69,7 @@ class Bar:
     ) -> None:
         """Leaves the bar, or a last line, behind."""
         if self._bar is not None:
-            self._bar.leave = self._done > self._first
+            self._bar.leave = self._done > self._first and not self._brief
             self._bar.close()
-        elif self._done > self._first:
+        elif self._done > self._first and not self._brief:
             self._line()
