@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cae_jax.data import images
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import Frame, stretched
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
@@ -134,15 +134,15 @@ def assemble(
     bad: list[LeftOut] = []
     parts = []
     for part, items in (("train", found.train), ("test", found.test)):
-        pixels, kept, skipped = images.decode_all(
+        pixels, kept, skipped, sizes = images.decode_all(
             [item.source for item in items], frame, "skip", progress
         )
         lost = sorted(set(range(len(items))) - set(kept))
         bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
         if on_bad_image == "skip" and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
-        parts.append((pixels, [items[i] for i in kept]))
-    (train, train_items), (test, test_items) = parts
+        parts.append((pixels, [items[i] for i in kept], sizes))
+    (train, train_items, train_sizes), (test, test_items, test_sizes) = parts
     masks, has_mask, bad_masks = _decode_masks(test_items, frame)
     bad += bad_masks
     marked = masks.any(axis=(1, 2)) | np.array([i.kind == GOOD for i in test_items], bool)
@@ -161,9 +161,10 @@ def assemble(
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
         has_mask=has_mask & marked,
-        test_sizes=tuple(images.size(item.source) for item in test_items),
+        test_sizes=tuple(test_sizes),
         left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found),
+        warnings=_warnings(category, found)
+        + stretched(category, frame, [*train_sizes, *test_sizes]),
     )
 
 

@@ -18,7 +18,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -55,6 +55,15 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
+class Decoded(NamedTuple):
+    """What came of many files."""
+
+    pixels: np.ndarray  # float32 [n, H, W, channels] in [0, 1]
+    kept: list[int]  # the indices of these n images into the files
+    left_out: list[LeftOut]  # the other ones, in order
+    sizes: list[tuple[int, int]]  # (height, width) of each of the n files, in pixels, upright
+
+
 def decode(
     source: Source,
     frame: Frame,
@@ -76,7 +85,7 @@ def decode(
       DataError: the file cannot be used; one line with its name and the cause.
     """
     with _opened(source, name, max_pixels) as image:
-        return _pixels(image, frame)
+        return _pixels(image, frame)[0]
 
 
 def from_any(image: Any, frame: Frame, bgr: bool = False) -> np.ndarray:
@@ -90,7 +99,7 @@ def from_any(image: Any, frame: Frame, bgr: bool = False) -> np.ndarray:
     if isinstance(image, Image.Image):
         with _named("the image"):
             _check_limits(image)
-            return _pixels(image.copy(), frame)
+            return _pixels(image.copy(), frame)[0]
     if isinstance(image, bytearray | memoryview):
         image = bytes(image)
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "seek"):
@@ -189,7 +198,7 @@ def decode_all(
     on_bad_image: str,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
-) -> tuple[np.ndarray, list[int], list[LeftOut]]:
+) -> Decoded:
     """Decodes many images in threads (Pillow releases the GIL), in the order of `sources`.
 
     Args:
@@ -198,10 +207,6 @@ def decode_all(
       on_bad_image: "error" raises for the first bad image in order; "skip" leaves it out.
       progress: called with 1 after each image in order, like the `update` of a progress bar.
       workers: the number of threads; None leaves it to ThreadPoolExecutor.
-
-    Returns:
-      float32 [n, H, W, channels] in [0, 1], the indices into `sources` of these n images, and
-      what was left out, in order.
 
     Raises:
       DataError: an image cannot be used and `on_bad_image` is "error".
@@ -213,30 +218,34 @@ def decode_all(
         raise UsageError("image_size is needed to stack images")
     pixels = files.large_array((len(sources), *frame.size, frame.channels))
 
-    def decode_into(index: int) -> DataError | None:
+    def decode_into(index: int) -> DataError | tuple[int, int]:
         try:
-            pixels[index] = decode(sources[index], frame)
+            with _opened(sources[index], None) as image:
+                pixels[index], size = _pixels(image, frame)
         except DataError as error:
             return error
-        return None
+        return size
 
     kept: list[int] = []
     left_out: list[LeftOut] = []
+    sizes: list[tuple[int, int]] = []
     pool = ThreadPoolExecutor(workers)
     try:
-        for index, error in enumerate(pool.map(decode_into, range(len(sources)))):
-            if error is None:
+        for index, found in enumerate(pool.map(decode_into, range(len(sources)))):
+            if not isinstance(found, DataError):
                 kept.append(index)
+                sizes.append(found)
             elif on_bad_image == "error":
-                raise error
+                raise found
             else:
                 path = _name_of(sources[index])
-                left_out.append(LeftOut(path, str(error).removeprefix(f"{path!r}: ")))
+                left_out.append(LeftOut(path, str(found).removeprefix(f"{path!r}: ")))
             if progress is not None:
                 progress(1)
     finally:
         pool.shutdown(cancel_futures=True)
-    return (files.rows(pixels, np.array(kept, int)) if left_out else pixels), kept, left_out
+    pixels = files.rows(pixels, np.array(kept, int)) if left_out else pixels
+    return Decoded(pixels, kept, left_out, sizes)
 
 
 def _name_of(source: Source) -> str:
@@ -266,12 +275,14 @@ def _named(name: str) -> Iterator[None]:
         raise DataError(f"{name!r}: {_cause(error)}") from error
 
 
-def _pixels(image: Image.Image, frame: Frame) -> np.ndarray:
+def _pixels(image: Image.Image, frame: Frame) -> tuple[np.ndarray, tuple[int, int]]:
+    """The image in its frame, and the (height, width) that it had."""
     channels = frame.channels
     image, full = _upright_pixels(image, color=channels == 3)
     pixels = _stacked([band.convert("F") for band in image.split()], frame.size)
     pixels /= np.float32(full)
-    return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
+    pixels = pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
+    return pixels, (image.height, image.width)
 
 
 def _file(source: Source) -> BinaryIO:

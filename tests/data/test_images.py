@@ -312,7 +312,8 @@ def test_random_damage_raises_only_data_errors():
         content = bytearray(whole[rng.integers(len(whole))])
         for at in rng.integers(0, len(content) if rng.random() < 0.5 else 60, rng.integers(1, 5)):
             content[at] = rng.integers(256)
-        pixels, _, left_out = images.decode_all([bytes(content)], Frame(16, 1), "skip", workers=1)
+        decoded = images.decode_all([bytes(content)], Frame(16, 1), "skip", workers=1)
+        pixels, left_out = decoded.pixels, decoded.left_out
         refused += len(left_out)
         assert all(cause.isprintable() for _, cause in left_out)
         assert ((pixels >= 0) & (pixels <= 1)).all()
@@ -354,10 +355,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2, None])
 def test_decode_all_keeps_order_and_tells_what_it_left_out(folder, workers):
     seen = []
-    pixels, kept, left_out = images.decode_all(
+    pixels, kept, left_out, sizes = images.decode_all(
         folder, Frame((7, 9), 3), "skip", seen.append, workers
     )
     assert kept == [0, 1, 2, 4, 5, 6, 7, 9, 10, 11]
+    assert sizes == [(20 + index, 30 - index) for index in kept]
     assert (pixels.shape, pixels.dtype) == ((10, 7, 9, 3), np.float32)
     for row, index in zip(pixels, kept, strict=True):
         np.testing.assert_array_equal(row, images.decode(folder[index], Frame((7, 9), 3)))
