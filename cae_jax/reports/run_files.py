@@ -17,6 +17,7 @@ from cae_jax.types import DataError
 
 # In a cell, WORKDIR/CATEGORY/RUN/seed_N: what it holds as a result, is of, and was begun with.
 FINISHED, FLAGS, VERSIONS = "metrics.json", "flags.txt", "versions.json"
+FINGERPRINTS = "fingerprints.csv"  # of each of its images
 _EXAMPLES = {  # dtype kind and number of axes of the arrays in examples.npz
     "row": ("iu", 1),
     "image": ("u", 4),
