@@ -28,7 +28,10 @@ class Images:
     """Which images, and how they are read."""
 
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
-    data_dir: str = flag("", "folder: the parent of the categories; mvtec_ad: the TFDS folder")
+    # free: a run is of the images and not of their place, which may be another one tomorrow
+    data_dir: str = flag(
+        "", "folder: the parent of the categories; mvtec_ad: the TFDS folder", part=FREE
+    )
     category: str = flag("all", "a category, several with commas, or all")
     joint: bool = flag(False, "one model for all these categories, not one each")
     image_size: int | tuple[int, int] = flag(
