@@ -103,6 +103,7 @@ OF_CONFIG = {
     "precision": name("float3", "float32 or bfloat16", "bfloat16", "float32", "tf32"),
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),
     "checkpoint_every": number(1),
+    "log_to": LINE | name("jsnl", "jsonl", "jsonl", "tensorboard", "wandb"),
     "keep": number(1),
     "save_maps": YES_NO,
     "workdir": LINE,

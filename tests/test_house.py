@@ -47,6 +47,8 @@ OWNERS = {
     "prometheus_client": {"serving"},
     "pydantic": {"serving"},
     "sqlite3": {"serving"},
+    "tensorboardX": {"runs.epoch_log"},
+    "wandb": {"runs.epoch_log"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

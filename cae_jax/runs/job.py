@@ -18,7 +18,7 @@ from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
-from cae_jax.runs import provenance
+from cae_jax.runs import epoch_log, provenance
 from cae_jax.runs.build import read_split
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -112,6 +112,7 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     for group in _groups(multihost.share(cells)):
         if isinstance(t := group[0].config.options, Training):
             default_plan(t.members, len(group), t.batch_size)  # raises what cannot be split
+            epoch_log.check(t.log_to)
     return cells
 
 
