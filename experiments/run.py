@@ -28,4 +28,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, default_preset="quickstart.flags")
+    command_line.main(run, default_preset="quickstart.flags", again=command_line.GOES_ON)

@@ -40,6 +40,7 @@ OWNERS = {
     "flax": {"models", "methods"},
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
+    "threadpoolctl": {"data"},
     "torch": {"benchmarks"},
     "onnx": {"serving", "benchmarks"},
     "onnxruntime": {"serving", "benchmarks"},
@@ -49,6 +50,8 @@ OWNERS = {
     "prometheus_client": {"serving"},
     "pydantic": {"serving"},
     "sqlite3": {"serving"},
+    "tensorboardX": {"runs.epoch_log"},
+    "wandb": {"runs.epoch_log"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cae_jax.data import images, remarks
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import Frame, stretched
 from cae_jax.data.masks import Mask
 from cae_jax.data.masks import read as read_mask
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
@@ -133,8 +133,7 @@ def assemble(
     """
     if on_bad_image not in ("error", "skip"):
         raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
-    bad: list[LeftOut] = []
-    parts = []
+    bad, parts = list[LeftOut](), []
     noted: dict[str, images.Seen] = {}
     for part, items in (("train", found.train), ("test", found.test)):
         pixels, kept, skipped, seen = images.decode_all(
@@ -165,9 +164,11 @@ def assemble(
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
         has_mask=has_mask & marked,
-        test_sizes=tuple(images.size(item.source) for item in test_items),
+        test_sizes=tuple(noted[item.path].size for item in test_items),
         left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found, [*remarks.of_images(noted), *remarks.of_masks(read)]),
+        warnings=_warnings(category, found)
+        + stretched(category, frame, [seen.size for seen in noted.values()])
+        + remarks.of_both(category, noted, read),
     )
 
 
@@ -266,8 +267,8 @@ def _kinds(root: Path, part: str, left_out: list[LeftOut]) -> list[Path]:
     return folders
 
 
-def _warnings(category: str, found: Found, said: list[str]) -> tuple[str, ...]:
-    """What the user should know: a part is empty, Table 1's counts differ, and what was `said`."""
+def _warnings(category: str, found: Found) -> tuple[str, ...]:
+    """What the user should know of the counts: Table 1's differ, or a part is empty."""
     good = sum(item.kind == GOOD for item in found.test)
     counts = {
         "n_train": ("training images", len(found.train)),
@@ -283,7 +284,7 @@ def _warnings(category: str, found: Found, said: list[str]) -> tuple[str, ...]:
     for column, (what, count) in counts.items():
         if printed and int(printed[column]) != count:
             warnings.append(f"{category}: {count} {what} found, Table 1 prints {printed[column]}")
-    return (*warnings, *(f"{category}: {text}" for text in said))
+    return tuple(warnings)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from cae_jax.data.picture import MAX_PIXELS, Picture
 from cae_jax.types import DataError, LeftOut, UsageError, unknown_name
 
 __all__ = [
-    "MAX_PIXELS", "SUFFIXES", "Seen", "Source",
+    "MAX_PIXELS", "SUFFIXES", "Decoded", "Seen", "Source",
     "decode", "decode_all", "decode_mask", "from_any", "from_array", "size",
 ]  # fmt: skip
 
@@ -37,8 +37,18 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 class Seen(NamedTuple):
     """What is worth a word of an image that was decoded."""
 
+    size: tuple[int, int]  # (height, width) of its file in pixels, upright
     largest: int = 0  # the largest value, of 16 bits of which nobody says how many are used
     transparent: bool = False  # pixels that a viewer does not show, and no background
+
+
+class Decoded(NamedTuple):
+    """What came of many files."""
+
+    pixels: np.ndarray  # float32 [n, H, W, channels] in [0, 1]
+    kept: list[int]  # the indices of these n images into the files
+    left_out: list[LeftOut]  # the other ones, in order
+    seen: list[Seen]  # of each of the n files
 
 
 def decode(
@@ -158,7 +168,7 @@ def decode_all(
     on_bad_image: str,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
-) -> tuple[np.ndarray, list[int], list[LeftOut], list[Seen]]:
+) -> Decoded:
     """Decodes many images in threads (Pillow releases the GIL), in the order of `sources`.
 
     Args:
@@ -167,10 +177,6 @@ def decode_all(
       on_bad_image: "error" raises for the first bad image in order; "skip" leaves it out.
       progress: called with 1 after each image in order, like the `update` of a progress bar.
       workers: the number of threads; None leaves it to ThreadPoolExecutor.
-
-    Returns:
-      float32 [n, H, W, channels] in [0, 1], the indices into `sources` of these n images, what was
-      left out, in order, and what was seen of the n.
 
     Raises:
       DataError: an image cannot be used and `on_bad_image` is "error".
@@ -209,7 +215,7 @@ def decode_all(
     finally:
         pool.shutdown(cancel_futures=True)
     pixels = files.rows(pixels, np.array(kept, int)) if left_out else pixels
-    return pixels, kept, left_out, seen
+    return Decoded(pixels, kept, left_out, seen)
 
 
 def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, Seen]:
@@ -231,7 +237,8 @@ def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, Seen]:
         pixels = np.repeat(pixels, frame.channels, axis=-1)
     unknown = found.values.dtype == np.uint16 and not found.stated and not frame.bit_depth
     largest = int(found.values.max()) if unknown else 0
-    return pixels, Seen(largest, alpha is not None and frame.background is None)
+    shown = alpha is None or frame.background is not None
+    return pixels, Seen(found.values.shape[:2], largest, not shown)
 
 
 def _white(values: np.ndarray, white: int, bit_depth: int) -> int:

@@ -11,6 +11,11 @@ _CAMERAS = (8, 10, 12, 14)  # bits that are kept in words of 16
 _LEVELS = 16  # of a mask; more are soft edges
 
 
+def of_both(what: str, seen: Mapping[str, Seen], masks: Mapping[str, Mask]) -> tuple[str, ...]:
+    """Returns warnings, each of which begins with `what` it is about."""
+    return tuple(f"{what}: {text}" for text in [*of_images(seen), *of_masks(masks)])
+
+
 def of_images(seen: Mapping[str, Seen]) -> list[str]:
     """Returns what is worth a word of images by path."""
     said = []

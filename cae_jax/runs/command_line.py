@@ -16,23 +16,50 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from cae_jax import methods
-from cae_jax.options import SCORING, Fields, bounds, check_value
+from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
 from cae_jax.runs import config, presets
 from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
-from cae_jax.types import CaeError, UsageError
+from cae_jax.runs.machine import alarms
+from cae_jax.types import CaeError, Size, UsageError
 
 PRESETS = presets.FOLDER
+GOES_ON = "the same command goes on from the last checkpoint"  # of binaries that train
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
+
+
+class _Sizes(flags.ArgumentParser):
+    """absl's parser of a flag whose value is a size."""
+
+    syntactic_help = A_SIZE
+
+    def parse(self, argument: Any) -> Size:
+        try:
+            return read_size(str(argument)) if isinstance(argument, str) else argument
+        except ValueError:
+            raise ValueError(A_SIZE) from None
+
+
+class _SizeText(flags.ArgumentSerializer):
+    def serialize(self, value: Any) -> str:
+        return to_text(value)
+
+
+def _define_size(name: str, default: Size | None, about: str) -> None:
+    flags.DEFINE(_Sizes(), name, default, about, serializer=_SizeText())
+
+
+_DEFINE[Pixels] = _define_size
 _EXPECTED = {  # what absl's messages hold, and what is expected
     "invalid literal for int": "a whole number",
     "could not convert string to float": "a number",
     "Non-boolean argument": "true or false",
+    A_SIZE: A_SIZE,
 }
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -46,6 +73,7 @@ def main(
     default_preset: str | None = None,
     of_runs: bool = False,
     of_entries: Callable[[Sequence[str]], Sequence[str]] | None = None,
+    again: str = "",
 ) -> None:
     """Runs a binary under absl; what the user can mend becomes one line and an exit code.
 
@@ -59,6 +87,7 @@ def main(
       of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
         flags of all of them, but for --method, and without defaults, for each entry has its own.
         Where these are none, it has those of --method.
+      again: what is said after Ctrl-C and SIGTERM: what the same command would do.
 
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
@@ -94,7 +123,7 @@ def main(
             _leave(f"not a flag: {rest[1]!r} (flags are --name=value)", UsageError.exit_code)
         return rest
 
-    app.run(lambda _: _guarded(run), argv=argv, flags_parser=parse)
+    app.run(lambda _: _guarded(run, again), argv=argv, flags_parser=parse)
 
 
 _defined: dict[str, Any] = {}  # the fields of the flags that `main` defined
@@ -183,13 +212,14 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
     return _plainly(str(error))
 
 
-def _guarded(run: Callable[[], None]) -> None:
+def _guarded(run: Callable[[], None], again: str) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:
-        run()
+        with alarms.hidden():
+            run()
     except CaeError as error:
         _leave(str(error), error.exit_code)
     except OSError as error:
@@ -198,7 +228,7 @@ def _guarded(run: Callable[[], None]) -> None:
         _leave(f"{error.filename or 'writing'}: {hint or error}", 1)
     except KeyboardInterrupt as stop:
         word, code = ("terminated", 143) if stop.args else ("interrupted", 130)
-        _leave(f"{word}; the same command goes on from the last checkpoint", code)
+        _leave("; ".join(filter(None, [word, again])), code)
 
 
 def _terminate(number: int, _: object) -> None:

@@ -321,10 +321,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("workers", [1, 2, None])
 def test_decode_all_keeps_order_and_tells_what_it_left_out(folder, workers):
     seen = []
-    pixels, kept, left_out, _ = images.decode_all(
+    pixels, kept, left_out, found = images.decode_all(
         folder, Frame((7, 9), 3), "skip", seen.append, workers
     )
     assert kept == [0, 1, 2, 4, 5, 6, 7, 9, 10, 11]
+    assert [one.size for one in found] == [(20 + index, 30 - index) for index in kept]
     assert (pixels.shape, pixels.dtype) == ((10, 7, 9, 3), np.float32)
     for row, index in zip(pixels, kept, strict=True):
         np.testing.assert_array_equal(row, images.decode(folder[index], Frame((7, 9), 3)))
