@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cae_jax.data import images, remarks
-from cae_jax.data.frame import Frame, stretched
+from cae_jax.data.frame import Frame
 from cae_jax.data.masks import Mask
 from cae_jax.data.masks import read as read_mask
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
@@ -133,7 +133,8 @@ def assemble(
     """
     if on_bad_image not in ("error", "skip"):
         raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
-    bad, parts = list[LeftOut](), []
+    bad: list[LeftOut] = []
+    parts = []
     noted: dict[str, images.Seen] = {}
     for part, items in (("train", found.train), ("test", found.test)):
         pixels, kept, skipped, seen = images.decode_all(
@@ -166,9 +167,7 @@ def assemble(
         has_mask=has_mask & marked,
         test_sizes=tuple(noted[item.path].size for item in test_items),
         left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found)
-        + stretched(category, frame, [seen.size for seen in noted.values()])
-        + remarks.of_both(category, noted, read),
+        warnings=_warnings(category, found) + remarks.of_all(category, frame, noted, read),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from cae_jax.data.frame import Frame, stretched
 from cae_jax.data.images import Seen
 from cae_jax.data.masks import Mask
 
@@ -11,9 +12,12 @@ _CAMERAS = (8, 10, 12, 14)  # bits that are kept in words of 16
 _LEVELS = 16  # of a mask; more are soft edges
 
 
-def of_both(what: str, seen: Mapping[str, Seen], masks: Mapping[str, Mask]) -> tuple[str, ...]:
-    """Returns warnings, each of which begins with `what` it is about."""
-    return tuple(f"{what}: {text}" for text in [*of_images(seen), *of_masks(masks)])
+def of_all(
+    what: str, frame: Frame, seen: Mapping[str, Seen], masks: Mapping[str, Mask]
+) -> tuple[str, ...]:
+    """Returns the warnings of images and masks brought to a frame; each begins with `what`."""
+    said = tuple(f"{what}: {text}" for text in [*of_images(seen), *of_masks(masks)])
+    return stretched(what, frame, [one.size for one in seen.values()]) + said
 
 
 def of_images(seen: Mapping[str, Seen]) -> list[str]:
