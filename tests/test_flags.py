@@ -99,6 +99,8 @@ OF_CONFIG = {
     "seed": number(0, 2**31 - 1),
     "joint": YES_NO,
     "intensity": name("mean", "median or mean_std", "mean_std", "median", "none"),
+    "bit_depth": {"17": "unknown --bit_depth '17'", "twelve": "known: 10, 11, 12, 13, 14, 15"},
+    "background": LINE | {"blak": "must be none, or a color", "#12345678": "as white, black or"},
     "on_bad_image": name("skp", "skip", "error", "skip"),
     "precision": name("float3", "float32 or bfloat16", "bfloat16", "float32", "tf32"),
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from cae_jax import data, methods, options
 from cae_jax.data import joint, synthetic
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import BIT_DEPTHS, Frame
 from cae_jax.evaluation import segmentation
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.scoring import residuals
@@ -38,6 +38,14 @@ class Images:
         Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
     )
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
+    bit_depth: str = flag(
+        "auto",
+        "of 16-bit files that hold fewer bits: white is 2^bit_depth - 1; auto: as the file says",
+        among=BIT_DEPTHS,
+    )
+    background: str = flag(
+        "none", "color behind transparent pixels, as white or #00b140; none: what lies hidden there"
+    )
     folds: int = flag(
         AUTO,
         "of cross-fitting, where nothing is held out; 0: hold out; -1: as the method learns, "
@@ -132,7 +140,8 @@ class Config(Images, Scoring, Output):
             )
 
     def _check_data(self) -> None:
-        """Raises UsageError where flags say different things of the images."""
+        """Raises UsageError where flags say different things of the images, or no color."""
+        _ = self.frame
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
@@ -165,7 +174,7 @@ class Config(Images, Scoring, Output):
     @property
     def frame(self) -> Frame:
         """What images are brought to."""
-        return Frame(self.image_size, self.channels)
+        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
 
     @property
     def n_pixels(self) -> int:

@@ -37,11 +37,13 @@ class Model(NamedTuple):
     scale: float  # the value of a map at the top of the one color scale; NaN where not known
     runtime: str  # "jax" or "onnxruntime"
     card: dict[str, Any]  # an exported folder's model.json; {} of a run
+    bit_depth: str = "auto"  # as the flags of a run have them
+    background: str = "none"
 
     @property
     def frame(self) -> Frame:
         """What images are brought to."""
-        return Frame(self.image_size, self.channels)
+        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
 
 
 class Verdict(NamedTuple):

@@ -71,7 +71,16 @@ def load(
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
     if said := rules.unkept(judge.threshold):
         print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
-    model = Model(
+    call = (_jax if name == "jax" else _onnxruntime)(root, card)
+    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
+    given |= {"percent": percent, "false_alarms": false_alarms}
+    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
+    model = _model(card, version, name)
+    return Detector(model, judge, call, (load, given), MANY if together else 1)
+
+
+def _model(card: dict[str, Any], version: str, runtime: str) -> Model:
+    return Model(
         title=card["title"],
         category=card["category"],
         method=card["method"],
@@ -81,14 +90,11 @@ def load(
         distance=card["distance"],
         opening=card["opening"],
         scale=card["scale"],
-        runtime=name,
+        runtime=runtime,
         card=card,
+        bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
+        background=card.get("background", "none"),
     )
-    call = (_jax if name == "jax" else _onnxruntime)(root, card)
-    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
-    given |= {"percent": percent, "false_alarms": false_alarms}
-    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
-    return Detector(model, judge, call, (load, given), MANY if together else 1)
 
 
 def check(root: Path) -> str:

@@ -55,6 +55,8 @@ class TrainedRun:
             scale=_scale(self.cell),
             runtime="jax",
             card={},
+            bit_depth=config.bit_depth,
+            background=config.background,
         )
         return Detector(model, self.judge, call, (load, self.given))
 

@@ -34,6 +34,8 @@ OTHER = {
     "patch_size": 200,
     "stride": 200,
     "channels": 3,
+    "bit_depth": "12",
+    "background": "#00b140",
     "train_images": 17,
     "intensity": "mean_std",
     "validation_fraction": 0.25,

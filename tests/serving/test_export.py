@@ -244,7 +244,7 @@ def test_whatever_holds_an_image(world, loaded, rng):
         ("no such file.png", "no such file.png"),
         (b"no image", "<bytes>"),
         (object(), "not object"),
-        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
+        (np.zeros((4, 4, 5), np.uint8), r"\[4, 4, 5\]"),
     ):
         with pytest.raises(DataError, match=words):
             loaded.score(bad)

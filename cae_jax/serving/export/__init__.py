@@ -104,6 +104,8 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "method": c.method,
         "image_size": c.image_size,  # a side, or [height, width]
         "channels": c.channels,
+        "bit_depth": c.bit_depth,
+        "background": c.background,
         "intensity": c.intensity,
         "distance": c.distance,
         "opening": c.opening,
@@ -153,15 +155,15 @@ def _checked(
     run: TrainedRun, folder: Path, formats: list[str], given: list[Sample], wanted: list[Verdict]
 ) -> list[Row]:
     _sum(folder)
-    rows, channels = [], run.cell.config.channels
+    rows, frame = [], run.cell.config.frame
     for runtime, form in exported.RUNTIMES.items():
         if form in formats:
             found = exported.load(folder, runtime=runtime)
             rows += check.detected(f"{form} in {runtime}", given, wanted, found)
     if "stablehlo" in formats:
-        rows += stablehlo.whole(folder, given[1], wanted[1], channels)
+        rows += stablehlo.whole(folder, given[1], wanted[1], frame)
     if "onnx" in formats:
-        rows += onnx_files.whole(folder, given, wanted, channels)
+        rows += onnx_files.whole(folder, given, wanted, frame)
     check.check(rows)
     return rows
 
