@@ -56,7 +56,7 @@ class Cell(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """Of the images that it was begun with; raises FileNotFoundError before that."""
-        return json.loads((self.folder / VERSIONS).read_text())["data_fingerprint"]
+        return json.loads((self.folder / VERSIONS).read_text(encoding="utf-8"))["data_fingerprint"]
 
     @property
     def name(self) -> str:
@@ -115,7 +115,10 @@ def listed(workdir: Path) -> list[Cell]:
 
 def write_results(workdir: Path) -> pd.DataFrame:
     """Writes results.csv over the finished cells of a workdir, if any, and returns it."""
-    rows = [json.loads((folder / FINISHED).read_text()) for folder in cells_with(workdir, FINISHED)]
+    rows = [
+        json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        for folder in cells_with(workdir, FINISHED)
+    ]
     table = results.results_table(rows)
     if rows:
         files.write_csv(workdir / "results.csv", table)
