@@ -44,7 +44,10 @@ class Outcome(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """Returns flags and metrics.json of every finished cell, for the thesis's tables."""
         return [
-            {**cell.config.flags(), **json.loads((cell.folder / FINISHED).read_text())}
+            {
+                **cell.config.flags(),
+                **json.loads((cell.folder / FINISHED).read_text(encoding="utf-8")),
+            }
             for cell in self.cells
         ]
 

@@ -50,7 +50,7 @@ def load(
     """
     root = Path(folder)
     version = check(root)
-    card = json.loads((root / FACTS).read_text())
+    card = json.loads((root / FACTS).read_text(encoding="utf-8"))
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
     name = _runtime(root, runtime, card["formats"])

@@ -111,7 +111,7 @@ def open_run(
     cells.warn_of_code(cell)
     table = scores.read_scores(cell.folder / "scores.csv")
     good, _, unseen = scores.distances_of(table)
-    points = json.loads((cell.folder / FINISHED).read_text())["operating_points"]
+    points = json.loads((cell.folder / FINISHED).read_text(encoding="utf-8"))["operating_points"]
     rate, source = cell.config.false_alarms, scores.source(table)
     judge = verdict.asked(
         str(cell.folder), good, unseen, points, source, rate, percent, false_alarms
