@@ -28,11 +28,14 @@ experiments  benchmarks
 LINE = {room: i for i, line in enumerate(ORDER.split("\n")) for room in line.split()}
 # The only rooms or files that may import a package, at the top of a file or inside a function.
 OWNERS = {
-    "PIL": {"data.images", "data.pictures", "serving.export.check"},
+    "PIL": {
+        *("data.formats", "data.images", "data.masks", "data.pictures", "data.tiff"),
+        "serving.export.check",
+    },
     "array_record": {"data.mvtec_ad"},
-    "cv2": {"data.images"},
-    "imageio": {"data.images"},
-    "skimage": {"data.images"},
+    "cv2": {"data.formats"},
+    "imageio": {"data.formats"},
+    "skimage": {"data.formats"},
     "matplotlib": {"reports.plots"},
     "orbax": {"training.checkpoints"},
     "flax": {"models", "methods"},
