@@ -50,7 +50,10 @@ class Found(NamedTuple):
 def table1() -> dict[str, dict[str, str]]:
     """Table 1 of the thesis by category: n_train, n_test_good, n_test_defective and more."""
     table = importlib.resources.files("cae_jax") / "tables" / "table1_dataset.csv"
-    return {row["category"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    return {
+        row["category"]: row
+        for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    }
 
 
 def categories(data_dir: Path) -> tuple[str, ...]:
