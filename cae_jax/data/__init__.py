@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -78,7 +79,10 @@ def resolve(dataset: str, data_dir: str | None, asked: Sequence[str]) -> tuple[s
         asked = known
     for name in asked:
         if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
-            raise DataError(f"category {name!r}: the name is not UTF-8; rename the folder")
+            encoding = sys.getfilesystemencoding()
+            what = f"file names are taken as {encoding} here, which PYTHONUTF8=1 changes"
+            what = "rename the folder" if encoding == "utf-8" else what
+            raise DataError(f"category {name!r}: the name is not UTF-8; {what}")
         if name in known:
             continue
         inside = Path(data_dir or "", name)

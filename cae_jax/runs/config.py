@@ -12,7 +12,7 @@ from typing import Any
 from cae_jax import data, methods, options
 from cae_jax.data import joint, synthetic
 from cae_jax.data.frame import BIT_DEPTHS, Frame
-from cae_jax.evaluation import segmentation
+from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
@@ -21,6 +21,7 @@ from cae_jax.scoring.ssim import BORDERS
 from cae_jax.types import Fit, Method, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
+_OF = ("last", "best")  # checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,12 @@ class Scoring:
     false_alarms: float = flag(
         0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
     )
+    threshold: str = flag(
+        "", f"rule by which images are called defective: {threshold_rule.GRAMMAR}", part=SCORING
+    )
+    checkpoint: str = flag(
+        "last", "whose weights judge: last, or best, of the lowest loss", among=_OF, part=SCORING
+    )
     opening: int = flag(
         4, "diameter of the disc that opens a segmentation; 0: none", 0, 64, part=SCORING
     )
@@ -133,6 +140,8 @@ class Config(Images, Scoring, Output):
         options.check(self.options)
         self._check_data()
         residuals.check(self.reduction())
+        if self.threshold:
+            threshold_rule.parse(self.threshold)
         if self.minimum_area > self.n_pixels:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
@@ -247,6 +256,11 @@ class Config(Images, Scoring, Output):
         elif self.false_alarms and not fraction:
             raise UsageError(
                 f"--false_alarms={self.false_alarms}: needs good images that were not learned "
+                "from: --folds, or a --validation_fraction above 0"
+            )
+        elif self.threshold and threshold_rule.parse(self.threshold).needs_unseen and not fraction:
+            raise UsageError(
+                f"--threshold={self.threshold}: needs good images that were not learned "
                 "from: --folds, or a --validation_fraction above 0"
             )
         return {"folds": folds, "validation_fraction": fraction}

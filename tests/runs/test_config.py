@@ -56,6 +56,8 @@ OTHER = {
     "ssim_constants": "printed",
     "minimum_area": 40,
     "false_alarms": 0.03,
+    "threshold": "percent:95",
+    "checkpoint": "best",
     "opening": 0,
     "precision": "bfloat16",
     "members": "unroll",
