@@ -63,9 +63,10 @@ def killed(config, step, monkeypatch):
         if sum("epoch" in note for note in steps) == step:
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Bar, "update", update)
-        job.run(config)
+        with pytest.raises(Killed):
+            job.run(config)
 
 
 def test_a_killed_run_leaves_the_rows_of_its_epochs(straight, world, capfd, monkeypatch):
