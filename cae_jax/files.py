@@ -13,12 +13,14 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from cae_jax.types import DataError
+
+if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
+    import pandas as pd
 
 _PART = 8  # of the memory that is free: a larger array lies in a file
 _UNKNOWN = 2**33  # bytes that are taken to be free where the system does not say

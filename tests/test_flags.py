@@ -74,7 +74,10 @@ OF_CONFIG = {
     "redraw_patches": YES_NO,
     "augment": name("textur", "texture", "auto", "none", "object", "object_mirror", "texture"),
     "whole_image": YES_NO,
-    "image_size": number(8, 8192),
+    "image_size": {
+        **{"x1": "must be a whole number, or two as HEIGHTxWIDTH, from 8 to 8192"},
+        **{"7": "must be from 8 to 8192", "64x8193": "=64x8193: must be from 8", "1.5": "two as"},
+    },
     "patch_size": number(8),
     "stride": number(1),
     "channels": {"2": "must be 1 or 3 (1: gray, 3: RGB)", "gray": "must be a whole number"},

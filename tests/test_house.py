@@ -37,6 +37,7 @@ OWNERS = {
     "flax": {"models", "methods"},
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
+    "threadpoolctl": {"data"},
     "torch": {"benchmarks"},
     "onnx": {"serving", "benchmarks"},
     "onnxruntime": {"serving", "benchmarks"},

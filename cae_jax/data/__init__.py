@@ -19,6 +19,7 @@ import numpy as np
 
 from cae_jax import files
 from cae_jax.data import duplicates, folder, synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
 DATASETS = ("folder", "mvtec_ad", "synthetic")
@@ -91,8 +92,7 @@ def read(
     dataset: str,
     data_dir: str | None,
     category: str,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     seed: int,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
@@ -103,8 +103,7 @@ def read(
         dataset: one of `DATASETS`.
         data_dir: see `categories`.
         category: one of the names that `categories` returns.
-        image_size: side H = W of the images in the split, pixels.
-        channels: 1 for gray, 3 for RGB.
+        frame: what images and masks are brought to; it has a size, synthetic a square one.
         seed: draws the synthetic images; the other data sets do not use it.
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
         progress: see `images.decode_all`.
@@ -115,10 +114,11 @@ def read(
     """
     resolve(dataset, data_dir, [category])
     if dataset == "synthetic":
-        return synthetic.read(category, image_size, channels, seed)
+        side, _ = frame.size or (0, 0)
+        return synthetic.read(category, side, frame.channels, seed)
     reader = folder if dataset == "folder" else _mvtec_ad()
     root = _data_dir(dataset, data_dir)
-    return reader.read(root, category, image_size, channels, on_bad_image, progress)
+    return reader.read(root, category, frame, on_bad_image, progress)
 
 
 def take(split: Split, count: int, seed: int) -> Split:
@@ -148,14 +148,17 @@ def n_taken(category: str, n: int, count: int) -> int:
     return count or n
 
 
-def hold_out(split: Split, fraction: float, seed: int) -> Split:
+def hold_out(
+    split: Split, fraction: float, seed: int, progress: Callable[[int], None] = lambda n: None
+) -> Split:
     """Moves a part of the training images to `validation`, drawn once from the seed.
 
     round(fraction * n) of the n images are moved, and at least one when fraction > 0; both parts
     keep the order of their paths, so the draw depends on n, the fraction and the seed alone.
     Duplicates stay together, on either side, and others are drawn in place of those that would be
     parted: no validation image is in training, not even nearly (`duplicates.groups` has the one
-    exception). Duplicates among all images are noted in `duplicates`, and in `warnings`.
+    exception). Duplicates among all images are noted in `duplicates`, and in `warnings`; to find
+    them takes time, of which `progress` is told in images.
 
     Raises:
         UsageError: fraction is not in [0, 1).
@@ -172,7 +175,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
             f"{split.category}: {n} training images, of which {count} would be held out for "
             f"validation (--validation_fraction={fraction}); none is left to train on"
         )
-    pairs = duplicates.find([split.train, split.test])
+    pairs = duplicates.find([split.train, split.test], progress)
     repeated = duplicates.table([*split.train_paths, *split.test_paths], n, pairs)
     groups = duplicates.groups(n, pairs)
     held = _draw(groups, count, seed)
@@ -188,7 +191,10 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
         train_paths=tuple(paths[~held]),
         validation=files.rows(split.train, held),
         validation_paths=tuple(paths[held]),
-        warnings=(*split.warnings, *duplicates.warnings(split.category, repeated)),
+        warnings=(
+            *split.warnings,
+            *duplicates.warnings(split.category, repeated, pairs.look_alike),
+        ),
         duplicates=repeated,
         groups=tuple(groups[~held].tolist()),
     )

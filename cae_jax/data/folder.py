@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cae_jax.data import images
+from cae_jax.data.frame import Frame, stretched
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
@@ -97,22 +98,20 @@ def find(root: Path) -> Found:
 def read(
     data_dir: Path,
     category: str,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
 ) -> Split:
     """Reads the folder `data_dir`/`category`; see `assemble` for the arguments and errors."""
     found = find(data_dir / category)
-    return assemble("folder", category, found, image_size, channels, on_bad_image, progress)
+    return assemble("folder", category, found, frame, on_bad_image, progress)
 
 
 def assemble(
     dataset: str,
     category: str,
     found: Found,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
 ) -> Split:
@@ -122,8 +121,7 @@ def assemble(
         dataset: the name that the split carries, as `category` is.
         category: a name in Table 1 has its counts compared with the table's.
         found: the items to decode.
-        image_size: side of every image and mask in the split, pixels.
-        channels: 1 for gray, 3 for RGB.
+        frame: what images and masks are brought to; it has a size.
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
         progress: see `images.decode_all`.
 
@@ -136,16 +134,16 @@ def assemble(
     bad: list[LeftOut] = []
     parts = []
     for part, items in (("train", found.train), ("test", found.test)):
-        pixels, kept, skipped = images.decode_all(
-            [item.source for item in items], image_size, channels, "skip", progress
+        pixels, kept, skipped, sizes = images.decode_all(
+            [item.source for item in items], frame, "skip", progress
         )
         lost = sorted(set(range(len(items))) - set(kept))
         bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
         if on_bad_image == "skip" and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
-        parts.append((pixels, [items[i] for i in kept]))
-    (train, train_items), (test, test_items) = parts
-    masks, has_mask, bad_masks = _decode_masks(test_items, image_size)
+        parts.append((pixels, [items[i] for i in kept], sizes))
+    (train, train_items, train_sizes), (test, test_items, test_sizes) = parts
+    masks, has_mask, bad_masks = _decode_masks(test_items, frame)
     bad += bad_masks
     marked = masks.any(axis=(1, 2)) | np.array([i.kind == GOOD for i in test_items], bool)
     black = [item.path for item in itertools.compress(test_items, has_mask & ~marked)]
@@ -163,9 +161,10 @@ def assemble(
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
         has_mask=has_mask & marked,
-        test_sizes=tuple(images.size(item.source) for item in test_items),
+        test_sizes=tuple(test_sizes),
         left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found),
+        warnings=_warnings(category, found)
+        + stretched(category, frame, [*train_sizes, *test_sizes]),
     )
 
 
@@ -184,9 +183,7 @@ def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
     )
 
 
-def _decode_masks(
-    items: list[Item], image_size: int
-) -> tuple[np.ndarray, np.ndarray, list[LeftOut]]:
+def _decode_masks(items: list[Item], frame: Frame) -> tuple[np.ndarray, np.ndarray, list[LeftOut]]:
     """Masks bool [n, H, W] of test images, which of them are known, and the files left out."""
 
     def decode(item: Item) -> np.ndarray | DataError | None:
@@ -194,11 +191,11 @@ def _decode_masks(
             return None
         try:
             expected = images.size(item.source)
-            return images.decode_mask(item.mask, image_size, expected, item.mask_path)
+            return images.decode_mask(item.mask, frame, expected, item.mask_path)
         except DataError as error:
             return error
 
-    masks = np.zeros((len(items), image_size, image_size), bool)
+    masks = np.zeros((len(items), *(frame.size or (0, 0))), bool)
     has_mask = np.array([item.kind == GOOD for item in items], bool)
     left_out = []
     with ThreadPoolExecutor() as pool:

@@ -18,21 +18,20 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile  # also registers TIFF, before any thread needs it
 
 from cae_jax import files
+from cae_jax.data.frame import MAX_SIDE, Frame
 from cae_jax.types import DataError, LeftOut, UsageError, unknown_name
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 2**27
-MAX_SIDE = 16384
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
-Size = int | tuple[int, int]  # a side of a square, or (height, width)
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
@@ -56,10 +55,18 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
+class Decoded(NamedTuple):
+    """What came of many files."""
+
+    pixels: np.ndarray  # float32 [n, H, W, channels] in [0, 1]
+    kept: list[int]  # the indices of these n images into the files
+    left_out: list[LeftOut]  # the other ones, in order
+    sizes: list[tuple[int, int]]  # (height, width) of each of the n files, in pixels, upright
+
+
 def decode(
     source: Source,
-    image_size: Size | None,
-    channels: int,
+    frame: Frame,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
@@ -67,8 +74,7 @@ def decode(
 
     Args:
       source: a path, a file's bytes, or a seekable binary file.
-      image_size: a side in pixels or (height, width); None keeps the file's own size.
-      channels: 1 for luma or 3 for RGB; a gray file gives three equal channels.
+      frame: what it is brought to.
       name: what errors call the image; by default its path.
       max_pixels: more are refused by the header, before any is decoded.
 
@@ -77,47 +83,42 @@ def decode(
 
     Raises:
       DataError: the file cannot be used; one line with its name and the cause.
-      UsageError: `image_size` or `channels` makes no sense.
     """
-    height_width = _height_width(image_size)
-    _check_channels(channels)
     with _opened(source, name, max_pixels) as image:
-        return _pixels(image, height_width, channels)
+        return _pixels(image, frame)[0]
 
 
-def from_any(image: Any, image_size: Size | None, channels: int, bgr: bool = False) -> np.ndarray:
+def from_any(image: Any, frame: Frame, bgr: bool = False) -> np.ndarray:
     """Returns whatever holds an image as `decode` returns a file: float32 [H, W, channels].
 
     A path, bytes or a binary stream is decoded, an opened Pillow image treated as its file would
     be. Anything else is an array as `from_array` takes it, by `__array__` (NumPy, JAX, PyTorch on a
     CPU) or `__dlpack__`; with `bgr` its three channels are blue, green and red. Raises DataError
-    for what is no image, UsageError for a size or channels that make no sense.
+    for what is no image.
     """
-    height_width = _height_width(image_size)
-    _check_channels(channels)
     if isinstance(image, Image.Image):
         with _named("the image"):
             _check_limits(image)
-            return _pixels(image.copy(), height_width, channels)
+            return _pixels(image.copy(), frame)[0]
     if isinstance(image, bytearray | memoryview):
         image = bytes(image)
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "seek"):
-        return decode(image, image_size, channels)
+        return decode(image, frame)
     if not hasattr(image, "__array__") and hasattr(image, "__dlpack__"):
         image = np.from_dlpack(image)
     array = np.asarray(image)
     if array.dtype == object:
         raise DataError(f"an image is a file, its bytes or an array, not {type(image).__name__}")
-    return from_array(array[..., ::-1] if bgr and array.ndim == 3 else array, image_size, channels)
+    return from_array(array[..., ::-1] if bgr and array.ndim == 3 else array, frame)
 
 
-def from_array(array: np.ndarray, image_size: Size | None, channels: int) -> np.ndarray:
+def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:
     """Returns an array as `decode` returns a file: float32 [H, W, channels] in [0, 1].
 
     The array is [H, W], [H, W, 1] or [H, W, 3]: uint8, uint16, or float in [0, 1]; luma of float
     and 16-bit color is not rounded. Raises DataError for anything else.
     """
-    _check_channels(channels)
+    channels = frame.channels
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
         raise DataError(f"an image array must be [H, W], [H, W, 1 or 3], got {array.shape}")
@@ -131,13 +132,13 @@ def from_array(array: np.ndarray, image_size: Size | None, channels: int) -> np.
     if pixels.shape[-1] == 3 and channels == 1:
         pixels = pixels @ np.array(_LUMA, np.float32)[:, None]
     bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)]
-    pixels = _stacked(bands, _height_width(image_size))
+    pixels = _stacked(bands, frame.size)
     return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
 
 def decode_mask(
     source: Source,
-    image_size: Size | None,
+    frame: Frame,
     expected_size: tuple[int, int] | None,
     name: str | None = None,
 ) -> np.ndarray:
@@ -148,7 +149,7 @@ def decode_mask(
 
     Args:
       source: a path, a file's bytes, or a seekable binary file.
-      image_size: a side in pixels or (height, width); None keeps the file's own size.
+      frame: what its image is brought to.
       expected_size: (height, width) of the mask's image, from `size`; None skips the check.
       name: what errors call the mask; by default its path.
 
@@ -158,7 +159,6 @@ def decode_mask(
     Raises:
       DataError: the file cannot be used, or its size differs from `expected_size`.
     """
-    height_width = _height_width(image_size)
     with _opened(source, name) as image:
         # In color even if gray is asked for: the luma of a faint blue is 0.
         image, _ = _upright_pixels(image, color=True)
@@ -169,10 +169,10 @@ def decode_mask(
             )
         mask = np.asarray(image) != 0
     mask = mask.any(axis=-1) if mask.ndim == 3 else mask
-    if height_width is None:
+    if frame.size is None:
         return mask
     whole = Image.fromarray(mask.astype(np.float32))
-    share = np.asarray(whole.resize(height_width[::-1], Image.Resampling.BOX))
+    share = np.asarray(whole.resize(frame.size[::-1], Image.Resampling.BOX))
     half = share >= 0.5 - 1e-6  # an exact half may come out a rounding error lower
     return half if half.any() else share > 0
 
@@ -194,25 +194,19 @@ def size(source: Source, name: str | None = None) -> tuple[int, int]:
 
 def decode_all(
     sources: Sequence[Source],
-    image_size: Size,
-    channels: int,
+    frame: Frame,
     on_bad_image: str,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
-) -> tuple[np.ndarray, list[int], list[LeftOut]]:
+) -> Decoded:
     """Decodes many images in threads (Pillow releases the GIL), in the order of `sources`.
 
     Args:
       sources: what `decode` takes.
-      image_size: a side in pixels or (height, width).
-      channels: 1 or 3.
+      frame: what they are brought to; it has a size.
       on_bad_image: "error" raises for the first bad image in order; "skip" leaves it out.
       progress: called with 1 after each image in order, like the `update` of a progress bar.
       workers: the number of threads; None leaves it to ThreadPoolExecutor.
-
-    Returns:
-      float32 [n, H, W, channels] in [0, 1], the indices into `sources` of these n images, and
-      what was left out, in order.
 
     Raises:
       DataError: an image cannot be used and `on_bad_image` is "error".
@@ -220,53 +214,38 @@ def decode_all(
     """
     if on_bad_image not in ("error", "skip"):
         raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
-    _check_channels(channels)
-    height_width = _height_width(image_size)
-    if height_width is None:
+    if frame.size is None:
         raise UsageError("image_size is needed to stack images")
-    pixels = files.large_array((len(sources), *height_width, channels))
+    pixels = files.large_array((len(sources), *frame.size, frame.channels))
 
-    def decode_into(index: int) -> DataError | None:
+    def decode_into(index: int) -> DataError | tuple[int, int]:
         try:
-            pixels[index] = decode(sources[index], height_width, channels)
+            with _opened(sources[index], None) as image:
+                pixels[index], size = _pixels(image, frame)
         except DataError as error:
             return error
-        return None
+        return size
 
     kept: list[int] = []
     left_out: list[LeftOut] = []
+    sizes: list[tuple[int, int]] = []
     pool = ThreadPoolExecutor(workers)
     try:
-        for index, error in enumerate(pool.map(decode_into, range(len(sources)))):
-            if error is None:
+        for index, found in enumerate(pool.map(decode_into, range(len(sources)))):
+            if not isinstance(found, DataError):
                 kept.append(index)
+                sizes.append(found)
             elif on_bad_image == "error":
-                raise error
+                raise found
             else:
                 path = _name_of(sources[index])
-                left_out.append(LeftOut(path, str(error).removeprefix(f"{path!r}: ")))
+                left_out.append(LeftOut(path, str(found).removeprefix(f"{path!r}: ")))
             if progress is not None:
                 progress(1)
     finally:
         pool.shutdown(cancel_futures=True)
-    return (files.rows(pixels, np.array(kept, int)) if left_out else pixels), kept, left_out
-
-
-def _height_width(image_size: Size | None) -> tuple[int, int] | None:
-    if image_size is None:
-        return None
-    sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    whole = all(isinstance(side, int | np.integer) and 1 <= side <= MAX_SIDE for side in sides)
-    if len(sides) != 2 or not whole:
-        raise UsageError(
-            f"image_size must be one or two whole numbers from 1 to {MAX_SIDE}, not {image_size!r}"
-        )
-    return int(sides[0]), int(sides[1])
-
-
-def _check_channels(channels: int) -> None:
-    if channels not in (1, 3):
-        raise UsageError(f"channels must be 1 or 3, not {channels!r}")
+    pixels = files.rows(pixels, np.array(kept, int)) if left_out else pixels
+    return Decoded(pixels, kept, left_out, sizes)
 
 
 def _name_of(source: Source) -> str:
@@ -296,11 +275,14 @@ def _named(name: str) -> Iterator[None]:
         raise DataError(f"{name!r}: {_cause(error)}") from error
 
 
-def _pixels(image: Image.Image, size: tuple[int, int] | None, channels: int) -> np.ndarray:
+def _pixels(image: Image.Image, frame: Frame) -> tuple[np.ndarray, tuple[int, int]]:
+    """The image in its frame, and the (height, width) that it had."""
+    channels = frame.channels
     image, full = _upright_pixels(image, color=channels == 3)
-    pixels = _stacked([band.convert("F") for band in image.split()], size)
+    pixels = _stacked([band.convert("F") for band in image.split()], frame.size)
     pixels /= np.float32(full)
-    return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
+    pixels = pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
+    return pixels, (image.height, image.width)
 
 
 def _file(source: Source) -> BinaryIO:

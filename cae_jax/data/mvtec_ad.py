@@ -27,6 +27,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from cae_jax.data import folder, images, pictures
+from cae_jax.data.frame import Frame
 from cae_jax.types import GOOD, DataError, LeftOut, Split
 
 CATEGORIES = tuple(sorted(folder.table1()))
@@ -127,8 +128,7 @@ def categories(data_dir: Path) -> tuple[str, ...]:
 def read(
     data_dir: Path,
     category: str,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
 ) -> Split:
@@ -137,8 +137,7 @@ def read(
     Args:
         data_dir: tensorflow_datasets' data_dir; the images to prepare lie in downloads/manual.
         category: one of `CATEGORIES`.
-        image_size: see `folder.assemble`, as the other arguments and errors.
-        channels: 1 for gray, 3 for RGB.
+        frame: see `folder.assemble`, as the other arguments and errors.
         on_bad_image: "error" or "skip".
         progress: see `images.decode_all`.
 
@@ -154,9 +153,7 @@ def read(
         test=_items(builder, "test"),
         left_out=tuple(LeftOut(*entry) for entry in builder.info.metadata["left_out"]),
     )
-    return folder.assemble(
-        "mvtec_ad", category, found, image_size, channels, on_bad_image, progress
-    )
+    return folder.assemble("mvtec_ad", category, found, frame, on_bad_image, progress)
 
 
 def count(data_dir: Path, category: str) -> tuple[int, int, int]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cae_jax.evaluation import thresholds, verdict
 from cae_jax.evaluation.thresholds import OUT_OF_FOLD, TEST_GOOD, UNSEEN
 from cae_jax.reports.run_files import real
+
+if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
+    import pandas as pd
 
 # Drawn in the charts, in this order: those that may count, the conformal one, the best there is.
 _DRAWN: tuple[tuple[str, str | None, int | None], ...] = (

@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from cae_jax import methods
-from cae_jax.options import SCORING, Fields, bounds, check_value
+from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
 from cae_jax.runs import config, presets
 from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine import alarms
-from cae_jax.types import CaeError, UsageError
+from cae_jax.types import CaeError, Size, UsageError
 
 PRESETS = presets.FOLDER
 GOES_ON = "the same command goes on from the last checkpoint"  # of binaries that train
@@ -31,10 +31,35 @@ _DEFINE: dict[type, Callable[..., Any]] = {
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
+
+
+class _Sizes(flags.ArgumentParser):
+    """absl's parser of a flag whose value is a size."""
+
+    syntactic_help = A_SIZE
+
+    def parse(self, argument: Any) -> Size:
+        try:
+            return read_size(str(argument)) if isinstance(argument, str) else argument
+        except ValueError:
+            raise ValueError(A_SIZE) from None
+
+
+class _SizeText(flags.ArgumentSerializer):
+    def serialize(self, value: Any) -> str:
+        return to_text(value)
+
+
+def _define_size(name: str, default: Size | None, about: str) -> None:
+    flags.DEFINE(_Sizes(), name, default, about, serializer=_SizeText())
+
+
+_DEFINE[Pixels] = _define_size
 _EXPECTED = {  # what absl's messages hold, and what is expected
     "invalid literal for int": "a whole number",
     "could not convert string to float": "a number",
     "Non-boolean argument": "true or false",
+    A_SIZE: A_SIZE,
 }
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 

@@ -18,7 +18,7 @@ from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
-from cae_jax.runs import epoch_log
+from cae_jax.runs import epoch_log, provenance
 from cae_jax.runs.build import read_split
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -82,7 +82,8 @@ def run_grid(configs: Sequence[Config]) -> Outcome:
             compilation.use_cache()
             for cell in mine:
                 if not cell.left_to_do:
-                    say(f"{cell.folder}: finished before")
+                    with _keeping(failed, cell):
+                        _check_finished(cell)
             left, done = [cell for cell in mine if cell.left_to_do], 0
             for group in _groups(left):
                 if len(left) > 1:
@@ -143,6 +144,7 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
             split = read_split(cell.config)
             print(data.summary(split), flush=True)
             cells_of.prepare(cell, split)
+            cells_of.warn_of_code(cell)
             ready.append((cell, split))
     for (cell, split), trained in zip(ready, train_cells(ready), strict=True):
         with _keeping(failed, cell):
@@ -152,6 +154,13 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
             if multihost.is_first():  # which writes what is written once
                 cells_of.write_results(cell.config.folder)
     return failed
+
+
+def _check_finished(cell: Cell) -> None:
+    """Says that there is nothing to do; raises DataError for other images than the run is of."""
+    provenance.check_images(cell.folder, cell.config)
+    say(f"{cell.folder}: finished before")
+    cells_of.warn_of_code(cell)
 
 
 @contextlib.contextmanager
@@ -193,6 +202,7 @@ def evaluate_again(
 
 def _evaluate_again(cell: Cell, data_dir: str) -> None:
     trained = load_trained(cell)
+    cells_of.warn_of_code(cell)
     split = read_split(cell.config.changed(data_dir=data_dir) if data_dir else cell.config)
     if data.fingerprint(split) != cell.fingerprint:
         say(f"{cell.folder}: warning: these are not the images of the training run")

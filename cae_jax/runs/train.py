@@ -223,7 +223,7 @@ def _trained(
 def _open(cell: Cell, method: Method) -> Checkpoints:
     """The checkpoints of a cell."""
     c = cell.config
-    of_training = {f"--{k}": v for k, v in identity(c).items() if k != "data_dir"}
+    of_training = {f"--{k}": v for k, v in identity(c).items()}
     if method.frozen:
         of_training["frozen"] = _sha256(method.frozen)
     if cell.begun:

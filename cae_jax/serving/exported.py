@@ -19,7 +19,7 @@ import numpy as np
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
-from cae_jax.types import DataError, Scores, UsageError, unknown_name
+from cae_jax.types import DataError, Scores, Size, UsageError, unknown_name
 
 FORM = 1  # of model.json
 SUMS, FACTS = "SHA256SUMS", "model.json"
@@ -76,7 +76,7 @@ def load(
         category=card["category"],
         method=card["method"],
         version=version,
-        image_size=card["image_size"],
+        image_size=_size(card["image_size"]),
         channels=card["channels"],
         distance=card["distance"],
         opening=card["opening"],
@@ -192,6 +192,11 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         return _scores(card, score, found, None)
 
     return call
+
+
+def _size(found: int | list[int]) -> Size:
+    """A size as JSON has it: a side, or [height, width]."""
+    return found if isinstance(found, int) else (found[0], found[1])
 
 
 def _scores(

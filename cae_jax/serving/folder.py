@@ -37,7 +37,7 @@ from cae_jax.types import DataError, Scores, unknown_name
 
 _ON_BAD_IMAGE = ("error", "skip")
 # Of a run's flags, where its images were does not tell its scores from another run's.
-_NOT_OF_SCORES = ("dataset", "data_dir", "on_bad_image")
+_NOT_OF_SCORES = ("dataset", "on_bad_image")
 
 
 class Summary(NamedTuple):

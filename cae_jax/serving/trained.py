@@ -108,6 +108,7 @@ def open_run(
         raise DataError(f"{cell.folder}: not finished; run experiments.run again")
     claim_jax()
     trained = load_trained(cell)
+    cells.warn_of_code(cell)
     table = scores.read_scores(cell.folder / "scores.csv")
     good, _, unseen = scores.distances_of(table)
     points = json.loads((cell.folder / FINISHED).read_text())["operating_points"]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cae_jax import data
 from cae_jax.data import folder, images
+from cae_jax.data.frame import Frame
 from cae_jax.types import DataError, LeftOut, UsageError
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -46,7 +47,7 @@ def nut(tmp_path) -> pathlib.Path:
 
 
 def read(root: pathlib.Path, **kwargs):
-    return data.read("folder", str(root.parent), root.name, SIZE, 1, 0, **kwargs)
+    return data.read("folder", str(root.parent), root.name, Frame(SIZE, 1), 0, **kwargs)
 
 
 def test_split_holds_what_the_folder_holds(nut):
@@ -66,7 +67,8 @@ def test_split_holds_what_the_folder_holds(nut):
     np.testing.assert_array_equal(split.labels, [1, 0, 0, 1, 1])
     assert (split.dataset, split.category) == ("folder", "nut")
     assert split.validation.shape == (0, SIZE, SIZE, 1)
-    assert (split.left_out, split.warnings) == ((), ())
+    assert split.left_out == ()
+    assert ["33 x 50 pixels" in warning for warning in split.warnings] == [True]  # squeezed
     assert sum(calls) == 9
     for paths, pixels in ((split.train_paths, split.train), (split.test_paths, split.test)):
         for path, image in zip(paths, pixels, strict=True):
@@ -86,7 +88,7 @@ def test_masks_are_paired_by_stem(nut):
         "test/scratch/001.png": "scratch/001.png",
     }
     for path, mask in pairs.items():
-        want = images.decode_mask(nut / "ground_truth" / mask, SIZE, None)
+        want = images.decode_mask(nut / "ground_truth" / mask, Frame(SIZE), None)
         np.testing.assert_array_equal(split.masks[split.test_paths.index(path)], want)
 
 
@@ -341,7 +343,8 @@ def test_summary_fits_on_a_screen(nut):
 def test_a_folder_needs_no_tensorflow_datasets(nut):
     code = (
         "import sys; sys.modules['tensorflow_datasets'] = None; from cae_jax import data\n"
-        f"print(data.read('folder', {str(nut.parent)!r}, 'nut', 8, 3, 0).test.shape)\n"
+        "from cae_jax.data.frame import Frame\n"
+        f"print(data.read('folder', {str(nut.parent)!r}, 'nut', Frame(8, 3), 0).test.shape)\n"
         f"try: data.categories('mvtec_ad', {str(nut.parent)!r})\n"
         "except data.UsageError as error: print(error)"
     )

@@ -14,6 +14,7 @@ from small_runs import config_of, folder_of, killed
 
 from cae_jax import data, models
 from cae_jax.data import images, synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.methods import autoencoder
 from cae_jax.reports import results
 from cae_jax.runs import cell as cells
@@ -30,7 +31,7 @@ FILES = {
     *("scores.csv", "good.csv", "defective.csv", "history.csv", "left_out.csv", "metrics.json"),
     *("flags.txt", "versions.json", "training_curve.png", "whiskers.png", "histogram.png"),
     *("gallery.png", "checkpoints", "curves.json", "examples.npz", "report.html"),
-    "duplicates.csv",
+    *("duplicates.csv", "fingerprints.csv"),
 }
 
 
@@ -171,7 +172,7 @@ def test_distances_at_other_sizes_and_in_color(world, undrawn):
     variables = train.load_trained(cell).variables
     frame = pd.read_csv(cell.folder / "scores.csv").iloc[[0, 3, -1]]
     for path, distance in zip(frame["path"], frame["distance"], strict=True):
-        image = images.decode(world / "in" / "weave" / path, 50, 3)
+        image = images.decode(world / "in" / "weave" / path, Frame(50, 3))
         plain = plain_distance(reconstruct, variables, image, 24, 7)
         assert distance == pytest.approx(plain, rel=1e-5), path
 
@@ -267,6 +268,7 @@ def test_evaluate_makes_everything_again(tiny, world, tmp_path, monkeypatch):
     config, cell = tiny
     wanted, metrics = (cell / "scores.csv").read_bytes(), metrics_of(cell)
     kept = {"checkpoints", "flags.txt", "versions.json", "left_out.csv", "duplicates.csv"}
+    kept |= {"fingerprints.csv"}
     for name in FILES - kept:
         (cell / name).unlink()
     (world / "tiny" / "results.csv").unlink()

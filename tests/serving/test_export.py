@@ -19,6 +19,7 @@ from PIL import Image
 
 import cae_jax
 from cae_jax.data import images
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import segmentation
 from cae_jax.runs import job
 from cae_jax.serving import detector, exported, trained
@@ -257,8 +258,8 @@ def test_pixels_of_a_pillow_image_are_those_of_its_file(rng):
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         for channels in (1, 3):
-            found = images.from_any(image, (7, 5), channels)
-            np.testing.assert_array_equal(found, images.decode(buffer, (7, 5), channels))
+            found = images.from_any(image, Frame((7, 5), channels))
+            np.testing.assert_array_equal(found, images.decode(buffer, Frame((7, 5), channels)))
 
 
 def test_it_is_pickled_and_belongs_to_its_process(world, loaded):

@@ -41,15 +41,24 @@ class Bar:
     which happens once.
     """
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0, first: str = "") -> None:
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        first: str = "",
+        brief: bool = False,
+    ) -> None:
         """Starts at `done` of `total` units, 0 for an unknown total; `unit` in the plural.
 
-        `first` is told where the first update is long in coming: what is done before it.
+        `first` is told where the first update is long in coming: what is done before it. Of what
+        is mostly `brief` nothing is left behind where it was.
         """
         self._label, self._total, self._unit = label, total, unit
         self._done = self._start = self._first = done
         self._began = self._last_line = time.monotonic()
-        self._note, self._measured = "", False
+        self._note, self._measured, self._brief = "", False, brief
         self._bar = None
         self._waiting = contextlib.ExitStack()
         if sys.stderr.isatty():
@@ -81,7 +90,7 @@ class Bar:
             self._measured, self._first, self._began = True, self._done, time.monotonic()
 
     def _line(self) -> None:
-        self._last_line = time.monotonic()
+        self._last_line, self._brief = time.monotonic(), False
         count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         words = [f"{self._label}: {count} {self._unit}"]
         rate, to_do = 0.0, self._total - self._done
@@ -108,7 +117,7 @@ class Bar:
         """Leaves the bar, or a last line, behind."""
         self._waiting.close()
         if self._bar is not None:
-            self._bar.leave = self._done > self._start
+            self._bar.leave = self._done > self._start and not self._brief
             self._bar.close()
-        elif self._done > self._start:
+        elif self._done > self._start and not self._brief:
             self._line()

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cae_jax.data import images
+from cae_jax.data.frame import Frame
 from cae_jax.reports.run_files import read_run
 from cae_jax.runs.cell import Cell
 from cae_jax.serving.detector import MANY, Detector, Verdict
@@ -137,7 +138,7 @@ def compared(form: str, sample: Sample, wanted: Verdict, found: Mapping[str, np.
 
 def unresized(sample: Sample, channels: int) -> np.ndarray:
     """Returns a sample's own pixels, float32 [1, H, W, C] in [0, 1]."""
-    return images.decode(sample.png, None, channels)[None]
+    return images.decode(sample.png, Frame(None, channels))[None]
 
 
 def _variant(name: str, image: Image.Image, i: int) -> Sample:
