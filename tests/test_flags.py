@@ -36,7 +36,7 @@ LINE = {"a\nb": "must be one line"}
 SSIM_WINDOW = number(3, 255) | {"8": "must be odd and at least 3"}
 # Flag: {bad value: words of the answer}.
 OF_CONFIG = {
-    "dataset": name("foldr", "folder", "folder", "mvtec_ad", "synthetic"),
+    "dataset": name("foldr", "folder", "arrays", "folder", "mvtec_ad", "synthetic"),
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
