@@ -42,7 +42,7 @@ RULE = {
 }
 # Flag: {bad value: words of the answer}.
 OF_CONFIG = {
-    "dataset": name("foldr", "folder", "folder", "mvtec_ad", "synthetic"),
+    "dataset": name("foldr", "folder", "arrays", "folder", "mvtec_ad", "synthetic"),
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
@@ -113,6 +113,16 @@ OF_CONFIG = {
     "precision": name("float3", "float32 or bfloat16", "bfloat16", "float32", "tf32"),
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),
     "checkpoint_every": number(1),
+    "early_stopping": number(0),
+    "schedule": name(
+        *("cosine_deca", "cosine_decay or warmup_cosine_decay or cosine_onecycle"),
+        *("constant", "cosine_decay", "cosine_onecycle", "exponential_decay", "linear"),
+        *("piecewise_constant", "polynomial", "warmup_constant", "warmup_cosine_decay"),
+    ),
+    "schedule_options": LINE
+    | {"a": "expected name=value", "alpha=0.1": "--schedule=constant has none"},
+    "gradient_clip": number(0, whole=False),
+    "ema": number(0, 1, whole=False) | {"1": "must be below 1"},
     "log_to": LINE | name("jsnl", "jsonl", "jsonl", "tensorboard", "wandb"),
     "keep": number(1),
     "save_maps": YES_NO,

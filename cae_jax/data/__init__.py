@@ -1,5 +1,6 @@
 """Where images come from: every data set is read into one `types.Split` per category.
 
+arrays      images in memory, from Python alone, see `arrays.split`
 folder      a folder in MVTec AD's layout
 mvtec_ad    the same layout, prepared once by tensorflow_datasets (needs no TensorFlow)
 synthetic   made-up products drawn from a seed
@@ -19,11 +20,11 @@ from types import ModuleType
 import numpy as np
 
 from cae_jax import files
-from cae_jax.data import duplicates, folder, synthetic
+from cae_jax.data import arrays, duplicates, folder, synthetic
 from cae_jax.data.frame import Frame
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
-DATASETS = ("folder", "mvtec_ad", "synthetic")
+DATASETS = ("arrays", "folder", "mvtec_ad", "synthetic")
 
 _LEFT_OUT_SHOWN = 10  # lines of a summary
 _TAKEN = 1  # the stream of random numbers that says which images are taken
@@ -44,6 +45,8 @@ def categories(dataset: str, data_dir: str | None = None) -> tuple[str, ...]:
     """
     if dataset not in DATASETS:
         raise unknown_name("data set", dataset, DATASETS)
+    if dataset == arrays.DATASET:
+        raise UsageError("--dataset=arrays: these are given in Python, see cae_jax.runs.arrays.run")
     if dataset == "synthetic":
         return tuple(synthetic.CATEGORIES)
     root = _data_dir(dataset, data_dir)

@@ -18,7 +18,7 @@ from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, UsageError, height_width, size_text, unknown_name
+from cae_jax.types import Fit, Method, Steps, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
 _OF = ("last", "best")  # checkpoints
@@ -228,6 +228,7 @@ class Config(Images, Scoring, Output):
             raise unknown_name("--distance", self.distance, known)
         own = self.options
         own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
+        _check_early(self.method, own, method.learn)
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
         distance = self.distance or known[0]
         found = dataclasses.replace(self, data_dir=where, distance=distance, options=own)
@@ -302,6 +303,16 @@ class Config(Images, Scoring, Output):
                 kind = "size" if isinstance(default, Pixels) else type(default).__name__
                 raise UsageError(f"{where}: {line!r} is no {kind}") from error
         return configure(**values)
+
+
+def _check_early(name: str, own: Any, learn: Steps | Fit) -> None:
+    """Raises UsageError where nothing says when to stop early."""
+    patience = getattr(own, "early_stopping", 0)
+    if patience and not (isinstance(learn, Steps) and learn.best_by):
+        raise UsageError(
+            f"--early_stopping={patience}: --method={name} has no loss that tells the best epoch "
+            "from others; leave it out, and take fewer --epochs"
+        )
 
 
 def shared() -> Fields:

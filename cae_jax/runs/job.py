@@ -128,7 +128,7 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
         learn, t = cell.config.build().learn, cell.config.options
         key = None  # of those that train together
         if isinstance(learn, Steps) and default_plan(t.members, 2, t.batch_size).stacked:
-            key = (learn, t.schedule(learn.patch_size, 0))
+            key = (learn, t.course(learn.patch_size, 0))
         group = at.get(key, [])
         if not group or len(group) == _TOGETHER:
             group = []
