@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from cae_jax.data import images, layouts
-from cae_jax.data.frame import Frame, stretched
+from cae_jax.data import images, layouts, remarks
+from cae_jax.data.frame import Frame
 from cae_jax.data.layouts.found import USUAL, Found, Item, Names
+from cae_jax.data.masks import Mask
+from cae_jax.data.masks import read as read_mask
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
@@ -22,7 +24,10 @@ _ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
 def table1() -> dict[str, dict[str, str]]:
     """Table 1 of the thesis by category: n_train, n_test_good, n_test_defective and more."""
     table = importlib.resources.files("cae_jax") / "tables" / "table1_dataset.csv"
-    return {row["category"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    return {
+        row["category"]: row
+        for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    }
 
 
 def read(
@@ -61,24 +66,25 @@ def assemble(
         DataError: an image or a mask cannot be used, or every image of a part is skipped.
         UsageError: an argument makes no sense.
     """
-    if on_bad_image not in ("error", "skip"):
-        raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
+    _check_how(on_bad_image)
     bad: list[LeftOut] = []
     parts = []
+    noted: dict[str, images.Seen] = {}
     for part, items in (("train", found.train), ("test", found.test)):
-        pixels, kept, skipped, sizes = images.decode_all(
+        pixels, kept, skipped, seen = images.decode_all(
             [item.source for item in items], frame, "skip", progress
         )
         lost = sorted(set(range(len(items))) - set(kept))
         bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
         if on_bad_image == "skip" and items and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
-        parts.append((pixels, [items[i] for i in kept], sizes))
-    (train, train_items, train_sizes), (test, test_items, test_sizes) = parts
-    masks, has_mask, bad_masks = _decode_masks(test_items, frame)
+        noted |= dict(zip((items[i].path for i in kept), seen, strict=True))
+        parts.append((pixels, [items[i] for i in kept]))
+    (train, train_items), (test, test_items) = parts
+    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame)
     bad += bad_masks
-    marked = masks.any(axis=(1, 2)) | np.array([i.kind == GOOD for i in test_items], bool)
-    black = [item.path for item in itertools.compress(test_items, has_mask & ~marked)]
+    good = np.array([item.kind == GOOD for item in test_items], bool)
+    marked = has_mask & (masks.any(axis=(1, 2)) | good)
     if bad and on_bad_image == "error":
         raise _bad_files(found.root, bad)
     return Split(
@@ -92,20 +98,25 @@ def assemble(
         test_paths=tuple(item.path for item in test_items),
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
-        has_mask=has_mask & marked,
-        test_sizes=tuple(test_sizes),
-        left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found) + stretched(category, frame, train_sizes + test_sizes),
+        has_mask=marked,
+        test_sizes=tuple(noted[item.path].size for item in test_items),
+        left_out=_left_out(found, bad, itertools.compress(test_items, has_mask & ~marked)),
+        warnings=_warnings(category, found) + remarks.of_all(category, frame, noted, read),
         layout=found.layout,
         notes=found.notes,
     )
 
 
-def _left_out(found: Found, bad: list[LeftOut], black: list[str]) -> tuple[LeftOut, ...]:
+def _check_how(on_bad_image: str) -> None:
+    if on_bad_image not in ("error", "skip"):
+        raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
+
+
+def _left_out(found: Found, bad: list[LeftOut], black: Iterable[Item]) -> tuple[LeftOut, ...]:
     """All that is left out, by path: what is bad is not scored, whether or not it has a mask."""
     lost = {entry.path for entry in bad}
     before = [entry for entry in found.left_out if entry.path not in lost]
-    return tuple(sorted([*before, *bad, *(LeftOut(path, _ALL_BLACK) for path in black)]))
+    return tuple(sorted([*before, *bad, *(LeftOut(item.path, _ALL_BLACK) for item in black)]))
 
 
 def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
@@ -116,30 +127,34 @@ def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
     )
 
 
-def _decode_masks(items: list[Item], frame: Frame) -> tuple[np.ndarray, np.ndarray, list[LeftOut]]:
-    """Masks bool [n, H, W] of test images, which of them are known, and the files left out."""
+def _decode_masks(
+    items: list[Item], frame: Frame
+) -> tuple[np.ndarray, np.ndarray, list[LeftOut], dict[str, Mask]]:
+    """Masks bool [n, H, W] of test images, which of them are known, the files left out, and what
+    was found in the others."""
 
-    def decode(item: Item) -> np.ndarray | DataError | None:
+    def decode(item: Item) -> Mask | DataError | None:
         if not item.masks:
             return None
         try:
             expected = images.size(item.source)
-            parts = [images.decode_mask(m, frame, expected, item.mask_path) for m in item.masks]
-            return np.any(parts, axis=0)
+            return read_mask(item.masks, frame, expected, item.mask_path)
         except DataError as error:
             return error
 
     masks = np.zeros((len(items), *(frame.size or (0, 0))), bool)
     has_mask = np.array([item.kind == GOOD for item in items], bool)
     left_out = []
+    read = {}
     with ThreadPoolExecutor() as pool:
         for i, result in enumerate(pool.map(decode, items)):
             if isinstance(result, DataError):
                 path = items[i].mask_path
                 left_out.append(LeftOut(path, str(result).removeprefix(f"{path!r}: ")))
             elif result is not None:
-                masks[i], has_mask[i] = result, True
-    return masks, has_mask, left_out
+                masks[i], has_mask[i] = result.defective, True
+                read[items[i].mask_path] = result
+    return masks, has_mask, left_out, read
 
 
 def _warnings(category: str, found: Found) -> tuple[str, ...]:

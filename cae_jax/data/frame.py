@@ -23,6 +23,8 @@ class Frame:
 
     image_size: Size | None  # pixels; None keeps a file's own size
     channels: int = 1  # 1: luma, 3: RGB; a gray file gives three equal channels
+    bit_depth: int = 0  # of data of over 8 bits: 2^bit_depth - 1 is white; 0: what the file says
+    background: tuple[int, int, int] | None = None  # RGB 0..255 behind alpha; None: alpha dropped
 
     def __post_init__(self) -> None:
         """Checks the values."""

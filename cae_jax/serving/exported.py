@@ -50,7 +50,7 @@ def load(
     """
     root = Path(folder)
     version = check(root)
-    card = json.loads((root / FACTS).read_text())
+    card = json.loads((root / FACTS).read_text(encoding="utf-8"))
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
     name = _runtime(root, runtime, card["formats"])
@@ -149,12 +149,14 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
 
     from cae_jax.scoring import compilation
 
+    compilation.check_devices()
     compilation.use_cache()
     path = root / "stablehlo" / "batch.bin"
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
         program = jax.jit(exported.call)
-        with np.load(root / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
+        weights_of = root / "stablehlo" / "weights.npz"
+        with compilation.in_32_bits(), np.load(weights_of, allow_pickle=False) as archive:
             weights = jax.device_put({name: archive[name] for name in archive.files})
     except Exception as error:  # StableHLO of another time fails in as many ways as there are
         cause = " ".join(str(error).split())[:200]
@@ -164,7 +166,8 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
         ) from error
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
-        found = jax.device_get(program(weights, images))
+        with compilation.in_32_bits():
+            found = jax.device_get(program(weights, images))
         return _scores(card, found["score"], found["map"], found.get("reconstruction"))
 
     return call
