@@ -44,6 +44,10 @@ RULE = {
 OF_CONFIG = {
     "dataset": name("foldr", "folder", "arrays", "folder", "mvtec_ad", "synthetic"),
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
+    "layout": {"mvtec": "did you mean mvtec_ad", "@": "known: auto, btad"}
+    | {"btad": "--layout=btad: only of --dataset=folder"},
+    "good_name": LINE | {"Gut": "--good_name=Gut: only of --dataset=folder"},
+    "mask_pattern": LINE | {"{stem}_seg": "only of --dataset=folder"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "--method 'autoencodr': did you mean autoencoder or feature_autoencoder?",

@@ -55,7 +55,7 @@ def pack(
     top: float,
     predicted: np.ndarray | None,
     threshold: float,
-    n_before: int,
+    rows: np.ndarray,
 ) -> bytes:
     """Returns examples.npz: the pictures of a few test images, every kind among them.
 
@@ -66,7 +66,7 @@ def pack(
       top: see `scale`.
       predicted: segmentations, bool [n_test, H, W], or None where there is no threshold.
       threshold: of the segmentation.
-      n_before: how many rows of scores.csv are before those of the test images.
+      rows: int [n_test], which row of scores.csv each of them is.
 
     Returns:
       The file's bytes. `row` [k] counts the rows of scores.csv; image and
@@ -89,7 +89,7 @@ def pack(
     np.savez_compressed(
         file,
         **optional,
-        row=shown + n_before,
+        row=np.asarray(rows)[shown],
         image=_bytes(split.test[shown]),
         residual=np.asarray(test.residuals[distance][shown], np.float32),
         mask=masks,

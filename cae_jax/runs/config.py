@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cae_jax import data, methods, options
-from cae_jax.data import joint, synthetic
+from cae_jax.data import joint, layouts, synthetic
 from cae_jax.data.frame import BIT_DEPTHS, Frame
+from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.scoring import compilation, residuals
@@ -31,7 +32,12 @@ class Images:
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
     # free: a run is of the images and not of their place, which may be another one tomorrow
     data_dir: str = flag(
-        "", "folder: the parent of the categories; mvtec_ad: the TFDS folder", part=FREE
+        "", "folder: a category or the parent of several; mvtec_ad: the TFDS folder", part=FREE
+    )
+    layout: str = flag("auto", "how the folder is laid out", among=layouts.NAMES, part=FREE)
+    good_name: str = flag("", "the folder of good images; usual names if empty", part=FREE)
+    mask_pattern: str = flag(
+        "", "a mask's name by its image's, as {stem}_seg; usual names if empty", part=FREE
     )
     category: str = flag("all", "a category, several with commas, or all")
     joint: bool = flag(False, "one model for all these categories, not one each")
@@ -151,6 +157,10 @@ class Config(Images, Scoring, Output):
     def _check_data(self) -> None:
         """Raises UsageError where flags say different things of the images, or no color."""
         _ = self.frame
+        if self.dataset != "folder":
+            for name, value in self.names._asdict().items():
+                if value != getattr(USUAL, name):
+                    raise UsageError(f"--{name}={value}: only of --dataset=folder")
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
@@ -171,14 +181,21 @@ class Config(Images, Scoring, Output):
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories asked for, not yet resolved; those of a joint cell."""
+        # as a shell completes the name of a folder: "cookie/"
+        asked = ",".join(name.strip().rstrip("/\\") for name in self.category.split(","))
         if self.joint:
-            return joint.names(self.category)
-        return tuple(name.strip() for name in self.category.split(",") if name.strip())
+            return joint.names(asked)
+        return tuple(name for name in asked.split(",") if name)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The categories whose images a cell is of: its own, or all of a joint one."""
         return self.categories if self.joint else (self.category,)
+
+    @property
+    def names(self) -> Names:
+        """What is known of how the folder is laid out."""
+        return Names(self.layout, self.good_name, self.mask_pattern)
 
     @property
     def frame(self) -> Frame:

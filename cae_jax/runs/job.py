@@ -109,7 +109,7 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     raises as `run`."""
     configs = [config.resolved() for config in configs]
     first = configs[0]
-    names = data.resolve(first.dataset, first.data_dir, first.categories)
+    names = data.resolve(first.dataset, first.data_dir, first.categories, first.names)
     if first.joint:
         names = (joint.name(names),)
     cells = [cells_of.make(config, name) for name in names for config in configs]

@@ -16,6 +16,9 @@ OTHER = {
     "dataset": "folder",
     "data_dir": "/data/with=equals and blank",
     "category": "screw, hazelnut",
+    "layout": "mvtec_loco",
+    "good_name": "Gut",
+    "mask_pattern": "{stem}_seg",
     "method": "autoencoder",  # the others are tested by their own flags
     "model": "fork.net:Net",
     "model_options": "decoder=mirror,width=3",
