@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
 
 from cae_jax.types import Duplicate
 
@@ -78,6 +76,8 @@ def groups(n: int, pairs: Pairs) -> np.ndarray:
     Near duplicates that chain through more than half of all are how the product looks, or one
     film of it: then exact copies alone are connected.
     """
+    from scipy import sparse  # takes its time, which a --help need not wait for
+    from scipy.sparse import csgraph
 
     def connected(which: np.ndarray) -> np.ndarray:
         ends = (pairs.first[which], pairs.second[which])
@@ -162,6 +162,8 @@ def _near(images: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
 
 def _sketches(images: np.ndarray) -> np.ndarray:
     """Sketches of images [n, H, W, C] as rows of length 1, or 0 for an image without structure."""
+    from scipy import ndimage  # as in `groups`
+
     k = min(images.shape[1:3]) // MIN_SIZE
     height, width = (side // k for side in images.shape[1:3])
     gray = images[:, : height * k, : width * k]

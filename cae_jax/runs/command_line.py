@@ -18,11 +18,9 @@ from absl import app, flags, logging
 from cae_jax import methods
 from cae_jax.options import SCORING, Fields, bounds, check_value
 from cae_jax.runs import config, presets
-from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
 from cae_jax.types import CaeError, UsageError
 
-PRESETS = presets.FOLDER
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -53,8 +51,8 @@ def main(
       run: the binary, which may ask for `given`.
       names: the flags it has of `config.flags_of` the --method on the command line; None for all.
       but: flags that it does not have.
-      default_preset: a flagfile of experiments/presets, for what the command line leaves open,
-        when it names neither a data set nor a flagfile of its own.
+      default_preset: the preset for what the command line leaves open, when it names neither a
+        data set nor a preset or a flagfile of its own.
       of_runs: it also has the flags of scoring of the runs in --workdir.
       of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
         flags of all of them, but for --method, and without defaults, for each entry has its own.
@@ -63,9 +61,12 @@ def main(
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
     """
-    argv = _with_preset(sys.argv, default_preset)
     _defined.clear()
     try:
+        argv = sys.argv
+        if names is None:
+            argv = _with_preset(argv, default_preset)
+            flags.DEFINE_string("preset", "", f"its flags first: {', '.join(presets.names())}")
         method, known, several = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
@@ -142,11 +143,19 @@ def needed(name: str, what: str) -> Path:
 
 
 def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
+    """The command line with a preset's flags before its own, which hold where both are given."""
+    whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    early = flags.FlagValues()
+    flags.DEFINE_string("preset", "", "", flag_values=early)
+    early(whole, known_only=True)
     words = {word.lstrip("-").partition("=")[0] for word in argv[1:]}
-    if not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
+    if early["preset"].present:
+        preset = early.preset
+    elif not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
         return list(argv)
-    print(f"no --dataset given: flags from {preset}", file=sys.stderr)
-    return [argv[0], f"--flagfile={PRESETS / preset}", *argv[1:]]
+    else:
+        print(f"no --dataset given: flags from --preset={preset}", file=sys.stderr)
+    return [argv[0], f"--flagfile={presets.path(preset)}", *argv[1:]]
 
 
 def _known(
@@ -165,6 +174,8 @@ def _known(
     entries = of_entries(early.methods) if of_entries else []
     names: Sequence[str] = entries or [early.method]
     if of_runs:
+        from cae_jax.runs.cell import listed  # brings pandas, which --help need not wait for
+
         cells = listed(Path(early.workdir or os.devnull).expanduser())
         names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}

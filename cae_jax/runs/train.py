@@ -56,7 +56,7 @@ def load_trained(cell: Cell, best: bool = False) -> Trained:
     if not found or (found.epoch < epochs and not best):
         at = f"its last whole checkpoint is of epoch {found.epoch}" if found else "no checkpoint"
         at += "".join(f" ({fault})" for fault in checkpoints.faults)
-        again = "run experiments.run again"
+        again = "run the same command again"
         if cell.finished:
             again = f"remove {cell.folder / FINISHED} and {again}"
         raise DataError(f"{cell.folder}: not trained to the end, {at}; {again}")

@@ -105,7 +105,7 @@ def open_run(
         )
     cell = fit[0]
     if not cell.finished:
-        raise DataError(f"{cell.folder}: not finished; run experiments.run again")
+        raise DataError(f"{cell.folder}: not finished; run the same command again")
     claim_jax()
     trained = load_trained(cell)
     table = scores.read_scores(cell.folder / "scores.csv")
