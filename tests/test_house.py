@@ -29,16 +29,20 @@ experiments  benchmarks
 LINE = {room: i for i, line in enumerate(ORDER.split("\n")) for room in line.split()}
 # The only rooms or files that may import a package, at the top of a file or inside a function.
 OWNERS = {
-    "PIL": {"data.images", "data.pictures", "serving.export.check"},
+    "PIL": {
+        *("data.formats", "data.images", "data.masks", "data.pictures", "data.tiff"),
+        "serving.export.check",
+    },
     "array_record": {"data.mvtec_ad"},
-    "cv2": {"data.images"},
-    "imageio": {"data.images"},
-    "skimage": {"data.images"},
+    "cv2": {"data.formats"},
+    "imageio": {"data.formats"},
+    "skimage": {"data.formats"},
     "matplotlib": {"reports.plots"},
     "orbax": {"training.checkpoints"},
     "flax": {"models", "methods"},
     "tensorflow_datasets": {"data"},
     "tensorflow": set(),
+    "threadpoolctl": {"data"},
     "torch": {"benchmarks"},
     "onnx": {"serving", "benchmarks"},
     "onnxruntime": {"serving", "benchmarks"},
@@ -48,6 +52,8 @@ OWNERS = {
     "prometheus_client": {"serving"},
     "pydantic": {"serving"},
     "sqlite3": {"serving"},
+    "tensorboardX": {"runs.epoch_log"},
+    "wandb": {"runs.epoch_log"},
 }
 # Rooms or files that never see a package.
 STRANGERS = {

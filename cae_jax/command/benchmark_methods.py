@@ -60,4 +60,9 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, but=("seed", "train_images"), of_entries=presets.methods_listed)
+    command_line.main(
+        run,
+        but=("seed", "train_images"),
+        of_entries=presets.methods_listed,
+        again=command_line.GOES_ON,
+    )

@@ -20,4 +20,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, ["workdir", "data_dir", "save_maps"], of_runs=True)
+    names, again = ["workdir", "data_dir", "save_maps"], "the same command judges all runs anew"
+    command_line.main(run, names, of_runs=True, again=again)

@@ -45,4 +45,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, ["workdir", *_WHICH, "overwrite"])
+    names = ["workdir", *_WHICH, "overwrite"]
+    command_line.main(run, names, again="nothing was written, the same command starts anew")

@@ -21,4 +21,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, ["category", "image_size", "channels", "seed"])
+    names = ["category", "image_size", "channels", "seed"]
+    command_line.main(run, names, again="remove what was written before the same command")

@@ -13,4 +13,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, ["workdir"])
+    command_line.main(run, ["workdir"], again="the same command writes all pages anew")

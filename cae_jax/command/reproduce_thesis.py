@@ -32,8 +32,7 @@ def run() -> None:
     """Runs what is not finished yet and writes the tables."""
     thesis.check_flags(command_line.words())
     seeds = benchmark.whole_numbers("seeds", _SEEDS.value, math.inf)
-    errors = _systems(seeds) if _METHODS.present else _models(seeds)
-    for error in errors:
+    for error in (errors := _systems(seeds) if _METHODS.present else _models(seeds)):
         print(f"error: {error}", file=sys.stderr)
     if errors:
         sys.exit(1)
@@ -76,4 +75,5 @@ def _folder(workdir: Path) -> Path:
 
 if __name__ == "__main__":
     multihost.define_flags()
-    command_line.main(run, but=("model", "seed", "loss"), of_entries=thesis.methods_of)
+    but, again = ("model", "seed", "loss"), command_line.GOES_ON
+    command_line.main(run, but=but, of_entries=thesis.methods_of, again=again)

@@ -30,4 +30,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, default_preset="quickstart")
+    command_line.main(run, default_preset="quickstart", again=command_line.GOES_ON)

@@ -60,4 +60,5 @@ def run() -> None:
 
 if __name__ == "__main__":
     multihost.define_flags()
-    command_line.main(run, ["workdir", *_WHICH, "on_bad_image", "save_maps", "overwrite"])
+    names = ["workdir", *_WHICH, "on_bad_image", "save_maps", "overwrite"]
+    command_line.main(run, names, again="the same command goes on where it stopped")

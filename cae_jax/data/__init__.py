@@ -148,14 +148,17 @@ def n_taken(category: str, n: int, count: int) -> int:
     return count or n
 
 
-def hold_out(split: Split, fraction: float, seed: int) -> Split:
+def hold_out(
+    split: Split, fraction: float, seed: int, progress: Callable[[int], None] = lambda n: None
+) -> Split:
     """Moves a part of the training images to `validation`, drawn once from the seed.
 
     round(fraction * n) of the n images are moved, and at least one when fraction > 0; both parts
     keep the order of their paths, so the draw depends on n, the fraction and the seed alone.
     Duplicates stay together, on either side, and others are drawn in place of those that would be
     parted: no validation image is in training, not even nearly (`duplicates.groups` has the one
-    exception). Duplicates among all images are noted in `duplicates`, and in `warnings`.
+    exception). Duplicates among all images are noted in `duplicates`, and in `warnings`; to find
+    them takes time, of which `progress` is told in images.
 
     Raises:
         UsageError: fraction is not in [0, 1).
@@ -172,7 +175,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
             f"{split.category}: {n} training images, of which {count} would be held out for "
             f"validation (--validation_fraction={fraction}); none is left to train on"
         )
-    pairs = duplicates.find([split.train, split.test])
+    pairs = duplicates.find([split.train, split.test], progress)
     repeated = duplicates.table([*split.train_paths, *split.test_paths], n, pairs)
     groups = duplicates.groups(n, pairs)
     held = _draw(groups, count, seed)
@@ -188,7 +191,10 @@ def hold_out(split: Split, fraction: float, seed: int) -> Split:
         train_paths=tuple(paths[~held]),
         validation=files.rows(split.train, held),
         validation_paths=tuple(paths[held]),
-        warnings=(*split.warnings, *duplicates.warnings(split.category, repeated)),
+        warnings=(
+            *split.warnings,
+            *duplicates.warnings(split.category, repeated, pairs.look_alike),
+        ),
         duplicates=repeated,
         groups=tuple(groups[~held].tolist()),
     )

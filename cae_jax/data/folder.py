@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cae_jax.data import images
+from cae_jax.data import images, remarks
 from cae_jax.data.frame import Frame
+from cae_jax.data.masks import Mask
+from cae_jax.data.masks import read as read_mask
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
@@ -136,17 +138,19 @@ def assemble(
         raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
     bad: list[LeftOut] = []
     parts = []
+    noted: dict[str, images.Seen] = {}
     for part, items in (("train", found.train), ("test", found.test)):
-        pixels, kept, skipped = images.decode_all(
+        pixels, kept, skipped, seen = images.decode_all(
             [item.source for item in items], frame, "skip", progress
         )
         lost = sorted(set(range(len(items))) - set(kept))
         bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
         if on_bad_image == "skip" and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
+        noted |= dict(zip((items[i].path for i in kept), seen, strict=True))
         parts.append((pixels, [items[i] for i in kept]))
     (train, train_items), (test, test_items) = parts
-    masks, has_mask, bad_masks = _decode_masks(test_items, frame)
+    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame)
     bad += bad_masks
     marked = masks.any(axis=(1, 2)) | np.array([i.kind == GOOD for i in test_items], bool)
     black = [item.path for item in itertools.compress(test_items, has_mask & ~marked)]
@@ -164,9 +168,9 @@ def assemble(
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
         has_mask=has_mask & marked,
-        test_sizes=tuple(images.size(item.source) for item in test_items),
+        test_sizes=tuple(noted[item.path].size for item in test_items),
         left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found),
+        warnings=_warnings(category, found) + remarks.of_all(category, frame, noted, read),
     )
 
 
@@ -185,29 +189,34 @@ def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
     )
 
 
-def _decode_masks(items: list[Item], frame: Frame) -> tuple[np.ndarray, np.ndarray, list[LeftOut]]:
-    """Masks bool [n, H, W] of test images, which of them are known, and the files left out."""
+def _decode_masks(
+    items: list[Item], frame: Frame
+) -> tuple[np.ndarray, np.ndarray, list[LeftOut], dict[str, Mask]]:
+    """Masks bool [n, H, W] of test images, which of them are known, the files left out, and what
+    was found in the others."""
 
-    def decode(item: Item) -> np.ndarray | DataError | None:
+    def decode(item: Item) -> Mask | DataError | None:
         if item.mask is None:
             return None
         try:
             expected = images.size(item.source)
-            return images.decode_mask(item.mask, frame, expected, item.mask_path)
+            return read_mask(item.mask, frame, expected, item.mask_path)
         except DataError as error:
             return error
 
     masks = np.zeros((len(items), *(frame.size or (0, 0))), bool)
     has_mask = np.array([item.kind == GOOD for item in items], bool)
     left_out = []
+    read = {}
     with ThreadPoolExecutor() as pool:
         for i, result in enumerate(pool.map(decode, items)):
             if isinstance(result, DataError):
                 path = items[i].mask_path
                 left_out.append(LeftOut(path, str(result).removeprefix(f"{path!r}: ")))
             elif result is not None:
-                masks[i], has_mask[i] = result, True
-    return masks, has_mask, left_out
+                masks[i], has_mask[i] = result.defective, True
+                read[items[i].mask_path] = result
+    return masks, has_mask, left_out, read
 
 
 def _masks(root: Path, kind: str, files: list[Path], left_out: list[LeftOut]) -> dict[Path, Path]:

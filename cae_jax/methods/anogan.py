@@ -42,7 +42,7 @@ from cae_jax.scoring.reconstruction import Inspect, Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Evidence, Method, Metrics, Reconstruction, State, Steps, Variables
+from cae_jax.types import Evidence, Method, Metrics, Reconstruction, Size, State, Steps, Variables
 
 PRIORS = ("uniform", "normal", "truncated_normal")
 SCHEDULES = ("stepped", "constant")
@@ -98,8 +98,8 @@ class Networks(NamedTuple):
         return adversarial.apply(network, name, self.precision, variables, x, train)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance "anogan" is the map |x - G(z)| on the 0..255 scale, summed over the channels,
     and the number of `score`, of an image's worst patch. "l2" is the map of CVPR 2019.
@@ -108,9 +108,9 @@ def make(options: Options, side: int, channels: int) -> Method:
     check_values(o)
     schedule.check(o)
     levels(o.patch_size)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     nets = networks(o, channels)
-    return Method(steps(nets, o), inspector(nets, o, side), ("anogan", *DISTANCES))
+    return Method(steps(nets, o), inspector(nets, o, size), ("anogan", *DISTANCES))
 
 
 def networks(o: Options, channels: int) -> Networks:
@@ -288,10 +288,10 @@ def reconstructor(nets: Networks, o: Options) -> Reconstruct:
     return gradients.within(o.precision, reconstruct)
 
 
-def inspector(nets: Networks, o: Options, side: int) -> Inspect:
-    """Returns (variables, images [B, side, side, C]) -> Evidence, see `make`."""
+def inspector(nets: Networks, o: Options, size: Size) -> Inspect:
+    """Returns (variables, images [B, *size, C]) -> Evidence, see `make`."""
     own = {"anogan": functools.partial(residuals.residual_map, "l1")}
-    together = patches.number(side, o.stride)  # an image's patches are one search
+    together = patches.number(size, o.stride)  # an image's patches are one search
     of_some = reconstruction.by_patches(reconstructor(nets, o), o, together, own)
 
     def inspect(variables: Variables, images: jax.Array) -> Evidence:

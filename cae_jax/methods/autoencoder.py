@@ -21,7 +21,18 @@ from cae_jax.scoring.reconstruction import Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
+from cae_jax.types import (
+    Method,
+    Metrics,
+    Reconstruction,
+    Size,
+    State,
+    Steps,
+    UsageError,
+    Variables,
+    height_width,
+    size_text,
+)
 
 _CORRUPT = 2**31 - 1  # sets the key of the corruption apart from the model's own
 
@@ -76,13 +87,18 @@ class Options(Training, Windows):
             found["code"] = str(self.code)
         return found
 
-    def resolved(self, side: int) -> Options:
-        """Returns the record for images of that side, --whole_image worked out.
+    def resolved(self, size: Size) -> Options:
+        """Returns the record for images of that size, --whole_image worked out.
 
         Raises UsageError where sizes are given that --whole_image does not take.
         """
         if not self.whole_image:
             return self
+        height, side = height_width(size)
+        if height != side:
+            raise UsageError(
+                f"--whole_image: takes one square patch, images are --image_size={size_text(size)}"
+            )
         for name in ("patch_size", "stride"):
             value, default = getattr(self, name), getattr(Options, name)
             if value not in (default, side):
@@ -93,11 +109,11 @@ class Options(Training, Windows):
         return dataclasses.replace(self, patch_size=side, stride=side)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError."""
-    o = options.resolved(side)
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError."""
+    o = options.resolved(size)
     schedule.check(o)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     if o.corruption_strength and o.corruption == corruption.NONE:
         raise UsageError(
             f"--corruption_strength={o.corruption_strength}: --corruption=none corrupts nothing; "

@@ -35,7 +35,7 @@ from cae_jax.scoring.reconstruction import Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
+from cae_jax.types import Method, Metrics, Reconstruction, Size, State, Steps, UsageError, Variables
 
 SCORES = ("fm", "cross_entropy")
 _WEIGHT = 0.1  # of the discriminator in BiGAN's score
@@ -65,8 +65,8 @@ class Options(Training, Windows):
     precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
     image_score: str = score_flag("max")
 
-    def resolved(self, side: int) -> Options:
-        """Returns the record for images of that side, the paper's values worked out."""
+    def resolved(self, size: Size) -> Options:
+        """Returns the record for images of that size, the paper's values worked out."""
         check_values(self)
         paper = PAPERS[self.variant]
         return dataclasses.replace(
@@ -141,20 +141,20 @@ class Made(NamedTuple):
 Judgements: TypeAlias = dict[str, tuple[Judged, Judged]]
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance, of the variant's name, is the map |x - G(E(x))| on the 0..255 scale, summed
     over the channels, and the number of `score`, of an image's worst patch.
     """
-    o = options.resolved(side)
+    o = options.resolved(size)
     schedule.check(o)
     if o.variant == "alad" and o.score_weight != _WEIGHT:
         raise UsageError(
             f"--score_weight={o.score_weight}: the score of --variant=alad has no residual to weigh"
         )
     bigan.halvings(o.patch_size, PAPERS[o.variant].smallest)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     nets = networks(o, channels)
     own = {o.variant: functools.partial(residuals.residual_map, "l1")}
     inspect = reconstruction.by_patches(reconstructor(nets, o), o, own=own)

@@ -36,7 +36,7 @@ from cae_jax.scoring.reconstruction import Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
+from cae_jax.types import Method, Metrics, Reconstruction, Size, State, Steps, UsageError, Variables
 
 # Of a step: 0 where it is the other phase's. The first five are of the GAN: the critic's and the
 # generator's loss, how far the critic tells crops from generated ones (an estimate of their
@@ -110,8 +110,8 @@ class Networks(NamedTuple):
         return adversarial.apply(network, name, self.precision, variables, x, train)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance "izi_f" is the map |x - G(E(x))| on the 0..255 scale, summed over the channels,
     and the number of `score`, of an image's worst patch.
@@ -125,7 +125,7 @@ def make(options: Options, side: int, channels: int) -> Method:
             "the first ones train the GAN"
         )
     depth(o.patch_size)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     nets = networks(o, channels)
     own = {"izi_f": functools.partial(residuals.residual_map, "l1")}
     inspect = reconstruction.by_patches(reconstructor(nets, o.kappa), o, own=own)

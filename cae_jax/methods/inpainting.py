@@ -34,7 +34,19 @@ from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.scoring.ssim import Ssim
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Array, Evidence, Method, Metrics, State, Steps, UsageError, Variables
+from cae_jax.types import (
+    Array,
+    Evidence,
+    Method,
+    Metrics,
+    Size,
+    State,
+    Steps,
+    UsageError,
+    Variables,
+    height_width,
+    size_text,
+)
 
 CELLS = (2, 4, 8, 16)  # k, in pixels
 PARTS = 3  # n
@@ -54,32 +66,33 @@ class Options(Training):
         240, "training images, or crops of them, per epoch; a category of MVTec AD has about 240", 1
     )
     redraw_patches: bool = flag(True, "draw other images, or crops, every epoch")
-    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the whole image", 0)
+    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the shorter side", 0)
     width: int = flag(64, "channels of the layers next to the image", 1)
     learning_rate: float = flag(1e-4, "of Adam", 0)
     weight_decay: float = flag(1e-5, "L2 added to the gradient", 0)
     precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
     image_score: str = score_flag("max")
 
-    def resolved(self, side: int) -> Options:
-        """Returns the record for images of that side, --patch_size worked out."""
-        return dataclasses.replace(self, patch_size=self.patch_size or side)
+    def resolved(self, size: Size) -> Options:
+        """Returns the record for images of that size, --patch_size worked out."""
+        return dataclasses.replace(self, patch_size=self.patch_size or min(height_width(size)))
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance "msgms" is the mean over k of the multi-scale gradient magnitude similarity's
     map, with a mean filter of 21 x 21 pixels; the others compare the image with the mean over k of
     its reconstructions.
     """
-    o = options.resolved(side)
+    o = options.resolved(size)
     check_values(o)
     schedule.check(o)
+    side = min(height_width(size))
     if o.patch_size > side or o.patch_size < _FEWEST * CELLS[0]:
         raise UsageError(
             f"--patch_size={o.patch_size}: must be from {_FEWEST * CELLS[0]} to {side} "
-            f"(--image_size={side})"
+            f"(--image_size={size_text(size)})"
         )
     depth = levels(o.patch_size, _LEVELS)
     features = tuple(min(_WIDEST, 2**i) * o.width for i in range(depth))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # half a second to import, which loading a model need not wai
 
 # In a cell, WORKDIR/CATEGORY/RUN/seed_N: what it holds as a result, is of, and was begun with.
 FINISHED, FLAGS, VERSIONS = "metrics.json", "flags.txt", "versions.json"
+FINGERPRINTS = "fingerprints.csv"  # of each of its images
 _EXAMPLES = {  # dtype kind and number of axes of the arrays in examples.npz
     "row": ("iu", 1),
     "image": ("u", 4),

@@ -18,16 +18,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from cae_jax import data, files
+from cae_jax import files
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.reports import results
-from cae_jax.reports.run_files import FINISHED, FLAGS, VERSIONS, cells_with
+from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS, cells_with
+from cae_jax.runs import provenance
 from cae_jax.runs.config import Config, identity
 from cae_jax.runs.machine import lock
+from cae_jax.runs.machine.progress import say
 from cae_jax.scoring import scorer
 from cae_jax.training import crops
 from cae_jax.training.schedule import Training
-from cae_jax.types import DataError, Duplicate, LeftOut, Split, UsageError
+from cae_jax.types import Duplicate, LeftOut, Split, UsageError
 
 _PACKAGES = ("cae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
@@ -55,8 +57,8 @@ class Cell(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Of the images that it was begun with; raises FileNotFoundError before that."""
-        return json.loads((self.folder / VERSIONS).read_text(encoding="utf-8"))["data_fingerprint"]
+        """Of the images that it was begun with; raises KeyError before that."""
+        return provenance.read(self.folder)["data_fingerprint"]
 
     @property
     def name(self) -> str:
@@ -158,6 +160,12 @@ def check_same(cell: Cell) -> None:
             )
 
 
+def warn_of_code(cell: Cell) -> None:
+    """Says when the run's own model or method was edited since it was trained."""
+    if said := provenance.other_code(cell.folder, cell.config):
+        say(f"warning: {cell.folder}: {said}")
+
+
 def prepare(cell: Cell, split: Split) -> None:
     """Writes what the run is before it starts; on a later start checks the images against it.
 
@@ -167,18 +175,14 @@ def prepare(cell: Cell, split: Split) -> None:
     cell.folder.mkdir(parents=True, exist_ok=True)
     if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
         _clear(cell.folder)
-    fingerprint = data.fingerprint(split)
-    if cell.begun and cell.fingerprint != fingerprint:
-        raise DataError(
-            f"{cell.folder}: the images changed since this run began "
-            f"(fingerprint {cell.fingerprint[:12]}, now {fingerprint[:12]}); use --overwrite"
-        )
+    each, made_of = provenance.begin(cell.folder, cell.config, split)
     # First of all files: whatever else lies in a cell belongs to these flags.
     files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())
     for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
         # object: pandas' own strings refuse a file name that is no UTF-8
         rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
         files.write_csv(cell.folder / f"{name}.csv", rows)
+    files.write_csv(cell.folder / FINGERPRINTS, each)
     files.write_json(
         cell.folder / VERSIONS,
         {
@@ -186,7 +190,7 @@ def prepare(cell: Cell, split: Split) -> None:
             **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
             "device": scorer.device(),
             "seed": cell.config.seed,
-            "data_fingerprint": fingerprint,
+            **made_of,
         },
     )
 

@@ -13,24 +13,52 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 
 from cae_jax import methods
-from cae_jax.options import SCORING, Fields, bounds, check_value
-from cae_jax.runs import config, presets
+from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
+from cae_jax.runs import config, flagfiles, presets
 from cae_jax.runs.config import Config
-from cae_jax.types import CaeError, UsageError
+from cae_jax.runs.machine import alarms
+from cae_jax.types import CaeError, Size, UsageError
 
+GOES_ON = "the same command goes on from the last checkpoint"  # of binaries that train
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
+
+
+class _Sizes(flags.ArgumentParser):
+    """absl's parser of a flag whose value is a size."""
+
+    syntactic_help = A_SIZE
+
+    def parse(self, argument: Any) -> Size:
+        try:
+            return read_size(str(argument)) if isinstance(argument, str) else argument
+        except ValueError:
+            raise ValueError(A_SIZE) from None
+
+
+class _SizeText(flags.ArgumentSerializer):
+    def serialize(self, value: Any) -> str:
+        return to_text(value)
+
+
+def _define_size(name: str, default: Size | None, about: str) -> None:
+    flags.DEFINE(_Sizes(), name, default, about, serializer=_SizeText())
+
+
+_DEFINE[Pixels] = _define_size
 _EXPECTED = {  # what absl's messages hold, and what is expected
     "invalid literal for int": "a whole number",
     "could not convert string to float": "a number",
     "Non-boolean argument": "true or false",
+    A_SIZE: A_SIZE,
 }
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -44,6 +72,7 @@ def main(
     default_preset: str | None = None,
     of_runs: bool = False,
     of_entries: Callable[[Sequence[str]], Sequence[str]] | None = None,
+    again: str = "",
 ) -> None:
     """Runs a binary under absl; what the user can mend becomes one line and an exit code.
 
@@ -57,16 +86,15 @@ def main(
       of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
         flags of all of them, but for --method, and without defaults, for each entry has its own.
         Where these are none, it has those of --method.
+      again: what is said after Ctrl-C and SIGTERM: what the same command would do.
 
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
     """
     _defined.clear()
     try:
-        argv = sys.argv
-        if names is None:
-            argv = _with_preset(argv, default_preset)
-            flags.DEFINE_string("preset", "", f"its flags first: {', '.join(presets.names())}")
+        argv = flagfiles.expanded(sys.argv)
+        argv = argv if names is not None else _with_preset(argv, default_preset)
         method, known, several = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
@@ -95,7 +123,7 @@ def main(
             _leave(f"not a flag: {rest[1]!r} (flags are --name=value)", UsageError.exit_code)
         return rest
 
-    app.run(lambda _: _guarded(run), argv=argv, flags_parser=parse)
+    app.run(lambda _: _guarded(run, again), argv=argv, flags_parser=parse)
 
 
 _defined: dict[str, Any] = {}  # the fields of the flags that `main` defined
@@ -139,23 +167,23 @@ def needed(name: str, what: str) -> Path:
     found = flags.FLAGS[name].value
     if not found:
         raise UsageError(f"--{name} is needed: {what}")
-    return Path(found).expanduser()
+    return Path(os.path.expanduser(found))
 
 
 def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
     """The command line with a preset's flags before its own, which hold where both are given."""
-    whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    flags.DEFINE_string("preset", "", f"its flags first: {', '.join(presets.names())}")
     early = flags.FlagValues()
     flags.DEFINE_string("preset", "", "", flag_values=early)
-    early(whole, known_only=True)
-    words = {word.lstrip("-").partition("=")[0] for word in argv[1:]}
+    early(argv, known_only=True)
+    words = {word.lstrip("-").partition("=")[0] for word in (*argv[1:], *sys.argv[1:])}
     if early["preset"].present:
         preset = early.preset
     elif not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
         return list(argv)
     else:
         print(f"no --dataset given: flags from --preset={preset}", file=sys.stderr)
-    return [argv[0], f"--flagfile={presets.path(preset)}", *argv[1:]]
+    return [argv[0], *flagfiles.lines(presets.path(preset)), *argv[1:]]
 
 
 def _known(
@@ -165,18 +193,17 @@ def _known(
 ) -> tuple[str, Fields, bool]:
     """The method that the command line names, and its flags, or those of the runs or the entries
     that it names; and whether it is of entries."""
-    whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
     early = flags.FlagValues()
     flags.DEFINE_string("method", methods.DEFAULT, "", flag_values=early)
     flags.DEFINE_string("workdir", "", "", flag_values=early)
     flags.DEFINE_list("methods", [], "", flag_values=early)
-    early(whole, known_only=True)
+    early(argv, known_only=True)
     entries = of_entries(early.methods) if of_entries else []
     names: Sequence[str] = entries or [early.method]
     if of_runs:
         from cae_jax.runs.cell import listed  # brings pandas, which --help need not wait for
 
-        cells = listed(Path(early.workdir or os.devnull).expanduser())
+        cells = listed(Path(os.path.expanduser(early.workdir or os.devnull)))
         names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}
     for name in names:
@@ -194,13 +221,15 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
     return _plainly(str(error))
 
 
-def _guarded(run: Callable[[], None]) -> None:
+def _guarded(run: Callable[[], None], again: str) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
+    jax.config.update("jax_enable_x64", False)  # of another program's environment
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:
-        run()
+        with alarms.hidden():
+            run()
     except CaeError as error:
         _leave(str(error), error.exit_code)
     except OSError as error:
@@ -209,7 +238,7 @@ def _guarded(run: Callable[[], None]) -> None:
         _leave(f"{error.filename or 'writing'}: {hint or error}", 1)
     except KeyboardInterrupt as stop:
         word, code = ("terminated", 143) if stop.args else ("interrupted", 130)
-        _leave(f"{word}; the same command goes on from the last checkpoint", code)
+        _leave("; ".join(filter(None, [word, again])), code)
 
 
 def _terminate(number: int, _: object) -> None:

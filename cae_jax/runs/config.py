@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,12 @@ from cae_jax import data, methods, options
 from cae_jax.data import joint, synthetic
 from cae_jax.data.frame import Frame
 from cae_jax.evaluation import segmentation
-from cae_jax.options import FREE, IDENTITY, SCORING, Fields, flag
-from cae_jax.scoring import residuals
+from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
+from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, UsageError, unknown_name
+from cae_jax.types import Fit, Method, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
 
@@ -27,10 +28,15 @@ class Images:
     """Which images, and how they are read."""
 
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
-    data_dir: str = flag("", "folder: the parent of the categories; mvtec_ad: the TFDS folder")
+    # free: a run is of the images and not of their place, which may be another one tomorrow
+    data_dir: str = flag(
+        "", "folder: the parent of the categories; mvtec_ad: the TFDS folder", part=FREE
+    )
     category: str = flag("all", "a category, several with commas, or all")
     joint: bool = flag(False, "one model for all these categories, not one each")
-    image_size: int = flag(256, "side that images are resized to, in pixels", 8, 8192)
+    image_size: int | tuple[int, int] = flag(
+        Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
+    )
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
     folds: int = flag(
         AUTO,
@@ -119,10 +125,10 @@ class Config(Images, Scoring, Output):
         options.check(self.options)
         self._check_data()
         residuals.check(self.reduction())
-        if self.minimum_area > self.image_size**2:
+        if self.minimum_area > self.n_pixels:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
-                f"{self.image_size**2} pixels"
+                f"{self.n_pixels} pixels"
             )
 
     def _check_data(self) -> None:
@@ -133,9 +139,13 @@ class Config(Images, Scoring, Output):
                     f"--data_dir={self.data_dir}: --dataset=synthetic is drawn, not read; for "
                     "images of your own add --dataset=folder"
                 )
-            if self.image_size < synthetic.MIN_SIZE:
+            size = size_text(self.image_size)
+            height, width = height_width(self.image_size)
+            if height != width:
+                raise UsageError(f"--image_size={size}: synthetic images are square")
+            if height < synthetic.MIN_SIZE:
                 raise UsageError(
-                    f"--image_size={self.image_size}: synthetic needs {synthetic.MIN_SIZE} or more"
+                    f"--image_size={size}: synthetic needs {synthetic.MIN_SIZE} or more"
                 )
         elif self.data_dir and os.path.realpath(self.folder) == os.path.realpath(self.data_dir):
             raise UsageError(f"--workdir={self.workdir}: is --data_dir itself; take another one")
@@ -158,14 +168,19 @@ class Config(Images, Scoring, Output):
         return Frame(self.image_size, self.channels)
 
     @property
+    def n_pixels(self) -> int:
+        """Of an image, as it is judged."""
+        return math.prod(height_width(self.image_size))
+
+    @property
     def folder(self) -> Path:
         """The workdir as a path."""
-        return Path(self.workdir or f"runs/{self.dataset}").expanduser()
+        return Path(os.path.expanduser(self.workdir or f"runs/{self.dataset}"))
 
     @property
     def smallest_defect(self) -> int:
         """The minimum area of a defect, in pixels."""
-        return self.minimum_area or segmentation.default_area(self.image_size**2)
+        return self.minimum_area or segmentation.default_area(self.n_pixels)
 
     @property
     def label(self) -> str:
@@ -178,7 +193,9 @@ class Config(Images, Scoring, Output):
         return methods.title(self.method, self.options)
 
     def build(self) -> Method:
-        """Returns the method; raises UsageError for options that cannot work."""
+        """Returns the method; raises UsageError for options that cannot work, and where JAX has no
+        device."""
+        compilation.check_devices()
         return methods.build(self.method, self.options, self.image_size, self.channels)
 
     def resolved(self) -> Config:
@@ -244,7 +261,8 @@ class Config(Images, Scoring, Output):
     def from_flagfile(cls, text: str, where: str) -> Config:
         """Reads what `to_flagfile` wrote; raises UsageError naming `where` and the line."""
         found = {}
-        for line in text.removesuffix("\n").split("\n"):  # a name may hold other line breaks
+        text = text.removeprefix("\ufeff").removesuffix("\n")  # an editor's byte order mark
+        for line in text.split("\n"):  # a name may hold other line breaks
             name, equals, value = line.removeprefix("--").partition("=")
             if not equals:
                 raise UsageError(f"{where}: not a flag of this version: {line!r}")
@@ -258,7 +276,8 @@ class Config(Images, Scoring, Output):
             try:
                 values[name] = options.from_text(f"--{name}", value, default)
             except UsageError as error:
-                raise UsageError(f"{where}: {line!r} is no {type(default).__name__}") from error
+                kind = "size" if isinstance(default, Pixels) else type(default).__name__
+                raise UsageError(f"{where}: {line!r} is no {kind}") from error
         return configure(**values)
 
 
@@ -311,7 +330,11 @@ def not_a_flag(name: str, method: str, others: Sequence[str] = ()) -> UsageError
 
 
 def identity(config: Config, *parts: str) -> dict[str, Any]:
-    """Returns the flags in these parts, IDENTITY without any, with their values."""
-    flags = config.flags()
+    """Returns the flags in these parts, IDENTITY without any, with their values as JSON has them:
+    a size that is not square as text."""
+    flags = {
+        name: options.to_text(value) if isinstance(value, tuple) else value
+        for name, value in config.flags().items()
+    }
     names = options.in_part(config.fields(), *(parts or (IDENTITY,)))
     return {name: flags[name] for name in names}

@@ -23,7 +23,7 @@ from cae_jax.scoring import patches
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import checkpoints
 from cae_jax.training.schedule import Training
-from cae_jax.types import State, Steps
+from cae_jax.types import State, Steps, height_width
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
 _PACKAGES = 350_000_000  # bytes that Python and packages take, where the system cannot be asked
@@ -81,7 +81,7 @@ def _counts(c: Config) -> listing.Counts:
 def sizes(config: Config, counts: listing.Counts) -> Sizes:
     """Returns what a cell takes; memory is estimated for a CPU."""
     c, method = config, config.build()
-    pixels, n = c.image_size**2, counts.n_train + counts.n_test
+    pixels, n = c.n_pixels, counts.n_train + counts.n_test
     held = data.n_held_out(counts.n_train, c.validation_fraction)
     state, variables = build.shapes(c, counts.n_train - held)
     if isinstance(method.learn, Steps) and state:
@@ -93,7 +93,7 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
         training += 4 * pixels * c.channels * counts.n_train + _bytes(variables)
     judged = counts.n_test + held
     maps = 4 * pixels * (len(method.distances) + c.channels) * judged
-    image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
+    image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), c.channels), np.float32)
     if isinstance(w := c.options, Windows):
         windows = patches.number(c.image_size, w.stride)
         one = 4 * windows * 4 * w.patch_size**2 * c.channels

@@ -30,7 +30,8 @@ from cae_jax.runs.build import scoring_call
 from cae_jax.runs.calibration import Calibration, calibrate
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
-from cae_jax.runs.machine.progress import Bar, say
+from cae_jax.runs.epoch_log import HISTORY
+from cae_jax.runs.machine.progress import COMPILING, Bar, say
 from cae_jax.runs.train import Trained
 from cae_jax.scoring import patches, scorer
 from cae_jax.scoring.intensity import seen_with
@@ -62,8 +63,8 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
     judged = judge(config, split, trained)
     files.write_csv(folder / "scores.csv", judged.frame)
     results.write_thesis_csvs(folder, judged.frame)
-    if trained.history:
-        files.write_csv(folder / "history.csv", pd.DataFrame(trained.history))
+    if trained.history:  # of a run that an earlier version trained
+        files.write_csv(folder / HISTORY, pd.DataFrame(trained.history))
     maps = (judged.unseen.maps, judged.test.residuals[config.distance])
     top = examples.scale(*maps)
     if config.save_maps:
@@ -92,7 +93,7 @@ def judge(config: Config, split: Split, trained: Trained) -> Judged:
     """
     unseen = calibrate(config, split, trained)
     call = scoring_call(config, all_distances=True)
-    with Bar(f"score {config.category} test", len(split.test), "images") as bar:
+    with Bar(f"score {config.category} test", len(split.test), "images", first=COMPILING) as bar:
         batch = scorer.default_batch_size()
         test = scorer.score_all(call, trained.variables, split.test, batch, bar.update)
     finite.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])

@@ -18,6 +18,7 @@ from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
+from cae_jax.runs import epoch_log, provenance
 from cae_jax.runs.build import read_split
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -26,7 +27,7 @@ from cae_jax.runs.machine import lock, multihost
 from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import load_trained, train_cells
 from cae_jax.scoring import compilation
-from cae_jax.training.members import default_plan
+from cae_jax.training.members import check_strategy, default_plan
 from cae_jax.training.schedule import Training
 from cae_jax.types import CaeError, Steps, UsageError
 
@@ -68,6 +69,7 @@ def run(config: Config) -> pd.DataFrame:
     return outcome.table
 
 
+@compilation.in_32_bits()
 def run_grid(configs: Sequence[Config]) -> Outcome:
     """Runs every cell of a grid that is not finished yet; one that fails does not stop the rest.
 
@@ -84,7 +86,8 @@ def run_grid(configs: Sequence[Config]) -> Outcome:
             compilation.use_cache()
             for cell in mine:
                 if not cell.left_to_do:
-                    say(f"{cell.folder}: finished before")
+                    with _keeping(failed, cell):
+                        _check_finished(cell)
             left, done = [cell for cell in mine if cell.left_to_do], 0
             for group in _groups(left):
                 if len(left) > 1:
@@ -112,7 +115,8 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     cells = [cells_of.make(config, name) for name in names for config in configs]
     for group in _groups(multihost.share(cells)):
         if isinstance(t := group[0].config.options, Training):
-            default_plan(t.members, len(group), t.batch_size)  # raises what cannot be split
+            check_strategy(t.members)
+            epoch_log.check(t.log_to)
     return cells
 
 
@@ -144,6 +148,7 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
             split = read_split(cell.config)
             print(data.summary(split), flush=True)
             cells_of.prepare(cell, split)
+            cells_of.warn_of_code(cell)
             ready.append((cell, split))
     for (cell, split), trained in zip(ready, train_cells(ready), strict=True):
         with _keeping(failed, cell):
@@ -153,6 +158,13 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
             if multihost.is_first():  # which writes what is written once
                 cells_of.write_results(cell.config.folder)
     return failed
+
+
+def _check_finished(cell: Cell) -> None:
+    """Says that there is nothing to do; raises DataError for other images than the run is of."""
+    provenance.check_images(cell.folder, cell.config)
+    say(f"{cell.folder}: finished before")
+    cells_of.warn_of_code(cell)
 
 
 @contextlib.contextmanager
@@ -166,6 +178,7 @@ def _keeping(failed: dict[str, Exception], cell: Cell) -> Iterator[None]:
         failed[cell.name] = error
 
 
+@compilation.in_32_bits()
 def evaluate_again(
     workdir: Path, data_dir: str = "", changes: Mapping[str, Any] = MappingProxyType({})
 ) -> pd.DataFrame:
@@ -194,6 +207,7 @@ def evaluate_again(
 
 def _evaluate_again(cell: Cell, data_dir: str) -> None:
     trained = load_trained(cell)
+    cells_of.warn_of_code(cell)
     split = read_split(cell.config.changed(data_dir=data_dir) if data_dir else cell.config)
     if data.fingerprint(split) != cell.fingerprint:
         say(f"{cell.folder}: warning: these are not the images of the training run")

@@ -16,10 +16,11 @@ import jax
 import numpy as np
 
 from cae_jax.reports.run_files import FINISHED
+from cae_jax.runs import epoch_log
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import interrupt
-from cae_jax.runs.machine.progress import Bar, say
+from cae_jax.runs.machine.progress import Bar, say, waiting
 from cae_jax.scoring.intensity import all_even
 from cae_jax.training import fit, loop
 from cae_jax.training.checkpoints import FROZEN, KEEP, Checkpoints
@@ -98,7 +99,8 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         began = time.perf_counter()
         images = all_even(split.train, cell.config.intensity)
         learn, examples = fit.examples(method, images)
-        variables = jax.block_until_ready(fit.of(learn, examples, cell.config.seed))
+        with waiting(f"fit {cell.config.category}: compiling, then one pass over all images"):
+            variables = jax.block_until_ready(fit.of(learn, examples, cell.config.seed))
         seconds = time.perf_counter() - began
         _check_space(cell, variables)
         checkpoints.save(1, variables, {"history": [], "seconds": seconds})
@@ -161,12 +163,20 @@ def _train_saving(
         checkpoints[i].save(at.epoch, at.state, notes, at.steps, _loss(at.history, learn.best_by))
 
     def on_epoch(i: int, at: loop.Progress) -> None:
+        tell[i](at)
         if at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
             save(i, at)
 
+    plan = default_plan(t.members, n, t.batch_size)
+    used, there = plan.mesh.size if plan.mesh else 1, jax.local_device_count()
+    if used < there:
+        say(f"trains on {used} of {there} devices: --batch_size={t.batch_size} divides no further")
     name = f"train {c.category if n == 1 else f'{n} members'}"
     each = t.batch_size * n
-    with Bar(name, steps * t.epochs * each, "patches", done * each) as bar:
+    with contextlib.ExitStack() as stack:
+        tell = [stack.enter_context(epoch_log.told(cell, start.epoch)) for cell in cells]
+        total, first = steps * t.epochs * each, "compiling the training step"
+        bar = stack.enter_context(Bar(name, total, "patches", done * each, first))
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
             nonlocal done
@@ -175,7 +185,6 @@ def _train_saving(
             bar.update((step - done) * each, ", ".join([epoch, *shown]))
             done = step
 
-        plan = default_plan(t.members, n, t.batch_size)
         return loop.train_members(learn, members, plan, on_step, on_epoch, stop, save)
 
 
@@ -209,7 +218,7 @@ def _trained(
 def _open(cell: Cell, method: Method) -> Checkpoints:
     """The checkpoints of a cell."""
     c = cell.config
-    of_training = {f"--{k}": v for k, v in identity(c).items() if k != "data_dir"}
+    of_training = {f"--{k}": v for k, v in identity(c).items()}
     if method.frozen:
         of_training["frozen"] = _sha256(method.frozen)
     if cell.begun:

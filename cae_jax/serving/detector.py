@@ -18,7 +18,7 @@ from cae_jax.data.frame import Frame
 from cae_jax.evaluation import finite
 from cae_jax.evaluation.thresholds import Threshold
 from cae_jax.evaluation.verdict import Judge
-from cae_jax.types import CaeError, DataError, Scores, UsageError
+from cae_jax.types import CaeError, DataError, Scores, Size, UsageError, height_width
 
 MANY = 8  # images of the larger of the two batches that calls are made in
 
@@ -30,7 +30,7 @@ class Model(NamedTuple):
     category: str
     method: str
     version: str  # hexadecimal: of an exported folder's content; "" of a run in its workdir
-    image_size: int  # pixels a side, to which an image is stretched
+    image_size: Size  # to which an image is stretched
     channels: int  # 1 or 3
     distance: str  # the name of what its scores are
     opening: int  # of masks, see `Judge.mask`
@@ -145,7 +145,7 @@ class Detector:
         """Compiles what `verdicts` will need."""
         m = self.model
         for n in {1, self.many}:
-            self.call(np.full((n, m.image_size, m.image_size, m.channels), 0.5, np.float32))
+            self.call(np.full((n, *height_width(m.image_size), m.channels), 0.5, np.float32))
 
     def _numbered(self, i: int, image: Any, bgr: bool) -> np.ndarray:
         try:

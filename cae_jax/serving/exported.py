@@ -19,7 +19,7 @@ import numpy as np
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
-from cae_jax.types import DataError, Scores, UsageError, unknown_name
+from cae_jax.types import DataError, Scores, Size, UsageError, unknown_name
 
 FORM = 1  # of model.json
 SUMS, FACTS = "SHA256SUMS", "model.json"
@@ -76,7 +76,7 @@ def load(
         category=card["category"],
         method=card["method"],
         version=version,
-        image_size=card["image_size"],
+        image_size=_size(card["image_size"]),
         channels=card["channels"],
         distance=card["distance"],
         opening=card["opening"],
@@ -149,12 +149,14 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
 
     from cae_jax.scoring import compilation
 
+    compilation.check_devices()
     compilation.use_cache()
     path = root / "stablehlo" / "batch.bin"
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
         program = jax.jit(exported.call)
-        with np.load(root / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
+        weights_of = root / "stablehlo" / "weights.npz"
+        with compilation.in_32_bits(), np.load(weights_of, allow_pickle=False) as archive:
             weights = jax.device_put({name: archive[name] for name in archive.files})
     except Exception as error:  # StableHLO of another time fails in as many ways as there are
         cause = " ".join(str(error).split())[:200]
@@ -164,7 +166,8 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
         ) from error
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
-        found = jax.device_get(program(weights, images))
+        with compilation.in_32_bits():
+            found = jax.device_get(program(weights, images))
         return _scores(card, found["score"], found["map"], found.get("reconstruction"))
 
     return call
@@ -192,6 +195,11 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         return _scores(card, score, found, None)
 
     return call
+
+
+def _size(found: int | list[int]) -> Size:
+    """A size as JSON has it: a side, or [height, width]."""
+    return found if isinstance(found, int) else (found[0], found[1])
 
 
 def _scores(

@@ -29,7 +29,7 @@ from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import lock, multihost
-from cae_jax.runs.machine.progress import Bar, say
+from cae_jax.runs.machine.progress import COMPILING, Bar, say
 from cae_jax.serving import growing_table
 from cae_jax.serving.stream import Batch, ScoringCall, Stamp, scored, scoring_call
 from cae_jax.serving.trained import TrainedRun
@@ -37,7 +37,7 @@ from cae_jax.types import DataError, Scores, unknown_name
 
 _ON_BAD_IMAGE = ("error", "skip")
 # Of a run's flags, where its images were does not tell its scores from another run's.
-_NOT_OF_SCORES = ("dataset", "data_dir", "on_bad_image")
+_NOT_OF_SCORES = ("dataset", "on_bad_image")
 
 
 class Summary(NamedTuple):
@@ -158,7 +158,7 @@ def _score_share(
     with (
         growing_table.append_to(output, "scores", part) as scores,
         growing_table.append_to(output, "left_out", part) as left_out,
-        Bar("score", len(mine), "images", len(mine) - len(left)) as bar,
+        Bar("score", len(mine), "images", len(mine) - len(left), COMPILING) as bar,
         contextlib.closing(scored(at, root, left, save_maps)) as batches,
     ):
         for batch in batches:

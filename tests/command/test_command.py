@@ -27,6 +27,7 @@ def answers(tmp_path_factory):
     }
     lines["given later"][1].append("--dry_run")
     lines["not of it"] = ("report", ["--preset=inspect"], "")
+    lines["of its file"] = ("cae_jax.command", ["help", "report"], "")
     return run_all(lines, folder, PYTHONPATH=str(ROOT))
 
 
@@ -89,14 +90,15 @@ def test_an_unknown_command_is_told_the_nearest(capsys, monkeypatch):
 def test_every_command_is_an_experiment_of_the_repository_too():
     files = {path.stem for path in (ROOT / "experiments").glob("*.py")} - {"__init__"}
     assert files == set(command.COMMANDS.values())
-    assert files == {path.stem for path in (ROOT / "cae_jax/command").glob("*.py")} - {"__init__"}
+    here = {path.stem for path in (ROOT / "cae_jax/command").glob("*.py")}
+    assert files == here - {"__init__", "__main__"}
     for name in files:
         text = (ROOT / "experiments" / f"{name}.py").read_text()
         assert f'runpy.run_module("cae_jax.command.{name}", run_name="__main__"' in text
 
 
-def test_a_commands_words_come_to_its_file(capsys, monkeypatch):
-    code, out, err = told(capsys, monkeypatch, "help", "report")
+def test_a_commands_words_come_to_its_file(answers):
+    code, out, err = answers["of its file"]
     assert (code, err) == (0, "")
     assert "One HTML file for each finished run" in out
     assert "--workdir" in out

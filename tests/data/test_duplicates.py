@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import pathlib
 import time
@@ -60,7 +61,7 @@ COPIES = {
 
 
 def pairs_of(found):
-    rows = zip(*(column.tolist() for column in found), strict=True)
+    rows = zip(*(column.tolist() for column in found[:3]), strict=True)
     return sorted((i, j, "exact" if r > 1 else "near") for i, j, r in rows)
 
 
@@ -258,3 +259,39 @@ def test_what_repeats_is_reported_with_its_number_and_names():
     ):
         assert words in summary
     assert json.dumps(held.duplicates)
+
+
+def test_where_most_are_nearly_equal_only_exact_copies_are_told():
+    """One part in a fixture: 70 pictures differ by noise alone, and their pairs are 2,415."""
+    noise = np.random.default_rng(0).normal(0, 0.005, (70, 64, 64, 1))
+    x = (0.2 + 0.6 * photographs(1, 64) + noise).astype(np.float32)
+    x[9] = x[5]
+    found = duplicates.find([x[:40], x[40:]])
+    assert found.look_alike
+    assert pairs_of(found) == [(5, 9, "exact")]
+    held = data.hold_out(fold(x), 0.1, 0)
+    assert any("most images are nearly equal" in warning for warning in held.warnings)
+    assert not duplicates.find([photographs(70, 64)]).look_alike
+
+
+def test_many_images_are_compared_as_a_loop_over_pairs_does():
+    """More than one chunk, some of them near: the same pairs and similarities as one by one."""
+    x = photographs(75, 64)
+    x = 0.5 * x + 0.5 * x[:1]  # alike in part, so that all are looked at twice
+    x[70:] = 0.8 * x[[3, 20, 40, 41, 66]]
+    x[70:, 59:] = 0.8 * x[:5, 59:]
+    told = []
+    found = duplicates.find([x[:50], x[50:]], told.append)
+    wanted = {}
+    for i, j in itertools.combinations(range(len(x)), 2):
+        one, moved = duplicates._sketches(x[[j]])[0, 0], duplicates._sketches(x[[i]], (-1, 0, 1))
+        similarity = (moved[:, 0] @ one).max()
+        if similarity >= duplicates.ALIKE:
+            wanted[i, j] = similarity
+    ends = zip(found.first.tolist(), found.second.tolist(), strict=True)
+    got = dict(zip(ends, found.similarity, strict=True))
+    assert len(wanted) >= 5
+    assert got.keys() == wanted.keys()
+    for pair, similarity in wanted.items():
+        np.testing.assert_allclose(got[pair], similarity, atol=1e-5)
+    assert len(told) > 2

@@ -58,6 +58,7 @@ OTHER = {
     "precision": "bfloat16",
     "members": "unroll",
     "checkpoint_every": 4,
+    "log_to": "jsonl",
     "keep": 5,
     "save_maps": True,
     "workdir": "~/runs/é",

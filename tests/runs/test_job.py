@@ -31,7 +31,7 @@ FILES = {
     *("scores.csv", "good.csv", "defective.csv", "history.csv", "left_out.csv", "metrics.json"),
     *("flags.txt", "versions.json", "training_curve.png", "whiskers.png", "histogram.png"),
     *("gallery.png", "checkpoints", "curves.json", "examples.npz", "report.html"),
-    "duplicates.csv",
+    *("duplicates.csv", "fingerprints.csv"),
 }
 
 
@@ -268,6 +268,7 @@ def test_evaluate_makes_everything_again(tiny, world, tmp_path, monkeypatch):
     config, cell = tiny
     wanted, metrics = (cell / "scores.csv").read_bytes(), metrics_of(cell)
     kept = {"checkpoints", "flags.txt", "versions.json", "left_out.csv", "duplicates.csv"}
+    kept |= {"fingerprints.csv"}
     for name in FILES - kept:
         (cell / name).unlink()
     (world / "tiny" / "results.csv").unlink()

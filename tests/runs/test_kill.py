@@ -23,7 +23,7 @@ TIMES = ["ms_per_image", "ms_per_patch", "train_seconds"]
 EQUAL = {
     *("scores.csv", "good.csv", "defective.csv", "history.csv", "left_out.csv", "curves.json"),
     *("examples.npz", "versions.json", "whiskers.png", "histogram.png", "training_curve.png"),
-    *("gallery.png", "duplicates.csv"),
+    *("gallery.png", "duplicates.csv", "fingerprints.csv"),
 }
 OTHERS = {"flags.txt", "metrics.json", "report.html", "checkpoints"}
 

@@ -119,7 +119,8 @@ def _row(run: Run, parent: str, flags: Mapping[str, str]) -> dict[str, Any]:
         "train_images": count,
         "run": label(m),
         **{name: m.get(name) for name in ("category", "seed", "method", "distance")},
-        **{name: int(flags[name]) for name in ("image_size", "channels") if name in flags},
+        **({"image_size": _size(flags["image_size"])} if "image_size" in flags else {}),
+        **({"channels": int(flags["channels"])} if "channels" in flags else {}),
         **{name: m.get(name) for name in (*_COUNTS, *_SAME, *_COSTS)},
         "threshold": rules.name(point) if point else "",
         "good_accuracy": good,
@@ -166,3 +167,8 @@ def _named(folder: str) -> dict[str, Any]:
     few = int(count) if entry and count.isdecimal() else 0
     named = {"entry": entry if few else parent, "train_images": few, "category": category}
     return named | {"run": run, "seed": int(seed.rpartition("_")[2])}
+
+
+def _size(text: str) -> int | str:
+    """A square's side, or what stands there: 256x512."""
+    return int(text) if text.isdecimal() else text

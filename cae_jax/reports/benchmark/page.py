@@ -169,7 +169,7 @@ def _overall(
         mean = rank.get(row["entry"], math.nan)
         made.append(
             [
-                *(words(row["entry"]), _count(row["image_size"])),
+                *(words(row["entry"]), _size(row["image_size"])),
                 *(figure(of, row["categories"]), _count(row["seeds"])),
                 figure(_three(mean), mean),
                 *_numbers(row),
@@ -186,7 +186,7 @@ def _by_category(rows: pd.DataFrame, trivial: pd.DataFrame) -> Section:
     made = []
     for category, part in rows.groupby("category", sort=False):
         for row in part.to_dict("records"):
-            about = [words(category), words(row["entry"]), _count(row["image_size"])]
+            about = [words(category), words(row["entry"]), _size(row["image_size"])]
             made.append([*about, _count(row["n_train"]), _count(row["seeds"]), *_numbers(row)])
         for row in trivial[trivial["category"] == category].to_dict("records"):
             about = [words(category), words(_TRIVIAL + row["entry"])]
@@ -243,7 +243,8 @@ def _cells(table: pd.DataFrame) -> Table:
                 words(row["category"]),
                 words(row["entry"], kind="link", href=f"./{way}/report.html"),
                 words(str(row["train_images"] or "all")),
-                *(_count(row[name]) for name in ("seed", "n_train", "image_size", "channels")),
+                *(_count(row[name]) for name in ("seed", "n_train")),
+                *(_size(row["image_size"]), _count(row["channels"])),
                 *_numbers(row),
                 words(row["threshold"]),
                 words(row["flag"]),
@@ -260,6 +261,8 @@ def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:
 
     def each(name: str) -> str:
         values = done[name].dropna()
+        if name == "image_size":  # some of them may be words
+            values = values.astype(str)
         return ", ".join(dict.fromkeys(str(v) for v in values.sort_values(kind="stable"))) or "-"
 
     categories = []
@@ -281,6 +284,10 @@ def _facts(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _count(value: Any) -> Cell:
     return _EMPTY if pd.isna(value) else figure(f"{float(value):.0f}", float(value))
+
+
+def _size(value: Any) -> Cell:
+    return _EMPTY if pd.isna(value) else figure(str(value), tables.n_pixels(value))
 
 
 def _three(value: Any) -> str:

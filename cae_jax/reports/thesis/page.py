@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cae_jax.options import to_text
 from cae_jax.reports.thesis import tables
 
 
@@ -79,7 +80,7 @@ def header(cells: Sequence[Mapping[str, Any]]) -> str:
     """Returns what was run on what: data set, epochs, patches, seeds, hardware, versions."""
 
     def all_of(key: str) -> str:
-        values = [str(cell[key]) for cell in cells if cell.get(key) is not None]
+        values = [to_text(cell[key]) for cell in cells if cell.get(key) is not None]
         return ", ".join(dict.fromkeys(values)) or "-"
 
     return (

@@ -102,7 +102,7 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "title": run.cell.title,
         "category": c.category,
         "method": c.method,
-        "image_size": c.image_size,
+        "image_size": c.image_size,  # a side, or [height, width]
         "channels": c.channels,
         "intensity": c.intensity,
         "distance": c.distance,

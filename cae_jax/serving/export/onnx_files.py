@@ -17,7 +17,7 @@ from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
-from cae_jax.types import UsageError
+from cae_jax.types import UsageError, height_width
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +50,7 @@ def model(program: Program, many: bool) -> onnx.ModelProto:
             f"--format=onnx: {error.name} is not installed; pip install -r requirements-export.txt"
         ) from error
     c = program.config
-    image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
+    image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), c.channels), np.float32)
 
     def judged(images: jax.Array) -> Sequence[jax.Array]:
         found = program(program.weights, images)

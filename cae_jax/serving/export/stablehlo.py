@@ -19,7 +19,7 @@ from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
-from cae_jax.types import CaeError
+from cae_jax.types import CaeError, height_width
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -29,11 +29,11 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
 
     Returns what model.json says of them. Raises CaeError where the program cannot be exported.
     """
-    side, channels = program.config.image_size, program.config.channels
+    size, channels = height_width(program.config.image_size), program.config.channels
     weights = {n: jax.ShapeDtypeStruct(w.shape, w.dtype) for n, w in program.weights.items()}
     (n,) = export.symbolic_shape("n")
     height, width = export.symbolic_shape("height, width")
-    many = jax.ShapeDtypeStruct((n, side, side, channels), np.float32)
+    many = jax.ShapeDtypeStruct((n, *size, channels), np.float32)
     one = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
     at = folder / "stablehlo"
     at.mkdir(parents=True)

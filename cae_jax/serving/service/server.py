@@ -132,7 +132,7 @@ def folders(given: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for each in given:
         name, equals, path = each.partition("=")
-        folder = Path(path if equals else each).expanduser()
+        folder = Path(os.path.expanduser(path if equals else each))
         name = name if equals else folder.resolve().name
         if not name or not name.isprintable() or set(name) & set("/\\?#% "):
             raise UsageError(f"--model={each}: {name!r} is no name for a model: NAME=DIR gives one")

@@ -54,7 +54,7 @@ for i, (part, signals) in enumerate(plan):
         Bar.update = update
         sys.argv = ["run", *sys.argv[3:], f"--workdir={workdir}/{i}"]
         try:
-            command_line.main(run.run)
+            command_line.main(run.run, again=command_line.GOES_ON)
         except SystemExit as end:
             sys.stderr.flush()
             os._exit(end.code or 0)
