@@ -62,7 +62,7 @@ def load_trained(cell: Cell) -> Trained:
     if not found or (found.epoch < epochs and not _early(cell, learn, found.notes)):
         at = f"its last whole checkpoint is of epoch {found.epoch}" if found else "no checkpoint"
         at += "".join(f" ({fault})" for fault in checkpoints.faults)
-        again = "run experiments.run again"
+        again = "run the same command again"
         if cell.finished:
             again = f"remove {cell.folder / FINISHED} and {again}"
         raise DataError(f"{cell.folder}: not trained to the end, {at}; {again}")

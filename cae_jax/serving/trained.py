@@ -122,7 +122,7 @@ def open_run(
         )
     cell = fit[0]
     if not cell.finished:
-        raise DataError(f"{cell.folder}: not finished; run experiments.run again")
+        raise DataError(f"{cell.folder}: not finished; run the same command again")
     claim_jax()
     compilation.use_cache()
     evaluated = cell.config.checkpoint
