@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from cae_jax import data, methods, options
-from cae_jax.data import joint, synthetic
+from cae_jax.data import joint, layouts, synthetic
 from cae_jax.data.frame import BIT_DEPTHS, Frame
-from cae_jax.evaluation import segmentation
+from cae_jax.data.layouts.found import USUAL, Names
+from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, UsageError, height_width, size_text, unknown_name
+from cae_jax.types import Fit, Method, Steps, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
+_OF = ("last", "best")  # checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,12 @@ class Images:
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
     # free: a run is of the images and not of their place, which may be another one tomorrow
     data_dir: str = flag(
-        "", "folder: the parent of the categories; mvtec_ad: the TFDS folder", part=FREE
+        "", "folder: a category or the parent of several; mvtec_ad: the TFDS folder", part=FREE
+    )
+    layout: str = flag("auto", "how the folder is laid out", among=layouts.NAMES, part=FREE)
+    good_name: str = flag("", "the folder of good images; usual names if empty", part=FREE)
+    mask_pattern: str = flag(
+        "", "a mask's name by its image's, as {stem}_seg; usual names if empty", part=FREE
     )
     category: str = flag("all", "a category, several with commas, or all")
     joint: bool = flag(False, "one model for all these categories, not one each")
@@ -85,6 +92,12 @@ class Scoring:
     false_alarms: float = flag(
         0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
     )
+    threshold: str = flag(
+        "", f"rule by which images are called defective: {threshold_rule.GRAMMAR}", part=SCORING
+    )
+    checkpoint: str = flag(
+        "last", "whose weights judge: last, or best, of the lowest loss", among=_OF, part=SCORING
+    )
     opening: int = flag(
         4, "diameter of the disc that opens a segmentation; 0: none", 0, 64, part=SCORING
     )
@@ -133,6 +146,8 @@ class Config(Images, Scoring, Output):
         options.check(self.options)
         self._check_data()
         residuals.check(self.reduction())
+        if self.threshold:
+            threshold_rule.parse(self.threshold)
         if self.minimum_area > self.n_pixels:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
@@ -142,6 +157,10 @@ class Config(Images, Scoring, Output):
     def _check_data(self) -> None:
         """Raises UsageError where flags say different things of the images, or no color."""
         _ = self.frame
+        if self.dataset != "folder":
+            for name, value in self.names._asdict().items():
+                if value != getattr(USUAL, name):
+                    raise UsageError(f"--{name}={value}: only of --dataset=folder")
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
@@ -162,14 +181,21 @@ class Config(Images, Scoring, Output):
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories asked for, not yet resolved; those of a joint cell."""
+        # as a shell completes the name of a folder: "cookie/"
+        asked = ",".join(name.strip().rstrip("/\\") for name in self.category.split(","))
         if self.joint:
-            return joint.names(self.category)
-        return tuple(name.strip() for name in self.category.split(",") if name.strip())
+            return joint.names(asked)
+        return tuple(name for name in asked.split(",") if name)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The categories whose images a cell is of: its own, or all of a joint one."""
         return self.categories if self.joint else (self.category,)
+
+    @property
+    def names(self) -> Names:
+        """What is known of how the folder is laid out."""
+        return Names(self.layout, self.good_name, self.mask_pattern)
 
     @property
     def frame(self) -> Frame:
@@ -219,6 +245,7 @@ class Config(Images, Scoring, Output):
             raise unknown_name("--distance", self.distance, known)
         own = self.options
         own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
+        _check_early(self.method, own, method.learn)
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
         distance = self.distance or known[0]
         found = dataclasses.replace(self, data_dir=where, distance=distance, options=own)
@@ -247,6 +274,11 @@ class Config(Images, Scoring, Output):
         elif self.false_alarms and not fraction:
             raise UsageError(
                 f"--false_alarms={self.false_alarms}: needs good images that were not learned "
+                "from: --folds, or a --validation_fraction above 0"
+            )
+        elif self.threshold and threshold_rule.parse(self.threshold).needs_unseen and not fraction:
+            raise UsageError(
+                f"--threshold={self.threshold}: needs good images that were not learned "
                 "from: --folds, or a --validation_fraction above 0"
             )
         return {"folds": folds, "validation_fraction": fraction}
@@ -288,6 +320,16 @@ class Config(Images, Scoring, Output):
                 kind = "size" if isinstance(default, Pixels) else type(default).__name__
                 raise UsageError(f"{where}: {line!r} is no {kind}") from error
         return configure(**values)
+
+
+def _check_early(name: str, own: Any, learn: Steps | Fit) -> None:
+    """Raises UsageError where nothing says when to stop early."""
+    patience = getattr(own, "early_stopping", 0)
+    if patience and not (isinstance(learn, Steps) and learn.best_by):
+        raise UsageError(
+            f"--early_stopping={patience}: --method={name} has no loss that tells the best epoch "
+            "from others; leave it out, and take fewer --epochs"
+        )
 
 
 def shared() -> Fields:

@@ -94,7 +94,7 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
     c, folder = run.cell.config, run.cell.folder
     metrics = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     table = scores.read_scores(folder / "scores.csv")
-    good, _, unseen = scores.distances_of(table)
+    good, defective, unseen = scores.distances_of(table)
     threshold = run.judge.threshold
     points = metrics.pop("operating_points")
     return {
@@ -113,9 +113,15 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "threshold": threshold.value,
         "threshold_of": dataclasses.asdict(threshold),
         "map_threshold": run.judge.map_threshold,
-        "asked": {name: run.given[name] for name in ("percent", "false_alarms")},
+        "asked": {name: run.given[name] for name in ("percent", "false_alarms", "threshold")},
+        "threshold_rule": c.threshold,
         "false_alarms": c.false_alarms,
-        "scores": {"unseen": unseen, "test_good": good, "source": scores.source(table)},
+        "scores": {
+            "unseen": unseen,
+            "test_good": good,
+            "test_defective": defective,
+            "source": scores.source(table),
+        },
         "operating_points": points,
         "metrics": metrics,
         "flags": [f"--{name}={value}" for name, value in c.flags().items() if name not in _PLACES],

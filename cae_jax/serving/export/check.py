@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cae_jax.data import images
+from cae_jax.data import images, layouts
 from cae_jax.data.frame import Frame
 from cae_jax.reports.run_files import read_run
 from cae_jax.runs.cell import Cell
@@ -56,6 +56,15 @@ class Row(NamedTuple):
         return abs(self.score - self.trained) / max(abs(self.trained), 1e-30)
 
 
+def _folder(cell: Cell) -> Path:
+    """Where the images of a run are; nowhere, where they have gone."""
+    config = cell.config
+    try:
+        return layouts.locate(Path(config.data_dir), config.category, config.names)
+    except CaeError:
+        return Path(config.data_dir, config.category)
+
+
 def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
     """Returns n images of a run's test set in odd sizes and several modes, as PNG files.
 
@@ -75,7 +84,7 @@ def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
         kind = kinds[i % len(kinds)]
         at = int(kind[i // len(kinds) % len(kind)])
         path = str(run.frame["path"].iloc[run.examples.row[at]])
-        file = Path(cell.config.data_dir, cell.config.category, path)
+        file = _folder(cell) / path
         pixels = run.examples.image[at]
         if cell.config.data_dir and file.is_file():
             pixels = np.rint(images.decode(file, frame) * 255).astype(np.uint8)
