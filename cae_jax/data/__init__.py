@@ -1,5 +1,6 @@
 """Where images come from: every data set is read into one `types.Split` per category.
 
+arrays      images in memory, from Python alone, see `arrays.split`
 folder      a folder, laid out as one of `layouts`
 mvtec_ad    the same layout, prepared once by tensorflow_datasets (needs no TensorFlow)
 synthetic   made-up products drawn from a seed
@@ -10,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,12 +19,12 @@ from types import ModuleType
 import numpy as np
 
 from cae_jax import files
-from cae_jax.data import duplicates, folder, layouts, synthetic
+from cae_jax.data import arrays, duplicates, folder, layouts, synthetic
 from cae_jax.data.frame import Frame
 from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
-DATASETS = ("folder", "mvtec_ad", "synthetic")
+DATASETS = ("arrays", "folder", "mvtec_ad", "synthetic")
 
 _LEFT_OUT_SHOWN = 10  # lines of a summary
 _TAKEN = 1  # the stream of random numbers that says which images are taken
@@ -44,6 +46,8 @@ def categories(dataset: str, data_dir: str | None = None, names: Names = USUAL) 
     """
     if dataset not in DATASETS:
         raise unknown_name("data set", dataset, DATASETS)
+    if dataset == arrays.DATASET:
+        raise UsageError("--dataset=arrays: these are given in Python, see cae_jax.runs.arrays.run")
     if dataset == "synthetic":
         return tuple(synthetic.CATEGORIES)
     root = _data_dir(dataset, data_dir)
@@ -73,7 +77,10 @@ def resolve(
         asked = categories(dataset, data_dir, names)
     for name in asked:
         if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
-            raise DataError(f"category {name!r}: the name is not UTF-8; rename the folder")
+            encoding = sys.getfilesystemencoding()
+            what = f"file names are taken as {encoding} here, which PYTHONUTF8=1 changes"
+            what = "rename the folder" if encoding == "utf-8" else what
+            raise DataError(f"category {name!r}: the name is not UTF-8; {what}")
         if whole:
             continue
         if dataset == "folder":

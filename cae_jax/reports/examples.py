@@ -76,8 +76,11 @@ def pack(
     """
     distances = np.asarray(test.distances[distance])
     misses, alarms = worst(split.labels, distances)
-    room = max(_SHOWN - len(misses + alarms), len(set(split.kinds)))  # every kind has to be there
-    chosen = [*misses, *alarms, *choose(split.kinds, distances, room)]
+    # what is found most surely, if anything is
+    found = sorted(np.flatnonzero(split.labels).tolist(), key=distances.__getitem__)[-1:]
+    room = _SHOWN - len(misses + alarms + found)
+    room = max(room, len(set(split.kinds)))  # every kind has to be there
+    chosen = [*misses, *alarms, *found, *choose(split.kinds, distances, room)]
     shown = np.array(list(dict.fromkeys(chosen)))  # some of a kind may be among the worst
     masks = split.masks[shown]
     made = test.reconstruction

@@ -62,6 +62,13 @@ _EXPECTED = {  # what absl's messages hold, and what is expected
     "Non-boolean argument": "true or false",
     A_SIZE: A_SIZE,
 }
+# What another program's environment may say (JAX_ENABLE_X64=1) and nothing here is written for.
+_PLAIN = {
+    "jax_enable_x64": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_transfer_guard": "allow",
+}
 _FOLDER, _OWN_IMAGES = "folder", "inspect.flags"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -221,7 +228,8 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
 def _guarded(run: Callable[[], None], again: str) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
-    jax.config.update("jax_enable_x64", False)  # of another program's environment
+    for name, value in _PLAIN.items():
+        jax.config.update(name, value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:

@@ -11,17 +11,18 @@ from typing import Any
 
 from cae_jax import data, methods, options
 from cae_jax.data import joint, layouts, synthetic
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import BIT_DEPTHS, Frame
 from cae_jax.data.layouts.found import USUAL, Names
-from cae_jax.evaluation import segmentation
+from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, UsageError, height_width, size_text, unknown_name
+from cae_jax.types import Fit, Method, Steps, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
+_OF = ("last", "best")  # checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,14 @@ class Images:
         Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
     )
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
+    bit_depth: str = flag(
+        "auto",
+        "of 16-bit files that hold fewer bits: white is 2^bit_depth - 1; auto: as the file says",
+        among=BIT_DEPTHS,
+    )
+    background: str = flag(
+        "none", "color behind transparent pixels, as white or #00b140; none: what lies hidden there"
+    )
     folds: int = flag(
         AUTO,
         "of cross-fitting, where nothing is held out; 0: hold out; -1: as the method learns, "
@@ -82,6 +91,12 @@ class Scoring:
     )
     false_alarms: float = flag(
         0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
+    )
+    threshold: str = flag(
+        "", f"rule by which images are called defective: {threshold_rule.GRAMMAR}", part=SCORING
+    )
+    checkpoint: str = flag(
+        "last", "whose weights judge: last, or best, of the lowest loss", among=_OF, part=SCORING
     )
     opening: int = flag(
         4, "diameter of the disc that opens a segmentation; 0: none", 0, 64, part=SCORING
@@ -131,6 +146,8 @@ class Config(Images, Scoring, Output):
         options.check(self.options)
         self._check_data()
         residuals.check(self.reduction())
+        if self.threshold:
+            threshold_rule.parse(self.threshold)
         if self.minimum_area > self.n_pixels:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
@@ -138,7 +155,8 @@ class Config(Images, Scoring, Output):
             )
 
     def _check_data(self) -> None:
-        """Raises UsageError where flags say different things of the images."""
+        """Raises UsageError where flags say different things of the images, or no color."""
+        _ = self.frame
         if self.dataset != "folder":
             for name, value in self.names._asdict().items():
                 if value != getattr(USUAL, name):
@@ -182,7 +200,7 @@ class Config(Images, Scoring, Output):
     @property
     def frame(self) -> Frame:
         """What images are brought to."""
-        return Frame(self.image_size, self.channels)
+        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
 
     @property
     def n_pixels(self) -> int:
@@ -227,6 +245,7 @@ class Config(Images, Scoring, Output):
             raise unknown_name("--distance", self.distance, known)
         own = self.options
         own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
+        _check_early(self.method, own, method.learn)
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
         distance = self.distance or known[0]
         found = dataclasses.replace(self, data_dir=where, distance=distance, options=own)
@@ -255,6 +274,11 @@ class Config(Images, Scoring, Output):
         elif self.false_alarms and not fraction:
             raise UsageError(
                 f"--false_alarms={self.false_alarms}: needs good images that were not learned "
+                "from: --folds, or a --validation_fraction above 0"
+            )
+        elif self.threshold and threshold_rule.parse(self.threshold).needs_unseen and not fraction:
+            raise UsageError(
+                f"--threshold={self.threshold}: needs good images that were not learned "
                 "from: --folds, or a --validation_fraction above 0"
             )
         return {"folds": folds, "validation_fraction": fraction}
@@ -296,6 +320,16 @@ class Config(Images, Scoring, Output):
                 kind = "size" if isinstance(default, Pixels) else type(default).__name__
                 raise UsageError(f"{where}: {line!r} is no {kind}") from error
         return configure(**values)
+
+
+def _check_early(name: str, own: Any, learn: Steps | Fit) -> None:
+    """Raises UsageError where nothing says when to stop early."""
+    patience = getattr(own, "early_stopping", 0)
+    if patience and not (isinstance(learn, Steps) and learn.best_by):
+        raise UsageError(
+            f"--early_stopping={patience}: --method={name} has no loss that tells the best epoch "
+            "from others; leave it out, and take fewer --epochs"
+        )
 
 
 def shared() -> Fields:

@@ -22,6 +22,7 @@ from cae_jax.evaluation import (
     scores,
     segmentation,
     summary,
+    threshold_rule,
     thresholds,
     trivial_scores,
     verdict,
@@ -38,7 +39,7 @@ from cae_jax.runs.train import Trained
 from cae_jax.scoring import patches, scorer
 from cae_jax.scoring.intensity import seen_with
 from cae_jax.scoring.reconstruction import Windows
-from cae_jax.types import GOOD, DataError, Scores, Split
+from cae_jax.types import GOOD, DataError, Scores, Split, UsageError
 
 
 class Judged(NamedTuple):
@@ -158,7 +159,10 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         "n_train": len(split.train),
         **by_distance[config.distance],
         **summary.summarize(
-            judged.frame, [judged.found.point] if judged.found else [], config.false_alarms
+            judged.frame,
+            [judged.found.point] if judged.found else [],
+            config.false_alarms,
+            _asked(config, judged.frame),
         ),
         "distances": by_distance,
         **localization.results(split, maps, judged.test.distances[config.distance], judged.found),
@@ -182,6 +186,23 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
     found["flag"] = ""  # of good images alone there is nothing to say
     if split.test_paths:
         found["flag"] = trivial_scores.flag(found["image_auroc"], found["trivial_auroc"])
+    return found
+
+
+def _asked(config: Config, frame: pd.DataFrame) -> thresholds.Threshold | None:
+    """The threshold of the rule that was asked for; where there are no images for it, that is said,
+    and the usual one counts."""
+    if not config.threshold:
+        return None
+    good, defective, unseen = scores.distances_of(frame)
+    rule = threshold_rule.parse(config.threshold)
+    try:
+        found = threshold_rule.threshold(rule, good, defective, unseen, scores.source(frame))
+    except UsageError as error:
+        say(f"warning: {config.category}: {error}; verdicts go by the usual threshold")
+        return None
+    if said := rules.leak(found):
+        say(f"warning: {config.category}: {said}")
     return found
 
 

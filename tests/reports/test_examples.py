@@ -209,7 +209,7 @@ def test_every_kind_and_the_worst_of_both_sides_are_packed(rng, counts):
     # the first kind of defect has all the worst misses, so the last one is among none of them
     scores.distances["l2"] += np.array([50.0 * list(counts).index(kind) for kind in kinds])
     rows = unpack(examples.pack(split, scores, "l2", 1.0, predicted, 0.5, rows_of(split)))["row"]
-    assert len(set(rows)) == len(rows) <= max(24, len(counts) + 12)
+    assert len(set(rows)) == len(rows) <= max(24, len(counts) + 13)
     frame = frame_of(split, scores, "l2")
     assert set(frame["defect_kind"][rows]) == set(counts)
     assert set(frame["split"][rows]) == {"test"}
@@ -221,3 +221,4 @@ def test_every_kind_and_the_worst_of_both_sides_are_packed(rng, counts):
     assert sorted(found[labels == 1])[:6] == misses
     assert sorted(found[labels == 0])[-6:] == alarms
     assert {*rows} >= worst_of(frame)
+    assert max(distances[split.labels == 1], default=None) in (*found[labels == 1], None)
