@@ -7,6 +7,7 @@ from absl import flags
 from cae_jax import data
 from cae_jax.data import synthetic
 from cae_jax.runs import command_line
+from cae_jax.types import height_width
 
 flags.DEFINE_string("output_dir", "", "where the categories' folders are written")
 
@@ -16,7 +17,8 @@ def run() -> None:
     output = command_line.needed("output_dir", "where to write the categories' folders")
     c = command_line.given()
     names = data.resolve("synthetic", None, c.categories)
-    synthetic.write(output, names, c.image_size, c.channels, c.seed)
+    side, _ = height_width(c.image_size)  # synthetic images are square
+    synthetic.write(output, names, side, c.channels, c.seed)
     print(f"{', '.join(names)} written to {output.absolute()}")
 
 

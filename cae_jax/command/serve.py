@@ -9,6 +9,7 @@ opened.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -30,7 +31,7 @@ _RUNTIME = flags.DEFINE_enum(
 def run() -> None:
     """Serves the models of the flags, or watches a folder, until it is told to stop."""
     folders = server.folders(_MODEL.value)
-    asked = {"runtime": _RUNTIME.value} if _RUNTIME.value else {}
+    asked: dict[str, Any] = {"runtime": _RUNTIME.value} if _RUNTIME.value else {}
 
     def load(folder: Path) -> Detector:
         return cae_jax.load(folder, **asked)

@@ -231,7 +231,8 @@ def _trained(
 def _open(cell: Cell, method: Method) -> Checkpoints:
     """The checkpoints of a cell."""
     c = cell.config
-    of_training = {f"--{k}": v for k, v in identity(c).items()}
+    # a longer run goes through the same checkpoints, see `longer`
+    of_training = {f"--{k}": v for k, v in identity(c).items() if k != "epochs"}
     if method.frozen:
         of_training["frozen"] = _sha256(method.frozen)
     if cell.begun:
