@@ -23,6 +23,8 @@ _FALSE_ALARMS = flags.DEFINE_float(
     0,
     0.5,
 )
+_THRESHOLD = flags.DEFINE_string("threshold", None, "its rule, as in percent:95, f1_best")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", None, ["last", "best"], "whose weights judge")
 _WEB = flags.DEFINE_string(
     "onnxruntime_web", "", "its npm package, a file or folder; fetched if not given"
 )
@@ -34,7 +36,8 @@ def run() -> None:
     workdir = command_line.needed("workdir", "the folder that experiments.run wrote")
     output = command_line.needed("output", "the folder to write")
     compilation.use_cache()
-    opened = trained.open_run(workdir, None, _FALSE_ALARMS.value, **command_line.present(_WHICH))
+    asked = (_FALSE_ALARMS.value, _THRESHOLD.value, _CHECKPOINT.value)
+    opened = trained.open_run(workdir, None, *asked, **command_line.present(_WHICH))
     overwrite = command_line.value("overwrite")
     rows = export(opened, output, _FORMAT.value, overwrite, _WEB.value)
     worst = max(row.relative for row in rows)

@@ -28,6 +28,10 @@ _FALSE_ALARMS = flags.DEFINE_float(
     0,
     0.5,
 )
+_THRESHOLD = flags.DEFINE_string(
+    "threshold", None, "the rule of the threshold, in place of both: percent:90, f1_best ..."
+)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", None, ["last", "best"], "whose weights judge")
 _RECURSIVE = flags.DEFINE_bool("recursive", True, "also the folders in the folder")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
 flags.DEFINE_string("images", "", "the folder of the images to score")
@@ -43,7 +47,9 @@ def run() -> None:
     compilation.use_cache()
     found = folder.score_folder(
         trained.open_run(
-            workdir, _PERCENT.value, _FALSE_ALARMS.value, **command_line.present(_WHICH)
+            workdir,
+            *(_PERCENT.value, _FALSE_ALARMS.value, _THRESHOLD.value, _CHECKPOINT.value),
+            **command_line.present(_WHICH),
         ),
         images,
         output,

@@ -36,6 +36,8 @@ CAPITALS = {
     "NAME": "weave",
     "IN": "{x}/camera",
     "OUT": "out",
+    "GOOD": "{x}/good/weave",
+    "NEW": "{x}/camera",
     "RUN": "runs/synthetic",
     "HOST:PORT": "localhost:1",
     "FILE": "{x}/weights.pth",
@@ -138,6 +140,8 @@ def words_of(command):
 def given_by(words):
     """The flags of a command line by name, those of its preset under its own."""
     given = dict(word.partition("=")[::2] for word in words)
+    if "--data_dir" in given and not {"--dataset", "--method", "--flagfile"} & set(given):
+        given["--flagfile"] = "experiments/presets/inspect.flags"  # as the command line has it
     if "--flagfile" in given:
         lines = (ROOT / given["--flagfile"]).read_text().splitlines()
         given = dict(line.partition("=")[::2] for line in lines if line[:2] == "--") | given
@@ -176,6 +180,7 @@ def x(tmp_path_factory):
     shutil.copytree(ROOT / "experiments/presets", folder / "experiments/presets")
     shutil.copy(folder / "in/weave/test/good/000.png", folder / "product.png")
     shutil.copytree(folder / "in/weave/test/good", folder / "camera")
+    shutil.copytree(folder / "in/weave/train/good", folder / "good/weave")
     for name, mark in (("my_nets", "fork"), ("my_method", "method")):
         (folder / f"{name}.py").write_text(marked(mark))
     return folder

@@ -23,12 +23,16 @@ ACCURACIES = tuple(
 
 
 def summarize(
-    frame: pd.DataFrame, more: Sequence[verdict.OperatingPoint] = (), rate: float = 0.0
+    frame: pd.DataFrame,
+    more: Sequence[verdict.OperatingPoint] = (),
+    rate: float = 0.0,
+    asked: thresholds.Threshold | None = None,
 ) -> dict[str, Any]:
     """Returns the content of metrics.json from a table of `scores.scores_frame`.
 
     image_auroc with its 95 % interval, image_ap, image_f1_max; n_good, n_defective, n_validation,
-    n_out_of_fold; operating_points, a list of dicts, `more` ones after those of the distances;
+    n_out_of_fold; operating_points, a list of dicts, `more` ones after those of the distances, and
+    the one of the threshold that was `asked` for by its rule last, which is marked;
     leak_points, of `verdict.leak_points`; and the accuracies by name: good_accuracy_70,
     defect_accuracy_70, mean_accuracy_70 ... from the good test images (the thesis),
     good_accuracy_val_70 ... from unseen good images, held out or out of fold, ..._conformal_90,
@@ -55,6 +59,12 @@ def summarize(
     }
     points = [*verdict.operating_points(good, defective, unseen, source, rate), *more]
     result["leak_points"] = verdict.leak_points(points)
+    if asked:
+        told = (
+            verdict.good_accuracy(good, asked.value),
+            verdict.defect_accuracy(defective, asked.value),
+        )
+        points.append(verdict.OperatingPoint(asked, *told))
     for point in points:
         at = point.threshold
         shares = {"good": point.good_accuracy, "defect": point.defect_accuracy}
@@ -73,11 +83,12 @@ def summarize(
                 "threshold": at.value,
                 "n": at.n,
                 **({} if at.rate is None else {"rate": at.rate}),
+                **({"asked": True} if at is asked else {}),
                 **accuracies,
                 **intervals,
             }
         )
-        if at.rule != "exclusive":
+        if at.rule != "exclusive" and at is not asked:
             result |= {f"{name}_{_suffix(at)}": share for name, share in accuracies.items()}
     return result
 

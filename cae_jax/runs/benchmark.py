@@ -98,9 +98,8 @@ def planned(
       UsageError: an entry, a category or a flag that cannot work; a cell's folder that holds
         another run.
     """
-    at = _where(given)
-    asked = configs_of.configure(category=given.get("category", "all")).categories
-    categories = data.resolve(at["dataset"], at["data_dir"], asked)
+    at = configs_of.configure(category=given.get("category", "all"), **_where(given))
+    categories = data.resolve(at.dataset, at.data_dir, at.categories, at.names)
     for name in of_category:
         if name not in categories:
             raise unknown_name("category of --flags_of", name, categories)
@@ -226,7 +225,8 @@ def _usable(starts: Mapping[str, Config]) -> tuple[dict[str, Config], dict[str, 
 
 def _where(given: Mapping[str, Any]) -> dict[str, Any]:
     """Of which images a run is: as given, else the command's own."""
-    defaults = {name: configs_of.shared()[name].default for name in ("dataset", "data_dir")}
+    names = ("dataset", "data_dir", "layout", "good_name", "mask_pattern")
+    defaults = {name: configs_of.shared()[name].default for name in names}
     return {name: given.get(name, default) for name, default in defaults.items()}
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 
 from cae_jax import methods
 from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
-from cae_jax.runs import config, presets
+from cae_jax.runs import config, flagfiles, presets
 from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine import alarms
@@ -61,6 +62,14 @@ _EXPECTED = {  # what absl's messages hold, and what is expected
     "Non-boolean argument": "true or false",
     A_SIZE: A_SIZE,
 }
+# What another program's environment may say (JAX_ENABLE_X64=1) and nothing here is written for.
+_PLAIN = {
+    "jax_enable_x64": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_transfer_guard": "allow",
+}
+_FOLDER, _OWN_IMAGES = "folder", "inspect.flags"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 flags.disclaim_key_flags()  # they belong to the binary that calls `main`: its --help
@@ -82,7 +91,8 @@ def main(
       names: the flags it has of `config.flags_of` the --method on the command line; None for all.
       but: flags that it does not have.
       default_preset: a flagfile of experiments/presets, for what the command line leaves open,
-        when it names neither a data set nor a flagfile of its own.
+        when it names neither a data set nor a flagfile of its own; where it names a --data_dir,
+        that is inspect.flags.
       of_runs: it also has the flags of scoring of the runs in --workdir.
       of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
         flags of all of them, but for --method, and without defaults, for each entry has its own.
@@ -92,9 +102,9 @@ def main(
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
     """
-    argv = _with_preset(sys.argv, default_preset)
     _defined.clear()
     try:
+        argv = flagfiles.expanded(_with_preset(sys.argv, default_preset))
         method, known, several = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
@@ -143,12 +153,14 @@ def given() -> Config:
 
 
 def present(names: Collection[str] | None = None) -> dict[str, Any]:
-    """Returns the flags, of these names or all, that stand on the command line, with values."""
-    return {
-        name: flags.FLAGS[name].value
-        for name in _defined
-        if flags.FLAGS[name].present and (names is None or name in names)
-    }
+    """Returns the flags, of these names or all, that stand on the command line, with values.
+
+    A --data_dir without a --dataset is of a folder.
+    """
+    there = {name: flags.FLAGS[name].value for name in _defined if flags.FLAGS[name].present}
+    if there.get("data_dir") and "dataset" in _defined:
+        there = {"dataset": _FOLDER} | there
+    return {name: value for name, value in there.items() if names is None or name in names}
 
 
 def words() -> dict[str, str]:
@@ -167,13 +179,15 @@ def needed(name: str, what: str) -> Path:
     found = flags.FLAGS[name].value
     if not found:
         raise UsageError(f"--{name} is needed: {what}")
-    return Path(found).expanduser()
+    return Path(os.path.expanduser(found))
 
 
 def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
     words = {word.lstrip("-").partition("=")[0] for word in argv[1:]}
     if not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
         return list(argv)
+    if "data_dir" in words:  # images of one's own
+        preset = _OWN_IMAGES
     print(f"no --dataset given: flags from {preset}", file=sys.stderr)
     return [argv[0], f"--flagfile={PRESETS / preset}", *argv[1:]]
 
@@ -185,16 +199,15 @@ def _known(
 ) -> tuple[str, Fields, bool]:
     """The method that the command line names, and its flags, or those of the runs or the entries
     that it names; and whether it is of entries."""
-    whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
     early = flags.FlagValues()
     flags.DEFINE_string("method", methods.DEFAULT, "", flag_values=early)
     flags.DEFINE_string("workdir", "", "", flag_values=early)
     flags.DEFINE_list("methods", [], "", flag_values=early)
-    early(whole, known_only=True)
+    early(argv, known_only=True)
     entries = of_entries(early.methods) if of_entries else []
     names: Sequence[str] = entries or [early.method]
     if of_runs:
-        cells = listed(Path(early.workdir or os.devnull).expanduser())
+        cells = listed(Path(os.path.expanduser(early.workdir or os.devnull)))
         names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}
     for name in names:
@@ -215,6 +228,8 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
 def _guarded(run: Callable[[], None], again: str) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
+    for name, value in _PLAIN.items():
+        jax.config.update(name, value)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from cae_jax import data, methods, options
-from cae_jax.data import joint, synthetic
-from cae_jax.data.frame import Frame
-from cae_jax.evaluation import segmentation
+from cae_jax.data import joint, layouts, synthetic
+from cae_jax.data.frame import BIT_DEPTHS, Frame
+from cae_jax.data.layouts.found import USUAL, Names
+from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
-from cae_jax.scoring import residuals
+from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
 from cae_jax.types import Fit, Method, Steps, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
+_OF = ("last", "best")  # checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,12 @@ class Images:
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
     # free: a run is of the images and not of their place, which may be another one tomorrow
     data_dir: str = flag(
-        "", "folder: the parent of the categories; mvtec_ad: the TFDS folder", part=FREE
+        "", "folder: a category or the parent of several; mvtec_ad: the TFDS folder", part=FREE
+    )
+    layout: str = flag("auto", "how the folder is laid out", among=layouts.NAMES, part=FREE)
+    good_name: str = flag("", "the folder of good images; usual names if empty", part=FREE)
+    mask_pattern: str = flag(
+        "", "a mask's name by its image's, as {stem}_seg; usual names if empty", part=FREE
     )
     category: str = flag("all", "a category, several with commas, or all")
     joint: bool = flag(False, "one model for all these categories, not one each")
@@ -38,6 +45,14 @@ class Images:
         Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
     )
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
+    bit_depth: str = flag(
+        "auto",
+        "of 16-bit files that hold fewer bits: white is 2^bit_depth - 1; auto: as the file says",
+        among=BIT_DEPTHS,
+    )
+    background: str = flag(
+        "none", "color behind transparent pixels, as white or #00b140; none: what lies hidden there"
+    )
     folds: int = flag(
         AUTO,
         "of cross-fitting, where nothing is held out; 0: hold out; -1: as the method learns, "
@@ -76,6 +91,12 @@ class Scoring:
     )
     false_alarms: float = flag(
         0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
+    )
+    threshold: str = flag(
+        "", f"rule by which images are called defective: {threshold_rule.GRAMMAR}", part=SCORING
+    )
+    checkpoint: str = flag(
+        "last", "whose weights judge: last, or best, of the lowest loss", among=_OF, part=SCORING
     )
     opening: int = flag(
         4, "diameter of the disc that opens a segmentation; 0: none", 0, 64, part=SCORING
@@ -125,6 +146,8 @@ class Config(Images, Scoring, Output):
         options.check(self.options)
         self._check_data()
         residuals.check(self.reduction())
+        if self.threshold:
+            threshold_rule.parse(self.threshold)
         if self.minimum_area > self.n_pixels:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
@@ -132,7 +155,12 @@ class Config(Images, Scoring, Output):
             )
 
     def _check_data(self) -> None:
-        """Raises UsageError where flags say different things of the images."""
+        """Raises UsageError where flags say different things of the images, or no color."""
+        _ = self.frame
+        if self.dataset != "folder":
+            for name, value in self.names._asdict().items():
+                if value != getattr(USUAL, name):
+                    raise UsageError(f"--{name}={value}: only of --dataset=folder")
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
@@ -153,9 +181,11 @@ class Config(Images, Scoring, Output):
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories asked for, not yet resolved; those of a joint cell."""
+        # as a shell completes the name of a folder: "cookie/"
+        asked = ",".join(name.strip().rstrip("/\\") for name in self.category.split(","))
         if self.joint:
-            return joint.names(self.category)
-        return tuple(name.strip() for name in self.category.split(",") if name.strip())
+            return joint.names(asked)
+        return tuple(name for name in asked.split(",") if name)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -163,9 +193,14 @@ class Config(Images, Scoring, Output):
         return self.categories if self.joint else (self.category,)
 
     @property
+    def names(self) -> Names:
+        """What is known of how the folder is laid out."""
+        return Names(self.layout, self.good_name, self.mask_pattern)
+
+    @property
     def frame(self) -> Frame:
         """What images are brought to."""
-        return Frame(self.image_size, self.channels)
+        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
 
     @property
     def n_pixels(self) -> int:
@@ -175,7 +210,7 @@ class Config(Images, Scoring, Output):
     @property
     def folder(self) -> Path:
         """The workdir as a path."""
-        return Path(self.workdir or f"runs/{self.dataset}").expanduser()
+        return Path(os.path.expanduser(self.workdir or f"runs/{self.dataset}"))
 
     @property
     def smallest_defect(self) -> int:
@@ -193,7 +228,9 @@ class Config(Images, Scoring, Output):
         return methods.title(self.method, self.options)
 
     def build(self) -> Method:
-        """Returns the method; raises UsageError for options that cannot work."""
+        """Returns the method; raises UsageError for options that cannot work, and where JAX has no
+        device."""
+        compilation.check_devices()
         return methods.build(self.method, self.options, self.image_size, self.channels)
 
     def resolved(self) -> Config:
@@ -239,6 +276,11 @@ class Config(Images, Scoring, Output):
                 f"--false_alarms={self.false_alarms}: needs good images that were not learned "
                 "from: --folds, or a --validation_fraction above 0"
             )
+        elif self.threshold and threshold_rule.parse(self.threshold).needs_unseen and not fraction:
+            raise UsageError(
+                f"--threshold={self.threshold}: needs good images that were not learned "
+                "from: --folds, or a --validation_fraction above 0"
+            )
         return {"folds": folds, "validation_fraction": fraction}
 
     def reduction(self, all_distances: tuple[str, ...] = ()) -> Reduction:
@@ -260,7 +302,8 @@ class Config(Images, Scoring, Output):
     def from_flagfile(cls, text: str, where: str) -> Config:
         """Reads what `to_flagfile` wrote; raises UsageError naming `where` and the line."""
         found = {}
-        for line in text.removesuffix("\n").split("\n"):  # a name may hold other line breaks
+        text = text.removeprefix("\ufeff").removesuffix("\n")  # an editor's byte order mark
+        for line in text.split("\n"):  # a name may hold other line breaks
             name, equals, value = line.removeprefix("--").partition("=")
             if not equals:
                 raise UsageError(f"{where}: not a flag of this version: {line!r}")

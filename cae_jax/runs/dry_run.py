@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import math
-import resource
 import shutil
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from cae_jax.training.schedule import Training
 from cae_jax.types import State, Steps, height_width
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
+_PACKAGES = 350_000_000  # bytes that Python and packages take, where the system cannot be asked
 _COMPILER = 500e6  # bytes that XLA and the plots take beside what they work on
 _ACTIVATIONS = 1.2  # of a whole batch, which validation takes at once
 _STATES = 4  # before a step, after it, its gradients, a copy while that is saved
@@ -72,7 +72,7 @@ def _counts(c: Config) -> listing.Counts:
     """Of a cell's category, or of all of a joint one."""
     each = []
     for name in c.parts:
-        found = listing.count(c.dataset, c.data_dir, name)
+        found = listing.count(c.dataset, c.data_dir, name, c.names)
         taken = data.n_taken(name, found.n_train, c.train_images)
         each.append(found._replace(n_train=taken))
     return listing.Counts(*(sum(numbers) for numbers in zip(*each, strict=True)))
@@ -201,7 +201,14 @@ def _width(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 def peak_bytes() -> int:
-    """Returns the most bytes that this process has held so far: at first Python and packages."""
+    """Returns the most bytes that this process has held so far: at first Python and packages.
+
+    Windows has no such question in Python: the answer there is what these are elsewhere.
+    """
+    try:
+        import resource
+    except ImportError:
+        return _PACKAGES
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
     return peak * (1 if sys.platform == "darwin" else 1024)
 

@@ -27,7 +27,7 @@ from cae_jax.runs.machine import lock, multihost
 from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import load_trained, train_cells
 from cae_jax.scoring import compilation
-from cae_jax.training.members import default_plan
+from cae_jax.training.members import check_strategy, default_plan
 from cae_jax.training.schedule import Training
 from cae_jax.types import CaeError, Steps, UsageError
 
@@ -44,7 +44,10 @@ class Outcome(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """Returns flags and metrics.json of every finished cell, for the thesis's tables."""
         return [
-            {**cell.config.flags(), **json.loads((cell.folder / FINISHED).read_text())}
+            {
+                **cell.config.flags(),
+                **json.loads((cell.folder / FINISHED).read_text(encoding="utf-8")),
+            }
             for cell in self.cells
         ]
 
@@ -66,6 +69,7 @@ def run(config: Config) -> pd.DataFrame:
     return outcome.table
 
 
+@compilation.in_32_bits()
 def run_grid(configs: Sequence[Config]) -> Outcome:
     """Runs every cell of a grid that is not finished yet; one that fails does not stop the rest.
 
@@ -105,13 +109,13 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     raises as `run`."""
     configs = [config.resolved() for config in configs]
     first = configs[0]
-    names = data.resolve(first.dataset, first.data_dir, first.categories)
+    names = data.resolve(first.dataset, first.data_dir, first.categories, first.names)
     if first.joint:
         names = (joint.name(names),)
     cells = [cells_of.make(config, name) for name in names for config in configs]
     for group in _groups(multihost.share(cells)):
         if isinstance(t := group[0].config.options, Training):
-            default_plan(t.members, len(group), t.batch_size)  # raises what cannot be split
+            check_strategy(t.members)
             epoch_log.check(t.log_to)
     return cells
 
@@ -150,7 +154,8 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
         with _keeping(failed, cell):
             if isinstance(trained, CaeError):
                 raise trained
-            write_evaluation(cell, split, trained)
+            judging = load_trained(cell) if cell.config.checkpoint == "best" else trained
+            write_evaluation(cell, split, judging)
             if multihost.is_first():  # which writes what is written once
                 cells_of.write_results(cell.config.folder)
     return failed
@@ -174,6 +179,7 @@ def _keeping(failed: dict[str, Exception], cell: Cell) -> Iterator[None]:
         failed[cell.name] = error
 
 
+@compilation.in_32_bits()
 def evaluate_again(
     workdir: Path, data_dir: str = "", changes: Mapping[str, Any] = MappingProxyType({})
 ) -> pd.DataFrame:
@@ -189,6 +195,8 @@ def evaluate_again(
       UsageError: no run there, or a change that cannot work.
       DataError: a checkpoint or an image that cannot be read.
     """
+    if changes.keys() & {"false_alarms"} and "threshold" not in changes:
+        changes = {**changes, "threshold": ""}  # which would count before the rate
     found = cells_of.find(workdir)
     cells = [cell._replace(config=cell.config.changed(**changes).resolved()) for cell in found]
     with contextlib.ExitStack() as stack:

@@ -42,8 +42,8 @@ class Trained(NamedTuple):
     features: np.ndarray | None = None
 
 
-def load_trained(cell: Cell, best: bool = False) -> Trained:
-    """Returns what a cell's last checkpoint holds, or the best one.
+def load_trained(cell: Cell) -> Trained:
+    """Returns what the checkpoint of a cell's --checkpoint holds, and how all its training went.
 
     Raises DataError for a run not trained out, and for a checkpoint of another run.
     """
@@ -53,15 +53,20 @@ def load_trained(cell: Cell, best: bool = False) -> Trained:
         epochs = cell.config.options.epochs
         expected = jax.eval_shape(learn.init, jax.random.key(0)).variables
     with _open(cell, method) as checkpoints:
-        found = checkpoints.restore_variables(expected, best)
-    if not found or (found.epoch < epochs and not best and not _early(cell, learn, found.notes)):
+        found = checkpoints.restore_variables(expected)
+        held = found.held if found else {}
+        if cell.config.checkpoint == "best" and (
+            best := checkpoints.restore_variables(expected, True)
+        ):
+            held = best.held
+    if not found or (found.epoch < epochs and not _early(cell, learn, found.notes)):
         at = f"its last whole checkpoint is of epoch {found.epoch}" if found else "no checkpoint"
         at += "".join(f" ({fault})" for fault in checkpoints.faults)
         again = "run experiments.run again"
         if cell.finished:
             again = f"remove {cell.folder / FINISHED} and {again}"
         raise DataError(f"{cell.folder}: not trained to the end, {at}; {again}")
-    return _trained(method, found.held, found.notes["history"], found.notes["seconds"])
+    return _trained(method, held, found.notes["history"], found.notes["seconds"])
 
 
 def train_cells(pairs: Sequence[tuple[Cell, Split]]) -> list[Trained | CaeError]:
@@ -175,6 +180,10 @@ def _train_saving(
         if early or at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
             save(i, at)
 
+    plan = default_plan(t.members, n, t.batch_size)
+    used, there = plan.mesh.size if plan.mesh else 1, jax.local_device_count()
+    if used < there:
+        say(f"trains on {used} of {there} devices: --batch_size={t.batch_size} divides no further")
     name = f"train {c.category if n == 1 else f'{n} members'}"
     each = t.batch_size * n
     with contextlib.ExitStack() as stack:
@@ -189,7 +198,6 @@ def _train_saving(
             bar.update((step - done) * each, ", ".join([epoch, *shown]))
             done = step
 
-        plan = default_plan(t.members, n, t.batch_size)
         return loop.train_members(learn, members, plan, on_step, on_epoch, stop, save)
 
 

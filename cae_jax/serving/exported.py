@@ -33,6 +33,7 @@ def load(
     folder: str | os.PathLike[str],
     percent: int | None = None,
     false_alarms: float | None = None,
+    threshold: str | None = None,
     runtime: str | None = None,
 ) -> Detector:
     """Returns an exported folder as a detector.
@@ -41,6 +42,7 @@ def load(
       folder: what `experiments.export` wrote.
       percent: see `serving.trained.open_run`.
       false_alarms: see there.
+      threshold: see there.
       runtime: "jax" or "onnxruntime"; None takes the first of them that the folder has a file for.
 
     Raises:
@@ -50,13 +52,14 @@ def load(
     """
     root = Path(folder)
     version = check(root)
-    card = json.loads((root / FACTS).read_text())
+    card = json.loads((root / FACTS).read_text(encoding="utf-8"))
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
     name = _runtime(root, runtime, card["formats"])
     scores = card["scores"]
-    if own := percent is None and false_alarms is None:
+    if own := percent is None and false_alarms is None and threshold is None:
         percent, false_alarms = card["asked"]["percent"], card["asked"]["false_alarms"]
+        threshold = card["asked"].get("threshold")
     judge = verdict.asked(
         str(root),
         np.array(scores["test_good"], np.float64),
@@ -66,12 +69,25 @@ def load(
         card["false_alarms"],
         percent,
         false_alarms,
+        threshold,
+        card.get("threshold_rule", ""),
+        np.array(scores.get("test_defective", []), np.float64),
     )
     if own and judge.threshold.value != card["threshold"]:
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
-    if said := rules.unkept(judge.threshold):
-        print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
-    model = Model(
+    for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
+        if said:
+            print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
+    call = (_jax if name == "jax" else _onnxruntime)(root, card)
+    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
+    given |= {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
+    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
+    model = _model(card, version, name)
+    return Detector(model, judge, call, (load, given), MANY if together else 1)
+
+
+def _model(card: dict[str, Any], version: str, runtime: str) -> Model:
+    return Model(
         title=card["title"],
         category=card["category"],
         method=card["method"],
@@ -81,14 +97,11 @@ def load(
         distance=card["distance"],
         opening=card["opening"],
         scale=card["scale"],
-        runtime=name,
+        runtime=runtime,
         card=card,
+        bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
+        background=card.get("background", "none"),
     )
-    call = (_jax if name == "jax" else _onnxruntime)(root, card)
-    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
-    given |= {"percent": percent, "false_alarms": false_alarms}
-    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
-    return Detector(model, judge, call, (load, given), MANY if together else 1)
 
 
 def check(root: Path) -> str:
@@ -149,12 +162,14 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
 
     from cae_jax.scoring import compilation
 
+    compilation.check_devices()
     compilation.use_cache()
     path = root / "stablehlo" / "batch.bin"
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
         program = jax.jit(exported.call)
-        with np.load(root / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
+        weights_of = root / "stablehlo" / "weights.npz"
+        with compilation.in_32_bits(), np.load(weights_of, allow_pickle=False) as archive:
             weights = jax.device_put({name: archive[name] for name in archive.files})
     except Exception as error:  # StableHLO of another time fails in as many ways as there are
         cause = " ".join(str(error).split())[:200]
@@ -164,7 +179,8 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
         ) from error
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
-        found = jax.device_get(program(weights, images))
+        with compilation.in_32_bits():
+            found = jax.device_get(program(weights, images))
         return _scores(card, found["score"], found["map"], found.get("reconstruction"))
 
     return call

@@ -7,6 +7,7 @@ from PIL import Image
 from cae_jax.data import folder
 from cae_jax.data.frame import Frame, stretched
 from cae_jax.options import read_size, to_text
+from cae_jax.types import UsageError
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,12 @@ def test_up_to_one_and_a_half_nothing_is_said():
     assert stretched("a", Frame((40, 60)), [(40, 60), (60, 60), (30, 67)]) == ()
     assert stretched("a", Frame((40, 60)), [(40, 40), (20, 46)])
     assert stretched("a", Frame(None), [(40, 400)]) == ()
+
+
+def test_a_frame_of_flags():
+    assert Frame.of(9, 1, "auto", "none") == Frame(9, 1)
+    assert Frame.of(9, 3, "12", "#00b140") == Frame(9, 3, 12, (0, 177, 64))
+    assert Frame.of(9, 3, "8", "White") == Frame(9, 3, 8, (255, 255, 255))
+    for word in ("", "blak", "#12345", "#ffffff80", "transparent"):
+        with pytest.raises(UsageError, match=f"^--background={word}: must be none, or a color"):
+            Frame.of(9, 1, "auto", word)

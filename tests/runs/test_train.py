@@ -5,6 +5,8 @@ import pathlib
 import re
 import shutil
 
+import jax
+import numpy as np
 import pytest
 import small_runs
 from small_runs import folder_of
@@ -112,5 +114,7 @@ def test_keep(world, monkeypatch):
     assert kept == {"2", "5"}
     job.run(config.changed(keep=3))
     (cell,) = cells.find(pathlib.Path(config.workdir))
-    trained = train.load_trained(cell, best=True)
-    assert len(trained.history) == 2
+    best = cell._replace(config=cell.config.changed(checkpoint="best"))
+    found, last = train.load_trained(best), train.load_trained(cell)
+    assert len(found.history) == len(last.history) == 5
+    assert not np.array_equal(*(jax.tree.leaves(each.variables)[0] for each in (found, last)))
