@@ -95,7 +95,7 @@ def test_a_row_for_each_cell(made):
 
 
 def test_every_two_methods_on_the_same_images(made):
-    """DeLong's by its own test; here which images, seeds and pairs go in, and verdicts by a loop."""
+    """DeLong has a test of his own; here images, seeds, pairs; verdicts by a loop."""
     workdir, frames, found = made
     rows = pairs.table(found, 0)
     assert len(rows) == 2 * 3
@@ -234,7 +234,8 @@ def test_ranks_and_what_they_may_be_taken_for(made, rng):
 def test_the_pages(made):
     workdir, frames, _ = made
     written = benchmark.write(workdir)
-    names = {"benchmark.csv", "benchmark.md", "benchmark.html", "ranks.png", "few_images.png"}
+    names = {f"benchmark.{kind}" for kind in ("csv", "md", "html")}
+    names |= {"pairs.csv", "ranks.png", "few_images.png"}
     assert {path.name for path in written.paths} == names
     html = Document((workdir / "benchmark.html").read_text())
     assert html.all("b") == html.all("pca") == []  # nothing of the data is a tag
