@@ -23,6 +23,9 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds, several with commas
 _FEW = flags.DEFINE_list(
     "train_images", ["0"], "learn from so many images, several with commas; 0: from all"
 )
+_OF_METHOD = flags.DEFINE_multi_string(
+    "flags_of_method", [], "NAME:name=value,name=value: of one entry of --methods, or one method"
+)
 _FLAGS_OF = flags.DEFINE_multi_string(
     "flags_of",
     [],
@@ -45,6 +48,7 @@ def run() -> None:
             given,
             benchmark.flags_by_category(_FLAGS_OF.value),
             workdir,
+            benchmark.flags_by_category(_OF_METHOD.value, "flags_of_method", "NAME"),
         )
         if _DRY_RUN.value:
             print(dry_run.forecast([cell for grid in grids for cell in grid.cells]))

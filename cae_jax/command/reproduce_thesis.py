@@ -1,7 +1,5 @@
-"""The thesis's experiment: categories x models x seeds, and its tables with ours beside them.
-
-With --methods it is all systems that the thesis names: its Tables 2 and 3 whole, chapter 2's rows.
-"""
+"""The thesis's experiment: categories x models x seeds, and its tables with ours beside them; with
+--methods all systems that the thesis names: its Tables 2 and 3 whole, chapter 2's rows."""
 
 from __future__ import annotations
 
@@ -17,6 +15,7 @@ from cae_jax.runs.machine import multihost
 
 _MODELS = flags.DEFINE_list("models", None, "models, several with commas; default: the thesis's")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds, several with commas")
+_OF_MODEL = flags.DEFINE_multi_string("flags_of_model", [], "MODEL:flag=value,flag=value")
 _LOSSES = flags.DEFINE_list("losses", ["l2"], "losses, several with commas; Tables 2, 3: l2,ssim")
 _METHODS = flags.DEFINE_list("methods", [], "systems that the thesis names, with commas, or all")
 _OF_METHOD = flags.DEFINE_multi_string(
@@ -41,7 +40,8 @@ def run() -> None:
 def _models(seeds: list[int]) -> list[str]:
     settings = command_line.given()
     chosen = report.MODELS if _MODELS.value is None else _MODELS.value
-    configs = thesis.grid(settings, chosen, seeds, _LOSSES.value)
+    own = benchmark.flags_by_category(_OF_MODEL.value, "flags_of_model", "MODEL")
+    configs = thesis.grid(settings, chosen, seeds, _LOSSES.value, own)
     if _DRY_RUN.value:
         print(dry_run.forecast(job.plan(configs)))
         return []
