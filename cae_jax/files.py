@@ -111,11 +111,22 @@ def large_array(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
       DataError: that folder has too little room.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size > _free_memory() // _PART:
+    if in_a_file(size):
         return np.frombuffer(_mapped(size), dtype).reshape(shape)
     whole = np.empty(size + _ALIGNED, np.uint8)
     begin = -whole.ctypes.data % _ALIGNED
     return whole[begin : begin + size].view(dtype).reshape(shape)
+
+
+def in_a_file(size: int) -> bool:
+    """Whether a `large_array` of so many bytes lies in a file."""
+    return size > free_memory() // _PART
+
+
+def folder_of_arrays() -> str:
+    """Returns the folder of such files."""
+    folder = os.environ.get("TMPDIR") or "/var/tmp"
+    return folder if os.access(folder, os.W_OK) else tempfile.gettempdir()
 
 
 def rows(array: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -133,8 +144,7 @@ def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _mapped(size: int) -> mmap.mmap:
-    folder = os.environ.get("TMPDIR") or "/var/tmp"
-    folder = folder if os.access(folder, os.W_OK) else tempfile.gettempdir()
+    folder = folder_of_arrays()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # a hole in it could find no room later
@@ -147,12 +157,13 @@ def _mapped(size: int) -> mmap.mmap:
     except OSError as error:
         raise DataError(
             f"{folder}: no room for {size / 1e9:.3g} GB of images or their features, which memory "
-            f"does not hold ({error.strerror}); TMPDIR=FOLDER names another folder"
+            f"does not hold ({error.strerror}); TMPDIR=FOLDER names another folder, "
+            "a smaller --image_size needs less"
         ) from error
 
 
-def _free_memory() -> int:
-    """Bytes that may be taken without another program's loss."""
+def free_memory() -> int:
+    """Returns the bytes that may be taken without another program's loss."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         with open("/proc/meminfo", encoding="ascii") as lines:
             line = next(line for line in lines if line.startswith("MemAvailable:"))
