@@ -20,4 +20,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    command_line.main(run, ["workdir", "data_dir", "save_maps"], of_runs=True)
+    command_line.main(run, ["workdir", "data_dir", "save_maps", "csv"], of_runs=True)

@@ -55,7 +55,10 @@ def run() -> None:
         output,
         recursive=_RECURSIVE.value,
         batch_size=_BATCH_SIZE.value,
-        **{name: command_line.value(name) for name in ("on_bad_image", "save_maps", "overwrite")},
+        **{
+            name: command_line.value(name)
+            for name in ("on_bad_image", "save_maps", "overwrite", "csv")
+        },
     )
     if multihost.is_first():
         print(
@@ -66,4 +69,4 @@ def run() -> None:
 
 if __name__ == "__main__":
     multihost.define_flags()
-    command_line.main(run, ["workdir", *_WHICH, "on_bad_image", "save_maps", "overwrite"])
+    command_line.main(run, ["workdir", *_WHICH, "on_bad_image", "save_maps", "overwrite", "csv"])

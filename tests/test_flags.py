@@ -109,6 +109,7 @@ OF_CONFIG = {
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),
     "checkpoint_every": number(1),
     "keep": number(1),
+    "csv": name("exel", "excel", "excel", "plain"),
     "save_maps": YES_NO,
     "workdir": LINE,
     "overwrite": YES_NO,
