@@ -103,7 +103,7 @@ def score_folder(
       save_maps: also write each image's residual map and, where the run has a threshold for it,
         predicted mask, at the image's own size.
       overwrite: throw away what another run left in `output`.
-      csv: "plain", or "excel" as of `files.write_csv`; may differ between starts.
+      csv: "plain", or "excel" as of `files.write_csv`; another one may go on.
 
     Returns:
       The counts of the whole table.
@@ -131,9 +131,7 @@ def score_folder(
             if multihost.is_first():
                 for name in growing_table.COLUMNS:
                     growing_table.merge(output, name, excel)
-    rows, left_out = (
-        growing_table.rows(output / f"{name}.csv", name) for name in growing_table.COLUMNS
-    )
+    rows, left_out = (growing_table.rows(output / f"{n}.csv", n) for n in growing_table.COLUMNS)
     if not all(path in rows or path in left_out for path in paths):
         raise DataError(f"{output}: not all images are scored yet; the same command goes on")
     return Summary(len(rows), sum(map(_defective, rows.values())), len(left_out))
