@@ -17,7 +17,7 @@ from cae_jax.runs import command_line
 from cae_jax.scoring import compilation
 from cae_jax.serving import trained
 from cae_jax.serving.export import export
-from cae_jax.types import CaeError
+from cae_jax.types import CaeError, height_width
 
 _REPEATS = 9  # timed calls of each
 _FORMS = {"stablehlo": "jax", "onnx": "onnxruntime"}
@@ -34,7 +34,7 @@ def measure(workdir: Path, category: str) -> dict[str, object]:
     which = {name: getattr(cell.config, name) for name in ("category", "method", "seed")}
     run = trained.open_run(workdir, **which)
     c, model = cell.config, getattr(cell.config.options, "model", "")
-    images = np.random.default_rng(0).random((8, c.image_size, c.image_size, c.channels))
+    images = np.random.default_rng(0).random((8, *height_width(c.image_size), c.channels))
     with tempfile.TemporaryDirectory() as folder:
         rows = export(run, Path(folder, "out"), list(_FORMS))
         of = {"trained": run.detector}
@@ -63,7 +63,7 @@ def run() -> None:
     """Measures the runs of the flags, one after the other, and keeps what is measured."""
     compilation.use_cache()
     path = Path(_JSON.value)
-    records = json.loads(path.read_text()) if path.is_file() else []
+    records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     for name in _RUNS.value:
         try:
             found = measure(Path(name), _CATEGORY.value)

@@ -17,7 +17,7 @@ from cae_jax.options import fields
 from cae_jax.runs import command_line, config
 from cae_jax.scoring import patches
 from cae_jax.training.schedule import Training
-from cae_jax.types import CaeError, UsageError
+from cae_jax.types import CaeError, UsageError, height_width
 
 _BUT = {*fields(config.Images, config.Output, config.Scoring, Training)}
 _BUT -= {"image_size", "channels"}
@@ -36,7 +36,7 @@ def measure(
     if o.restarts != 1:
         raise UsageError(f"--restarts={o.restarts}: one search a patch is timed")
     variables = jax.device_put(production.untrained(s))
-    shape = (1, s.image_size, s.image_size, s.channels)
+    shape = (1, *height_width(s.image_size), s.channels)
     image = np.random.default_rng(s.seed).random(shape, np.float32)
     cut = np.asarray(patches.extract(image, o.patch_size, o.stride))
     cut = cut.reshape(-1, *cut.shape[3:])

@@ -22,7 +22,16 @@ from cae_jax.training.checkpoints import FROZEN
 from cae_jax.training.fit import fit
 from cae_jax.training.members import Plan, compile_step, place_crops, place_images
 from cae_jax.training.schedule import epoch_crops
-from cae_jax.types import Metrics, Reconstruction, Scores, State, Steps, UsageError, Variables
+from cae_jax.types import (
+    Metrics,
+    Reconstruction,
+    Scores,
+    State,
+    Steps,
+    UsageError,
+    Variables,
+    height_width,
+)
 
 _GOOD = 64  # images that a method which learns in one pass is fitted to
 
@@ -96,7 +105,7 @@ def size_of(variables: Variables) -> int:
 
 
 def _images(s: Config, n: int) -> np.ndarray:
-    shape = (n, s.image_size, s.image_size, s.channels)
+    shape = (n, *height_width(s.image_size), s.channels)
     return np.random.default_rng(s.seed).random(shape, dtype=np.float32)
 
 
@@ -131,7 +140,7 @@ def training(settings: Config, n_images: int) -> Training:
     state = _state(learn, s.seed)
     before = jax.tree.map(np.array, state.variables)  # copies: the step takes the state's buffers
     images = _images(s, n_images)
-    schedule = s.options.schedule(learn.patch_size, s.seed)
+    schedule = s.options.course(learn.patch_size, s.seed)
     began = time.perf_counter()
     crops = list(epoch_crops(images, schedule, 1))
     drawn = time.perf_counter()

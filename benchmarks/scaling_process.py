@@ -16,6 +16,7 @@ from cae_jax.runs.config import Config
 from cae_jax.scoring import compilation
 from cae_jax.serving import stream
 from cae_jax.training import members
+from cae_jax.types import height_width
 
 OPTIONS = ("num_members", "images", "repeats")
 
@@ -33,7 +34,7 @@ def measure(settings: Config, n_members: int, n_images: int, repeats: int) -> di
     mesh = members.mesh(n_members, batch_size, jax.local_devices())
     step = step_call(settings, n_members, "unroll", 0, mesh)
     at = stream.scoring_call(settings, untrained(settings), n_images)
-    shape = (at.batch_size, settings.image_size, settings.image_size, settings.channels)
+    shape = (at.batch_size, *height_width(settings.image_size), settings.channels)
     pixels = np.random.default_rng(settings.seed).random(shape, np.float32)
     images = jax.device_put(pixels, at.sharding)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import typing
 
+__version__ = "0.1.0"
+
 if typing.TYPE_CHECKING:
     from cae_jax.serving.detector import Detector
 
@@ -48,3 +50,18 @@ def load(
     from cae_jax.serving import trained
 
     return trained.load(folder, percent, false_alarms, threshold, checkpoint, **which)
+
+
+def detector(
+    variables: dict[str, typing.Any],
+    unseen: typing.Any,
+    *,
+    percent: int | None = None,
+    false_alarms: float | None = None,
+    **flags: typing.Any,
+) -> Detector:
+    """Returns a detector of a method and variables of one's own, its threshold picked on good
+    images that were not learned from; takes and raises what `serving.own.detector` does."""
+    from cae_jax.serving import own
+
+    return own.detector(variables, unseen, percent=percent, false_alarms=false_alarms, **flags)

@@ -13,19 +13,24 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from cae_jax.types import DataError
+
+if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
+    import pandas as pd
 
 BOM = "\ufeff"  # the mark by which Excel knows UTF-8
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _PART = 8  # of the memory that is free: a larger array lies in a file
 _UNKNOWN = 2**33  # bytes that are taken to be free where the system does not say
+_WINDOWS = os.name == "nt"
+_WAITS = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds before another try, on Windows alone
 _LONGEST = 255  # bytes of a file's name
 _ALIGNED = 64  # bytes: of an array that begins at a multiple of it JAX makes no copy on a CPU
 
@@ -46,12 +51,27 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        replace(beside, path)
     except OSError as error:
         raise DataError(f"{str(path)!r}: cannot be written: {error.strerror}") from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Gives a file or a folder another name; a file replaces a file of that name.
+
+    Windows refuses it while a program has either open, a reader or a virus scanner, mostly for a
+    moment: there it is tried again for a second or so. Raises OSError where it cannot be done.
+    """
+    for wait in _WAITS if _WINDOWS else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -83,6 +103,8 @@ def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises OSError where it cannot be read, ValueError where it is no table.
     """
+    import pandas as pd
+
     frame = pd.read_csv(
         path,
         dtype=object,

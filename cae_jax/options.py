@@ -11,11 +11,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from cae_jax.types import UsageError, unknown_name
+from cae_jax.types import Size, UsageError, size_text, unknown_name
 
 IDENTITY, SCORING, FREE = "identity", "scoring", "free"
 Fields: TypeAlias = Mapping[str, "dataclasses.Field[Any]"]  # by name
+A_SIZE = "a whole number, or two as HEIGHTxWIDTH"
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class Pixels(int):
+    """The default of a flag that is a size: of squares of that side.
+
+    Its values are an int, or (height, width) of what is not square.
+    """
 
 
 def flag(
@@ -29,7 +37,7 @@ def flag(
     """Returns a field of a frozen dataclass that is a flag.
 
     Args:
-      default: its type is the flag's: bool, int, float or str.
+      default: its type is the flag's: bool, int, float, str or Pixels.
       help_text: one line; choices that it does not name are added.
       low: the smallest value, or None.
       high: the largest value, or None; only with `low`.
@@ -70,8 +78,9 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
         raise UsageError(f"--{name}={value!r}: must be one line")  # of flags.txt
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"--{name}={value}: must be a finite number{bounds(field)}")
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise UsageError(f"--{name}={value}: must be{bounds(field).lstrip(',')}")
+    least, most = (min(value), max(value)) if isinstance(value, tuple) else (value, value)
+    if (low is not None and least < low) or (high is not None and most > high):
+        raise UsageError(f"--{name}={to_text(value)}: must be{bounds(field).lstrip(',')}")
     if among and value not in among:
         if isinstance(value, str):
             raise unknown_name(f"--{name}", value, among)
@@ -89,6 +98,8 @@ def bounds(field: dataclasses.Field[Any]) -> str:
 
 def to_text(value: object) -> str:
     """Returns a flag's value as a flagfile has it."""
+    if isinstance(value, tuple):
+        return size_text(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -97,12 +108,25 @@ def from_text(what: str, text: str, default: object) -> Any:
     kind = type(default)
     if kind is bool and text.lower() in _WORDS:
         return _WORDS[text.lower()]
+    if kind is Pixels:
+        try:
+            return read_size(text)
+        except ValueError:
+            raise UsageError(f"{what} takes {A_SIZE}, got {text!r}") from None
     if kind in (int, float, str):
         try:
             return kind(text)
         except ValueError:
             pass
     raise UsageError(f"{what} takes a {kind.__name__}, got {text!r}")
+
+
+def read_size(text: str) -> Size:
+    """Reads 256 or 256x512, a height and a width; raises ValueError for anything else."""
+    sides = [int(side) for side in text.lower().split("x")]
+    if len(sides) > 2:
+        raise ValueError(A_SIZE)
+    return sides[0] if sides[0] == sides[-1] else (sides[0], sides[1])
 
 
 def pairs(flag_name: str, text: str) -> dict[str, str]:

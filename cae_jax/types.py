@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, Union
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what only reads or judges scores needs no JAX
 
 # Shapes: B images, N patches, H x W pixels, C channels (1 or 3), p the side of a patch.
 Array: TypeAlias = Union["jax.Array", np.ndarray]
+Size: TypeAlias = int | tuple[int, int]  # a square's side, or (height, width), in pixels
 A = TypeVar("A", "jax.Array", np.ndarray)
 Variables: TypeAlias = dict[str, Any]  # a Flax variable collection: "params", maybe "batch_stats"
 Metrics: TypeAlias = dict[str, "jax.Array"]  # name -> scalar
@@ -51,6 +52,18 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
     if not near or len(known) <= _SHOWN:
         hints.append(f"known: {', '.join(known)}")
     return UsageError(f"unknown {what} {name!r}: {' '.join(hints)}")
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """Returns (height, width) of a square's side, or of what has both already."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return int(height), int(width)
+
+
+def size_text(size: Size) -> str:
+    """Returns a size as --image_size has it: 256, or 256x512, the height first."""
+    height, width = height_width(size)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 class LeftOut(NamedTuple):
@@ -93,6 +106,8 @@ class Split:
     warnings: tuple[str, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()  # found by `data.hold_out`, as are
     groups: tuple[int, ...] = ()  # per image of `train`: equal for those that repeat each other
+    layout: str = ""  # of the folder, see `data.layouts`; "" of other data sets
+    notes: tuple[str, ...] = ()  # how files were taken, where it could be otherwise
 
     @property
     def labels(self) -> np.ndarray:

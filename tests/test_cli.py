@@ -56,16 +56,15 @@ BAD = {
     "rate": ("run --learning_rate=nan", 2, ["--learning_rate=nan"]),
     "no data_dir": ("run --dataset=folder", 2, ["--dataset=folder needs --data_dir"]),
     "data_dir": (f"run {FOLDER} --data_dir={{x}}/none", 2, ["{x}/none", "no such folder"]),
-    "a category": (f"run {FOLDER} --data_dir={{x}}/in/tablet", 2, ["--data_dir={x}/in "]),
     "empty": (f"run {FOLDER} --data_dir={{x}}/empty", 1, ["{x}/empty holds no category"]),
     "no good": (
         f"run {FOLDER} --data_dir={{x}}/nogood",
         1,
-        ["{x}/nogood/tablet: not a category", "no train/good"],
+        ["{x}/nogood/tablet: test, and no train/good"],
     ),
     "no images": (f"run {FOLDER} --data_dir={{x}}/noimage", 1, ["train/good", "no image"]),
     "truncated": (f"run {FOLDER} --data_dir={{x}}/cut", 1, ["train/good/003.png", "truncated"]),
-    "no image": (f"run {FOLDER} --data_dir={{x}}/text", 1, ["test/good/001.png", "is not a PNG"]),
+    "no image": (f"run {FOLDER} --data_dir={{x}}/text", 1, ["test/good/001.png", "is a text file"]),
     "mask": (f"run {FOLDER} --data_dir={{x}}/mask", 1, ["spot/000_mask.png", "30 x 20", "64 x 64"]),
     "few": (f"run {FOLDER} --data_dir={{x}}/few", 1, ["1 training", "--validation_fraction"]),
     "other run": (f"run {FOLDER} --data_dir={{x}}/in", 2, ["--epochs=77, now 1", "--overwrite"]),
@@ -74,7 +73,23 @@ BAD = {
     "full": ("run fsync", 1, ["flags.txt': cannot be written: No space left on device"]),
     "full file": ("run write", 1, ["some/file: no space left; what was written before is whole"]),
     "full disk": ("run disk", 1, ["seed_0: no space left; what was written before is whole"]),
-    "interrupted": ("run interrupt", 130, ["interrupted", "goes on"]),
+    "run stopped": ("run interrupt", 130, ["interrupted; the same command goes on from the last"]),
+    "export stopped": (
+        "export --workdir={x}/other --output={x}/new",
+        130,
+        ["interrupted; nothing was written, the same command starts anew"],
+    ),
+    "evaluation stopped": (
+        "evaluate --workdir={x}/other",
+        130,
+        ["interrupted; the same command judges all runs anew"],
+    ),
+    "drawing stopped": (
+        "make_synthetic --output_dir={x}/new",
+        130,
+        ["interrupted; remove what was written before the same command"],
+    ),
+    "description stopped": ("describe --methods=all", 130, ["interrupted"]),
     "nothing to evaluate": ("evaluate", 2, ["--workdir is needed"]),
     "no run": ("evaluate --workdir={x}/empty", 2, ["--workdir={x}/empty: no run in it"]),
     "not trained": ("evaluate --workdir={x}/other", 1, ["seed_0: not trained to the end"]),
@@ -96,6 +111,7 @@ BAD = {
     "not empty": ("make_synthetic --output_dir={x}/in", 2, ["{x}/in/tablet", "not an empty"]),
     "too small": ("make_synthetic --output_dir={x}/new --image_size=9", 2, ["--image_size=9"]),
 }
+STOPPED = {name: name.split()[0] for name in BAD if name.endswith(" stopped")}
 NET = "--model=tiny_net:Net"
 GOOD = {
     "first": ("run", [*FOLDER.split(), "--data_dir={x}/in", NET, "--workdir={x}/done"]),
@@ -113,7 +129,7 @@ def command(name):
     """Returns module, arguments and fault of a line of BAD, sizes and workdir filled in."""
     module, *arguments = BAD[name][0].split()
     if module != "run":
-        return module, arguments, ""
+        return module, arguments, STOPPED.get(name, "")
     if arguments[0].startswith("--"):
         workdir = {"other run": "other", "workdir": "file/runs"}.get(name, "unused")
         sizes = SIZES.split() if "--data_dir" in arguments[-1] else []
@@ -257,7 +273,7 @@ def test_without_data_set_the_quickstart_s_flags_hold(answers):
     assert (code, err.splitlines()) == (
         2,
         [
-            "no --dataset given: flags from quickstart.flags",
+            "no --dataset given: flags from --preset=quickstart",
             "error: --epochs=0: must be at least 1",
         ],
     )

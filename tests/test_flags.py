@@ -42,8 +42,12 @@ RULE = {
 }
 # Flag: {bad value: words of the answer}.
 OF_CONFIG = {
-    "dataset": name("foldr", "folder", "folder", "mvtec_ad", "synthetic"),
+    "dataset": name("foldr", "folder", "arrays", "folder", "mvtec_ad", "synthetic"),
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
+    "layout": {"mvtec": "did you mean mvtec_ad", "@": "known: auto, btad"}
+    | {"btad": "--layout=btad: only of --dataset=folder"},
+    "good_name": LINE | {"Gut": "--good_name=Gut: only of --dataset=folder"},
+    "mask_pattern": LINE | {"{stem}_seg": "only of --dataset=folder"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "--method 'autoencodr': did you mean autoencoder or feature_autoencoder?",
@@ -80,7 +84,10 @@ OF_CONFIG = {
     "redraw_patches": YES_NO,
     "augment": name("textur", "texture", "auto", "none", "object", "object_mirror", "texture"),
     "whole_image": YES_NO,
-    "image_size": number(8, 8192),
+    "image_size": {
+        **{"x1": "must be a whole number, or two as HEIGHTxWIDTH, from 8 to 8192"},
+        **{"7": "must be from 8 to 8192", "64x8193": "=64x8193: must be from 8", "1.5": "two as"},
+    },
     "patch_size": number(8),
     "stride": number(1),
     "channels": {"2": "must be 1 or 3 (1: gray, 3: RGB)", "gray": "must be a whole number"},
@@ -104,10 +111,23 @@ OF_CONFIG = {
     "seed": number(0, 2**31 - 1),
     "joint": YES_NO,
     "intensity": name("mean", "median or mean_std", "mean_std", "median", "none"),
+    "bit_depth": {"17": "unknown --bit_depth '17'", "twelve": "known: 10, 11, 12, 13, 14, 15"},
+    "background": LINE | {"blak": "must be none, or a color", "#12345678": "as white, black or"},
     "on_bad_image": name("skp", "skip", "error", "skip"),
     "precision": name("float3", "float32 or bfloat16", "bfloat16", "float32", "tf32"),
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),
     "checkpoint_every": number(1),
+    "early_stopping": number(0),
+    "schedule": name(
+        *("cosine_deca", "cosine_decay or warmup_cosine_decay or cosine_onecycle"),
+        *("constant", "cosine_decay", "cosine_onecycle", "exponential_decay", "linear"),
+        *("piecewise_constant", "polynomial", "warmup_constant", "warmup_cosine_decay"),
+    ),
+    "schedule_options": LINE
+    | {"a": "expected name=value", "alpha=0.1": "--schedule=constant has none"},
+    "gradient_clip": number(0, whole=False),
+    "ema": number(0, 1, whole=False) | {"1": "must be below 1"},
+    "log_to": LINE | name("jsnl", "jsonl", "jsonl", "tensorboard", "wandb"),
     "keep": number(1),
     "csv": name("exel", "excel", "excel", "plain"),
     "save_maps": YES_NO,
@@ -144,6 +164,7 @@ OWN = {
         "methods": {"anogn": "did you mean anogan", "": "must be one or more"},
         "flags_of": {"screw:a=1": "only with --methods"},
         "flags_of_method": {"anogan:a=1": "only with --methods"},
+        "flags_of_model": {"gong": "expected MODEL:name=value", "gon:a=1": "did you mean gong"},
         "tables_only": YES_NO,
         "tables_dir": None,
         "dry_run": YES_NO,

@@ -13,7 +13,7 @@ from benchmarks import networks
 from benchmarks.accelerator import peaks, programs
 from cae_jax.runs import build
 from cae_jax.runs.config import Config, configure
-from cae_jax.types import Variables
+from cae_jax.types import Variables, height_width
 
 TOGETHER = 3  # programs that are compiled side by side: the precisions of one call
 
@@ -41,7 +41,7 @@ def scoring(
     settings: Config, variables: Variables, batch_size: int, repeats: int
 ) -> Callable[[], dict[str, Any]]:
     """Compiles the scoring call of resolved settings; returns what times it, on random images."""
-    shape = (batch_size, settings.image_size, settings.image_size, settings.channels)
+    shape = (batch_size, *height_width(settings.image_size), settings.channels)
     images = jax.device_put(np.random.default_rng(settings.seed).random(shape, np.float32))
     compiled = programs.program(build.scoring_call(settings), variables, images)
 

@@ -1,118 +1,54 @@
-"""Images in MVTec AD's layout, read from a folder as they lie there.
-
-    DIR/CATEGORY/train/good/*         DIR/CATEGORY/test/KIND/*
-    DIR/CATEGORY/test/good/*          DIR/CATEGORY/ground_truth/KIND/STEM_mask.png
-
-(Bergmann et al., MVTec AD, CVPR 2019.) Whatever else lies there is listed with the cause.
-"""
+"""A category in a folder, of whatever layout, read as it lies there: see `data.layouts`."""
 
 from __future__ import annotations
 
 import csv
 import importlib.resources
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from cae_jax.data import images
+from cae_jax.data import images, layouts, remarks
+from cae_jax.data.frame import Frame
+from cae_jax.data.layouts.found import USUAL, Found, Item, Names
+from cae_jax.data.masks import Mask
+from cae_jax.data.masks import read as read_mask
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
-_LAYOUT = ("train", "train/good", "test", "ground_truth")
-
-
-class Item(NamedTuple):
-    """One image to use: where its bytes are, what it shows, and its mask."""
-
-    path: str  # relative to the category, forward slashes
-    kind: str  # GOOD or the defect kind
-    source: Path | bytes
-    mask_path: str = ""  # "" for a good image and for a defect without a mask
-    mask: Path | bytes | None = None
-
-
-class Found(NamedTuple):
-    """What a category holds before anything is decoded, each part in the order of its paths."""
-
-    root: str  # what errors put before a path
-    train: tuple[Item, ...]
-    test: tuple[Item, ...]
-    left_out: tuple[LeftOut, ...]
 
 
 def table1() -> dict[str, dict[str, str]]:
     """Table 1 of the thesis by category: n_train, n_test_good, n_test_defective and more."""
     table = importlib.resources.files("cae_jax") / "tables" / "table1_dataset.csv"
-    return {row["category"]: row for row in csv.DictReader(table.read_text().splitlines())}
-
-
-def categories(data_dir: Path) -> tuple[str, ...]:
-    """Names of the sub-folders of `data_dir` that hold a train/good folder, sorted."""
-    return tuple(p.name for p in _entries(data_dir) if (p / "train" / "good").is_dir())
-
-
-def find(root: Path) -> Found:
-    """Lists the category in the folder `root` without opening an image.
-
-    A defect image without a mask is used and listed as left out of what compares pixels.
-
-    Raises:
-        DataError: train/good or test is missing or holds no image.
-    """
-    for part in ("train/good", "test"):
-        if not (root / part).is_dir():
-            raise DataError(f"{root / part}: no such folder, and a category needs one")
-    left_out = [
-        LeftOut(_relative(root, entry), "not part of the layout")
-        for entry in [*_entries(root), *_entries(root / "train")]
-        if _relative(root, entry) not in _LAYOUT
-    ]
-    train = [
-        Item(_relative(root, file), GOOD, file)
-        for file in _images(root, root / "train" / "good", left_out)
-    ]
-    test: list[Item] = []
-    for folder in _kinds(root, "test", left_out):
-        files = _images(root, folder, left_out)
-        masks = _masks(root, folder.name, files, left_out)
-        for file in files:
-            mask = masks.get(file)
-            mask_path = _relative(root, mask) if mask else ""
-            test.append(Item(_relative(root, file), folder.name, file, mask_path, mask))
-            if mask is None and folder.name != GOOD:
-                left_out.append(LeftOut(test[-1].path, "scored, but has no mask to compare with"))
-    for folder in _kinds(root, "ground_truth", left_out):
-        if not (root / "test" / folder.name).is_dir():
-            _masks(root, folder.name, [], left_out)
-    for part, items in (("train/good", train), ("test", test)):
-        if not items:
-            raise DataError(f"{root / part}: no image in it; suffixes read: {_suffixes()}")
-    return Found(str(root), tuple(sorted(train)), tuple(sorted(test)), tuple(sorted(left_out)))
+    return {
+        row["category"]: row
+        for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    }
 
 
 def read(
     data_dir: Path,
     category: str,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
+    names: Names = USUAL,
 ) -> Split:
-    """Reads the folder `data_dir`/`category`; see `assemble` for the arguments and errors."""
-    found = find(data_dir / category)
-    return assemble("folder", category, found, image_size, channels, on_bad_image, progress)
+    """Reads a category in the folder `data_dir`, see `layouts.locate`; see `assemble` for the other
+    arguments and the errors."""
+    found = layouts.find(layouts.locate(data_dir, category, names), names)
+    return assemble("folder", category, found, frame, on_bad_image, progress)
 
 
 def assemble(
     dataset: str,
     category: str,
     found: Found,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
 ) -> Split:
@@ -122,33 +58,32 @@ def assemble(
         dataset: the name that the split carries, as `category` is.
         category: a name in Table 1 has its counts compared with the table's.
         found: the items to decode.
-        image_size: side of every image and mask in the split, pixels.
-        channels: 1 for gray, 3 for RGB.
+        frame: what images and masks are brought to; it has a size.
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
         progress: see `images.decode_all`.
 
     Raises:
         DataError: an image or a mask cannot be used, or every image of a part is skipped.
-        UsageError: an argument makes no sense.
+        UsageError: `on_bad_image` is neither.
     """
-    if on_bad_image not in ("error", "skip"):
-        raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
+    _check_how(on_bad_image)
     bad: list[LeftOut] = []
-    parts = []
+    parts, noted = [], dict[str, images.Seen]()
     for part, items in (("train", found.train), ("test", found.test)):
-        pixels, kept, skipped = images.decode_all(
-            [item.source for item in items], image_size, channels, "skip", progress
+        pixels, kept, skipped, seen = images.decode_all(
+            [item.source for item in items], frame, "skip", progress
         )
         lost = sorted(set(range(len(items))) - set(kept))
         bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
-        if on_bad_image == "skip" and not kept:
+        if on_bad_image == "skip" and items and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
+        noted |= dict(zip((items[i].path for i in kept), seen, strict=True))
         parts.append((pixels, [items[i] for i in kept]))
     (train, train_items), (test, test_items) = parts
-    masks, has_mask, bad_masks = _decode_masks(test_items, image_size)
+    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame)
     bad += bad_masks
-    marked = masks.any(axis=(1, 2)) | np.array([i.kind == GOOD for i in test_items], bool)
-    black = [item.path for item in itertools.compress(test_items, has_mask & ~marked)]
+    good = np.array([item.kind == GOOD for item in test_items], bool)
+    marked = has_mask & (masks.any(axis=(1, 2)) | good)
     if bad and on_bad_image == "error":
         raise _bad_files(found.root, bad)
     return Split(
@@ -162,18 +97,25 @@ def assemble(
         test_paths=tuple(item.path for item in test_items),
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
-        has_mask=has_mask & marked,
-        test_sizes=tuple(images.size(item.source) for item in test_items),
-        left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found),
+        has_mask=marked,
+        test_sizes=tuple(noted[item.path].size for item in test_items),
+        left_out=_left_out(found, bad, itertools.compress(test_items, has_mask & ~marked)),
+        warnings=_warnings(category, found) + remarks.of_all(category, frame, noted, read),
+        layout=found.layout,
+        notes=found.notes,
     )
 
 
-def _left_out(found: Found, bad: list[LeftOut], black: list[str]) -> tuple[LeftOut, ...]:
+def _check_how(on_bad_image: str) -> None:
+    if on_bad_image not in ("error", "skip"):
+        raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
+
+
+def _left_out(found: Found, bad: list[LeftOut], black: Iterable[Item]) -> tuple[LeftOut, ...]:
     """All that is left out, by path: what is bad is not scored, whether or not it has a mask."""
     lost = {entry.path for entry in bad}
     before = [entry for entry in found.left_out if entry.path not in lost]
-    return tuple(sorted([*before, *bad, *(LeftOut(path, _ALL_BLACK) for path in black)]))
+    return tuple(sorted([*before, *bad, *(LeftOut(item.path, _ALL_BLACK) for item in black)]))
 
 
 def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
@@ -185,84 +127,39 @@ def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
 
 
 def _decode_masks(
-    items: list[Item], image_size: int
-) -> tuple[np.ndarray, np.ndarray, list[LeftOut]]:
-    """Masks bool [n, H, W] of test images, which of them are known, and the files left out."""
+    items: list[Item], frame: Frame
+) -> tuple[np.ndarray, np.ndarray, list[LeftOut], dict[str, Mask]]:
+    """Masks bool [n, H, W] of test images, which of them are known, the files left out, and what
+    was found in the others."""
 
-    def decode(item: Item) -> np.ndarray | DataError | None:
-        if item.mask is None:
+    def decode(item: Item) -> Mask | DataError | None:
+        if not item.masks:
             return None
         try:
             expected = images.size(item.source)
-            return images.decode_mask(item.mask, image_size, expected, item.mask_path)
+            return read_mask(item.masks, frame, expected, item.mask_path)
         except DataError as error:
             return error
 
-    masks = np.zeros((len(items), image_size, image_size), bool)
+    masks = np.zeros((len(items), *(frame.size or (0, 0))), bool)
     has_mask = np.array([item.kind == GOOD for item in items], bool)
     left_out = []
+    read = {}
     with ThreadPoolExecutor() as pool:
         for i, result in enumerate(pool.map(decode, items)):
             if isinstance(result, DataError):
                 path = items[i].mask_path
                 left_out.append(LeftOut(path, str(result).removeprefix(f"{path!r}: ")))
             elif result is not None:
-                masks[i], has_mask[i] = result, True
-    return masks, has_mask, left_out
-
-
-def _masks(root: Path, kind: str, files: list[Path], left_out: list[LeftOut]) -> dict[Path, Path]:
-    """The mask of each image of a defect kind, each mask used once; the others are listed."""
-    folder = root / "ground_truth" / kind
-    if not folder.is_dir():
-        return {}
-    unused: dict[str, list[Path]] = {}
-    for mask in _images(root, folder, left_out):
-        unused.setdefault(mask.stem, []).append(mask)
-    pairs: dict[Path, Path] = {}
-    # STEM_mask first: an image may itself be named like the mask of another one.
-    for ending in ("_mask", "") if kind != GOOD else ():
-        for file in files:
-            masks = unused.get(file.stem + ending)
-            if masks and file not in pairs:
-                pairs[file] = masks.pop(0)
-    cause = "mask of a good image" if kind == GOOD else "mask without an image, or a second of one"
-    for masks in unused.values():
-        left_out += [LeftOut(_relative(root, mask), cause) for mask in masks]
-    return pairs
-
-
-def _images(root: Path, folder: Path, left_out: list[LeftOut]) -> list[Path]:
-    """The files in `folder` with an image's suffix, sorted; the other entries are listed."""
-    files = []
-    for entry in _entries(folder):
-        if entry.name.startswith("."):
-            cause = "hidden"
-        elif entry.is_dir():
-            cause = "a folder where an image belongs"
-        elif entry.suffix.lower() not in images.SUFFIXES:
-            cause = f"not an image's suffix ({_suffixes()})"
-        else:
-            files.append(entry)
-            continue
-        left_out.append(LeftOut(_relative(root, entry), cause))
-    return files
-
-
-def _kinds(root: Path, part: str, left_out: list[LeftOut]) -> list[Path]:
-    """The folders in test or ground_truth, one a defect kind; the other entries are listed."""
-    folders = []
-    for entry in _entries(root / part) if (root / part).is_dir() else []:
-        if entry.is_dir() and not entry.name.startswith("."):
-            folders.append(entry)
-        else:
-            cause = "hidden" if entry.name.startswith(".") else "not in the folder of a defect kind"
-            left_out.append(LeftOut(_relative(root, entry), cause))
-    return folders
+                masks[i], has_mask[i] = result.defective, True
+                read[items[i].mask_path] = result
+    return masks, has_mask, left_out, read
 
 
 def _warnings(category: str, found: Found) -> tuple[str, ...]:
     """What the user should know of the counts: Table 1's differ, or a part is empty."""
+    if not found.test:
+        return ()  # as of good images alone: the layout's notes say so
     good = sum(item.kind == GOOD for item in found.test)
     counts = {
         "n_train": ("training images", len(found.train)),
@@ -274,24 +171,9 @@ def _warnings(category: str, found: Found) -> tuple[str, ...]:
         for what, count in counts.values()
         if not count
     ]
-    printed = table1().get(category, {})
+    # of MVTec AD itself: a product may be called like one of its categories
+    printed = table1().get(category, {}) if found.layout in ("", "mvtec_ad") else {}
     for column, (what, count) in counts.items():
         if printed and int(printed[column]) != count:
             warnings.append(f"{category}: {count} {what} found, Table 1 prints {printed[column]}")
     return tuple(warnings)
-
-
-def _entries(folder: Path) -> list[Path]:
-    """The folder's entries, sorted by name, whatever the file system's order or the locale."""
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
-
-
-def _relative(root: Path, file: Path) -> str:
-    return file.relative_to(root).as_posix()
-
-
-def _suffixes() -> str:
-    return " ".join(sorted(images.SUFFIXES))

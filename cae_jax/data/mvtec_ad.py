@@ -22,11 +22,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import array_record  # noqa: F401 - none for Windows: here its absence is told, and not at a read
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
 from cae_jax.data import folder, images, pictures
+from cae_jax.data.frame import Frame
+from cae_jax.data.layouts import mvtec
+from cae_jax.data.layouts.found import Found, Item
 from cae_jax.types import GOOD, DataError, LeftOut, Split
 
 CATEGORIES = tuple(sorted(folder.table1()))
@@ -84,26 +88,27 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        found = folder.find(_category_folder(Path(dl_manager.manual_dir), self.builder_config.name))
+        root = _category_folder(Path(dl_manager.manual_dir), self.builder_config.name)
+        found = mvtec.mvtec_ad(root)
         self.info.metadata["left_out"] = [list(entry) for entry in found.left_out]
         return {
             "train": self._generate_examples(found.train),
             "test": self._generate_examples(found.test),
         }
 
-    def _generate_examples(self, items: Iterable[folder.Item]) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, items: Iterable[Item]) -> Iterator[tuple[str, dict]]:
         for item in items:
             yield (
                 item.path,
                 {
                     # Paths and bytes, never arrays: those would be encoded by TensorFlow.
                     "image": item.source,
-                    "mask": item.mask or _blank_mask(item.source),
+                    "mask": item.masks[0] if item.masks else _blank_mask(item.source),
                     "label": int(item.kind != GOOD),
                     "defect_kind": item.kind,
                     "path": item.path,
                     "mask_path": item.mask_path,
-                    "has_mask": item.mask is not None or item.kind == GOOD,
+                    "has_mask": bool(item.masks) or item.kind == GOOD,
                 },
             )
 
@@ -127,8 +132,7 @@ def categories(data_dir: Path) -> tuple[str, ...]:
 def read(
     data_dir: Path,
     category: str,
-    image_size: int,
-    channels: int,
+    frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
 ) -> Split:
@@ -137,8 +141,7 @@ def read(
     Args:
         data_dir: tensorflow_datasets' data_dir; the images to prepare lie in downloads/manual.
         category: one of `CATEGORIES`.
-        image_size: see `folder.assemble`, as the other arguments and errors.
-        channels: 1 for gray, 3 for RGB.
+        frame: see `folder.assemble`, as the other arguments and errors.
         on_bad_image: "error" or "skip".
         progress: see `images.decode_all`.
 
@@ -148,24 +151,22 @@ def read(
     if not _is_prepared(data_dir, category):
         _prepare(data_dir, category)
     builder = MvtecAd(config=category, data_dir=data_dir)  # in the format that it was written in
-    found = folder.Found(
+    found = Found(
         root=f"mvtec_ad/{category}",
         train=_items(builder, "train"),
         test=_items(builder, "test"),
         left_out=tuple(LeftOut(*entry) for entry in builder.info.metadata["left_out"]),
     )
-    return folder.assemble(
-        "mvtec_ad", category, found, image_size, channels, on_bad_image, progress
-    )
+    return folder.assemble("mvtec_ad", category, found, frame, on_bad_image, progress)
 
 
 def count(data_dir: Path, category: str) -> tuple[int, int, int]:
     """Returns how many images there are in train and test, and entries left out; prepares nothing.
 
-    Raises DataError as `folder.find`.
+    Raises DataError as `mvtec.mvtec_ad`.
     """
     if not _is_prepared(data_dir, category):
-        found = folder.find(_category_folder(data_dir / _MANUAL, category))
+        found = mvtec.mvtec_ad(_category_folder(data_dir / _MANUAL, category))
         return len(found.train), len(found.test), len(found.left_out)
     info = MvtecAd(config=category, data_dir=data_dir).info
     n_train, n_test = (info.splits[part].num_examples for part in ("train", "test"))
@@ -195,7 +196,7 @@ def _prepare(data_dir: Path, category: str) -> None:
         builder.download_and_prepare(download_config=config)
 
 
-def _items(builder: MvtecAd, split: str) -> tuple[folder.Item, ...]:
+def _items(builder: MvtecAd, split: str) -> tuple[Item, ...]:
     """The records of a split, images and masks still encoded, in the order of their paths."""
     skip = tfds.decode.SkipDecoding()
     try:
@@ -209,14 +210,14 @@ def _items(builder: MvtecAd, split: str) -> tuple[folder.Item, ...]:
     return tuple(sorted(items, key=lambda item: item.path))
 
 
-def _item(record: dict[str, Any]) -> folder.Item:
+def _item(record: dict[str, Any]) -> Item:
     text = {key: record[key].decode() for key in ("path", "defect_kind", "mask_path")}
-    return folder.Item(
+    return Item(
         path=text["path"],
         kind=text["defect_kind"],
         source=record["image"],
         mask_path=text["mask_path"],
-        mask=record["mask"] if text["mask_path"] else None,
+        masks=(record["mask"],) if text["mask_path"] else (),
     )
 
 
@@ -244,6 +245,8 @@ def _category_folder(manual_dir: Path, category: str) -> Path:
     root = _in_manual_dir(manual_dir, category)
     if root is None:
         raise _missing(manual_dir, f"no {category}/train/good")
+    if not (root / "test").is_dir():
+        raise DataError(f"{root / 'test'}: no such folder, and a category of MVTec AD has one")
     return root
 
 

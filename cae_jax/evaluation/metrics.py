@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, rankdata
 
 
 def finite(name: str, values: ArrayLike) -> np.ndarray:
@@ -34,6 +33,8 @@ def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     good, defective = _by_class(labels, scores)
     if not good.size or not defective.size:
         return math.nan
+    from scipy.stats import rankdata  # a second to import, which loading a model need not wait
+
     ranks = rankdata(np.concatenate([defective, good]))[: defective.size]
     u = ranks.sum() - defective.size * (defective.size + 1) / 2
     return float(u / (good.size * defective.size))
@@ -94,6 +95,8 @@ def binomial_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float
     _check_level(level)
     if n == 0:
         return math.nan, math.nan
+    from scipy.stats import binomtest  # as above
+
     interval = binomtest(k, n).proportion_ci(level, method="exact")
     return float(interval.low), float(interval.high)
 

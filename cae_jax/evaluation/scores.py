@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from cae_jax import files
 from cae_jax.evaluation.thresholds import OUT_OF_FOLD, VALIDATION_GOOD
 from cae_jax.types import DataError
+
+if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
+    import pandas as pd
 
 SCORE_COLUMNS = ("path", "label", "defect_kind", "distance", "split")
 _DTYPES = (object, np.int64, object, np.float64, object)
@@ -34,6 +37,8 @@ def scores_frame(
     exact). `extra` columns are numbers, NaN where an image has none. Raises ValueError for lengths
     that differ and values outside these.
     """
+    import pandas as pd
+
     columns: tuple[Sequence[str] | np.ndarray, ...] = (
         paths,
         np.asarray(labels, np.int64),
@@ -68,6 +73,7 @@ def read_scores(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises DataError naming the file when it is missing, no such table, or holds wrong values.
     """
+
     try:
         text = files.read_csv(path)
         missing = [name for name in SCORE_COLUMNS if name not in text.columns]

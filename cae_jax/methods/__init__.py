@@ -1,11 +1,13 @@
 """The methods: one file each, found by discovery; a fork's own by its dotted name.
 
 A method's file holds `Options`, a frozen dataclass whose fields are its flags (`options.flag`), and
-`make(options, side, channels) -> types.Method` for images [B, side, side, channels]. Options that
-learn by steps are of `training.schedule.Training`. A flag that the shared records have too, given
-again, has the method's own default. Four things more are looked for on `Options`: `label`, what
+`make(options, size, channels) -> types.Method` for images [B, H, W, channels]: `size` is the side
+of square images, or (H, W). A method whose second parameter is called otherwise is for square
+images alone, and refused for others. Options that learn by steps are of
+`training.schedule.Training`. A flag that the shared records have too, given again, has the method's
+own default. Four things more are looked for on `Options`: `label`, what
 its runs are called where that is not the method's name; `title`, what tables call them where that
-is not the label; `resolved(side)`, the record with what depends on the images' side worked out;
+is not the label; `resolved(size)`, the record with what depends on the images' size worked out;
 `together(n)`, the record for n categories in one model.
 """
 
@@ -15,12 +17,13 @@ import ast
 import functools
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cae_jax.types import Method, UsageError, unknown_name
+from cae_jax.types import Method, Size, UsageError, height_width, size_text, unknown_name
 
 DEFAULT = "autoencoder"
 
@@ -57,20 +60,28 @@ def resolve(name: str) -> ModuleType:
 
 
 @functools.lru_cache(maxsize=64)
-def build(name: str, options: Any, side: int, channels: int) -> Method:
+def build(name: str, options: Any, size: Size, channels: int) -> Method:
     """Returns the method; the same arguments give the same one, so that runs share what they
     compile.
 
     Args:
       name: see `resolve`.
       options: its Options.
-      side: of the images, in pixels.
+      size: of the images.
       channels: 1 or 3.
 
     Raises:
-      UsageError: options that cannot work.
+      UsageError: options that cannot work, or images that are not square, of a method for those.
     """
-    return resolve(name).make(options, side, channels)
+    make, (height, width) = resolve(name).make, height_width(size)
+    if height == width:
+        return make(options, height, channels)
+    if "size" not in inspect.signature(make).parameters:
+        raise UsageError(
+            f"--image_size={size_text(size)}: --method={name} is for square images; give one side, "
+            "or --tile, of which it looks at squares"
+        )
+    return make(options, (height, width), channels)
 
 
 def label(name: str, options: Any) -> str:

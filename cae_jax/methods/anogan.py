@@ -32,8 +32,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from cae_jax.methods import adversarial, gradients
+from cae_jax.methods import adversarial, descent, gradients
 from cae_jax.methods.adversarial import Learned, cross_entropy, signed, with_params
+from cae_jax.methods.descent import Descent
 from cae_jax.models.dcgan import Discriminator, Generator, levels
 from cae_jax.options import SCORING, flag
 from cae_jax.options import check as check_values
@@ -42,7 +43,7 @@ from cae_jax.scoring.reconstruction import Inspect, Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Evidence, Method, Metrics, Reconstruction, State, Steps, Variables
+from cae_jax.types import Evidence, Method, Metrics, Reconstruction, Size, State, Steps, Variables
 
 PRIORS = ("uniform", "normal", "truncated_normal")
 SCHEDULES = ("stepped", "constant")
@@ -53,7 +54,7 @@ _START = 0  # seeds the latent vectors that searches start from, whatever the ru
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=anogan."""
 
     epochs: int = flag(50, "passes over the training patches", 1)
@@ -98,8 +99,8 @@ class Networks(NamedTuple):
         return adversarial.apply(network, name, self.precision, variables, x, train)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance "anogan" is the map |x - G(z)| on the 0..255 scale, summed over the channels,
     and the number of `score`, of an image's worst patch. "l2" is the map of CVPR 2019.
@@ -108,9 +109,10 @@ def make(options: Options, side: int, channels: int) -> Method:
     check_values(o)
     schedule.check(o)
     levels(o.patch_size)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     nets = networks(o, channels)
-    return Method(steps(nets, o), inspector(nets, o, side), ("anogan", *DISTANCES))
+    learn = descent.averaged(steps(nets, o), o)
+    return Method(learn, inspector(nets, o, size), ("anogan", *DISTANCES))
 
 
 def networks(o: Options, channels: int) -> Networks:
@@ -141,7 +143,7 @@ def steps(nets: Networks, o: Options) -> Steps:
     these differ among themselves, see `adversarial.spread`. Nothing is validated; the last state is
     the one to keep.
     """
-    tx = optax.adam(o.learning_rate, b1=_BETA)
+    tx = descent.guided(optax.adam(o.learning_rate, b1=_BETA), o, o.steps)
 
     def init(key: jax.Array) -> State:
         size, channels = nets.generator.patch_size, nets.generator.channels
@@ -288,10 +290,10 @@ def reconstructor(nets: Networks, o: Options) -> Reconstruct:
     return gradients.within(o.precision, reconstruct)
 
 
-def inspector(nets: Networks, o: Options, side: int) -> Inspect:
-    """Returns (variables, images [B, side, side, C]) -> Evidence, see `make`."""
+def inspector(nets: Networks, o: Options, size: Size) -> Inspect:
+    """Returns (variables, images [B, *size, C]) -> Evidence, see `make`."""
     own = {"anogan": functools.partial(residuals.residual_map, "l1")}
-    together = patches.number(side, o.stride)  # an image's patches are one search
+    together = patches.number(size, o.stride)  # an image's patches are one search
     of_some = reconstruction.by_patches(reconstructor(nets, o), o, together, own)
 
     def inspect(variables: Variables, images: jax.Array) -> Evidence:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from cae_jax import models
-from cae_jax.methods import corruption, gradients, losses
+from cae_jax.methods import corruption, descent, gradients, losses
 from cae_jax.methods.corruption import KINDS
+from cae_jax.methods.descent import Descent
 from cae_jax.methods.gradients import PRECISIONS
 from cae_jax.options import flag, pairs
 from cae_jax.scoring import reconstruction
@@ -21,13 +22,24 @@ from cae_jax.scoring.reconstruction import Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
+from cae_jax.types import (
+    Method,
+    Metrics,
+    Reconstruction,
+    Size,
+    State,
+    Steps,
+    UsageError,
+    Variables,
+    height_width,
+    size_text,
+)
 
 _CORRUPT = 2**31 - 1  # sets the key of the corruption apart from the model's own
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=autoencoder."""
 
     model: str = flag("bergmann", "a built-in model or package.module[:Name] of your own")
@@ -76,13 +88,18 @@ class Options(Training, Windows):
             found["code"] = str(self.code)
         return found
 
-    def resolved(self, side: int) -> Options:
-        """Returns the record for images of that side, --whole_image worked out.
+    def resolved(self, size: Size) -> Options:
+        """Returns the record for images of that size, --whole_image worked out.
 
         Raises UsageError where sizes are given that --whole_image does not take.
         """
         if not self.whole_image:
             return self
+        height, side = height_width(size)
+        if height != side:
+            raise UsageError(
+                f"--whole_image: takes one square patch, images are --image_size={size_text(size)}"
+            )
         for name in ("patch_size", "stride"):
             value, default = getattr(self, name), getattr(Options, name)
             if value not in (default, side):
@@ -93,11 +110,11 @@ class Options(Training, Windows):
         return dataclasses.replace(self, patch_size=side, stride=side)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError."""
-    o = options.resolved(side)
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError."""
+    o = options.resolved(size)
     schedule.check(o)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     if o.corruption_strength and o.corruption == corruption.NONE:
         raise UsageError(
             f"--corruption_strength={o.corruption_strength}: --corruption=none corrupts nothing; "
@@ -107,11 +124,12 @@ def make(options: Options, side: int, channels: int) -> Method:
     tx = gradients.optimizer(o.learning_rate, o.weight_decay, o.decoupled_weight_decay)
     learn = steps(
         model,
-        tx,
+        descent.guided(tx, o, o.steps),
         patch_loss=losses.loss(o.loss, o.ssim),
         precision=o.precision,
         corrupt=corruption.corruption(o.corruption, o.corruption_strength),
     )
+    learn = descent.averaged(learn, o)
     return Method(learn, reconstruction.by_patches(reconstructor(model, o.precision), o), DISTANCES)
 
 

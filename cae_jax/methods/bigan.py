@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cae_jax.methods import gradients
+from cae_jax.methods import descent, gradients
 from cae_jax.methods.adversarial import cross_entropy, signed, spread
+from cae_jax.methods.descent import Descent
 from cae_jax.models import bigan
 from cae_jax.models.bigan import PAPERS, Judged, Sizes
 from cae_jax.options import SCORING, flag
@@ -35,7 +36,7 @@ from cae_jax.scoring.reconstruction import Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
+from cae_jax.types import Method, Metrics, Reconstruction, Size, State, Steps, UsageError, Variables
 
 SCORES = ("fm", "cross_entropy")
 _WEIGHT = 0.1  # of the discriminator in BiGAN's score
@@ -43,7 +44,7 @@ _MAKERS = ("encoder", "generator")  # all others are discriminators
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=bigan."""
 
     variant: str = flag("bigan", "bigan, Zenati's first; alad, the second", among=tuple(PAPERS))
@@ -65,8 +66,8 @@ class Options(Training, Windows):
     precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
     image_score: str = score_flag("max")
 
-    def resolved(self, side: int) -> Options:
-        """Returns the record for images of that side, the paper's values worked out."""
+    def resolved(self, size: Size) -> Options:
+        """Returns the record for images of that size, the paper's values worked out."""
         check_values(self)
         paper = PAPERS[self.variant]
         return dataclasses.replace(
@@ -141,20 +142,20 @@ class Made(NamedTuple):
 Judgements: TypeAlias = dict[str, tuple[Judged, Judged]]
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance, of the variant's name, is the map |x - G(E(x))| on the 0..255 scale, summed
     over the channels, and the number of `score`, of an image's worst patch.
     """
-    o = options.resolved(side)
+    o = options.resolved(size)
     schedule.check(o)
     if o.variant == "alad" and o.score_weight != _WEIGHT:
         raise UsageError(
             f"--score_weight={o.score_weight}: the score of --variant=alad has no residual to weigh"
         )
     bigan.halvings(o.patch_size, PAPERS[o.variant].smallest)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     nets = networks(o, channels)
     own = {o.variant: functools.partial(residuals.residual_map, "l1")}
     inspect = reconstruction.by_patches(reconstructor(nets, o), o, own=own)
@@ -169,7 +170,7 @@ def networks(o: Options, channels: int) -> Networks:
 
 def optimizer(o: Options) -> optax.GradientTransformation:
     """Returns what moves each network: Adam with a first beta of 0.5."""
-    return optax.adam(o.learning_rate, b1=0.5)
+    return descent.guided(optax.adam(o.learning_rate, b1=0.5), o, o.steps)
 
 
 def steps(nets: Networks, o: Options) -> Steps:

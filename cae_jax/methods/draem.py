@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cae_jax.methods import anomalies, gradients, losses
+from cae_jax.methods import anomalies, descent, gradients, losses
+from cae_jax.methods.descent import Descent
 from cae_jax.models.unet import Unet, levels
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
@@ -31,7 +32,18 @@ from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.scoring.ssim import Ssim
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Evidence, Method, Metrics, State, Steps, UsageError, Variables
+from cae_jax.types import (
+    Evidence,
+    Method,
+    Metrics,
+    Size,
+    State,
+    Steps,
+    UsageError,
+    Variables,
+    height_width,
+    size_text,
+)
 
 _RECONSTRUCTION_LEVELS, _SEGMENTATION_LEVELS = 5, 6  # at 256 pixels
 _WIDEST = 8  # times the width
@@ -40,7 +52,7 @@ _SLOWER = {0.8: 0.2, 0.9: 0.2}  # from these shares of the steps on, the learnin
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training):
+class Options(Training, Descent):
     """The flags of --method=draem; the defaults are the paper's."""
 
     epochs: int = flag(700, "passes over the training images", 1)
@@ -49,7 +61,7 @@ class Options(Training):
         240, "training images, or crops of them, per epoch; a category of MVTec AD has about 240", 1
     )
     redraw_patches: bool = flag(True, "draw other images, or crops, every epoch")
-    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the whole image", 0)
+    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the shorter side", 0)
     width: int = flag(
         128, "channels of the reconstruction next to the image; the segmentation has half", 2
     )
@@ -63,9 +75,9 @@ class Options(Training):
     precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
     image_score: str = score_flag("max")
 
-    def resolved(self, side: int) -> Options:
-        """Returns the record for images of that side, --patch_size worked out."""
-        return dataclasses.replace(self, patch_size=self.patch_size or side)
+    def resolved(self, size: Size) -> Options:
+        """Returns the record for images of that size, --patch_size worked out."""
+        return dataclasses.replace(self, patch_size=self.patch_size or min(height_width(size)))
 
 
 class Networks(nn.Module):
@@ -91,18 +103,20 @@ class Networks(nn.Module):
         return made, Unet(narrow, 2, True, name="segmentation")(both, train)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance "mask" is the probability of a defect, and the number the largest mean of it
     over 21 x 21 pixels; the others compare the image with its reconstruction.
     """
-    o = options.resolved(side)
+    o = options.resolved(size)
     check_values(o)
     schedule.check(o)
+    side = min(height_width(size))
     if not 8 <= o.patch_size <= side:
         raise UsageError(
-            f"--patch_size={o.patch_size}: must be from 8 to {side} (--image_size={side})"
+            f"--patch_size={o.patch_size}: must be from 8 to {side} "
+            f"(--image_size={size_text(size)})"
         )
     networks = Networks(channels, o.width, o.patch_size)
     apply = gradients.application(networks, o.precision)
@@ -116,13 +130,14 @@ def make(options: Options, side: int, channels: int) -> Method:
         return Evidence({"mask": mask, **others}, {"mask": jnp.max(means, axis=(1, 2))}, made)
 
     inspect = gradients.within(o.precision, inspect)
-    return Method(steps(networks, o, channels), inspect, ("mask", *DISTANCES))
+    return Method(descent.averaged(steps(networks, o, channels), o), inspect, ("mask", *DISTANCES))
 
 
 def optimizer(o: Options) -> optax.GradientTransformation:
     """Adam, whose learning rate falls to a fifth after .8 of the steps and again after .9."""
     slower = {round(share * o.steps): times for share, times in _SLOWER.items()}
-    return optax.adam(optax.piecewise_constant_schedule(o.learning_rate, slower))
+    adam = optax.adam(optax.piecewise_constant_schedule(o.learning_rate, slower))
+    return descent.guided(adam, o, o.steps)
 
 
 def steps(networks: nn.Module, o: Options, channels: int) -> Steps:

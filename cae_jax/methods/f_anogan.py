@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from cae_jax.methods import adversarial, gradients
+from cae_jax.methods import adversarial, descent, gradients
 from cae_jax.methods.adversarial import Learned, signed, with_params
+from cae_jax.methods.descent import Descent
 from cae_jax.models.wgan import ACTIVATIONS, Critic, Encoder, Generator, depth
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
@@ -36,7 +37,7 @@ from cae_jax.scoring.reconstruction import Reconstruct, Windows
 from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Method, Metrics, Reconstruction, State, Steps, UsageError, Variables
+from cae_jax.types import Method, Metrics, Reconstruction, Size, State, Steps, UsageError, Variables
 
 # Of a step: 0 where it is the other phase's. The first five are of the GAN: the critic's and the
 # generator's loss, how far the critic tells crops from generated ones (an estimate of their
@@ -51,7 +52,7 @@ _TINY = 1e-12  # under a root, whose slope at 0 is infinite
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=f_anogan."""
 
     epochs: int = flag(420, "passes over the training patches, of both phases", 1)
@@ -110,8 +111,8 @@ class Networks(NamedTuple):
         return adversarial.apply(network, name, self.precision, variables, x, train)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance "izi_f" is the map |x - G(E(x))| on the 0..255 scale, summed over the channels,
     and the number of `score`, of an image's worst patch.
@@ -125,11 +126,11 @@ def make(options: Options, side: int, channels: int) -> Method:
             "the first ones train the GAN"
         )
     depth(o.patch_size)
-    reconstruction.check(o, side)
+    reconstruction.check(o, size)
     nets = networks(o, channels)
     own = {"izi_f": functools.partial(residuals.residual_map, "l1")}
     inspect = reconstruction.by_patches(reconstructor(nets, o.kappa), o, own=own)
-    return Method(steps(nets, o), inspect, ("izi_f", *DISTANCES))
+    return Method(descent.averaged(steps(nets, o), o), inspect, ("izi_f", *DISTANCES))
 
 
 def networks(o: Options, channels: int) -> Networks:
@@ -149,7 +150,12 @@ def optimizers(o: Options) -> dict[str, optax.GradientTransformation]:
     """
     adam = optax.adam(o.learning_rate, b1=0.0, b2=0.9)
     rmsprop = optax.rmsprop(o.encoder_learning_rate, decay=0.9, eps=1e-10, initial_scale=1.0)
-    return {"generator": adam, "critic": adam, "encoder": rmsprop}
+    of_gan, of_encoder = o.gan_steps, o.steps - o.gan_steps
+    return {
+        "generator": descent.guided(adam, o, of_gan // o.critic_steps),
+        "critic": descent.guided(adam, o, of_gan),
+        "encoder": descent.guided(rmsprop, o, of_encoder),
+    }
 
 
 def steps(nets: Networks, o: Options) -> Steps:

@@ -30,7 +30,7 @@ from cae_jax.methods.feature_memory import drawn
 from cae_jax.methods.features import Extractor, Features, Judged, deviations, extractor, learned_of
 from cae_jax.models.dfr import FeatureAutoencoder
 from cae_jax.options import check, flag
-from cae_jax.types import Evidence, Method, UsageError, Variables
+from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("reconstruction",)
 _MIDDLE = slice(1, 3)  # of a network's stages
@@ -58,10 +58,10 @@ class Options(Features, Head, Judged):
     """The flags of --method=feature_autoencoder."""
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError."""
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError."""
     check(options)
-    return of_features(options, extractor(options, side, channels, _MIDDLE))
+    return of_features(options, extractor(options, size, channels, _MIDDLE))
 
 
 def of_features(o: Head, found: Extractor) -> Method:

@@ -48,7 +48,7 @@ from cae_jax.methods.features import (
 from cae_jax.methods.neighbors import nearest
 from cae_jax.options import check, flag
 from cae_jax.scoring import patches
-from cae_jax.types import Evidence, Method, UsageError, Variables
+from cae_jax.types import Evidence, Method, Size, UsageError, Variables, height_width
 
 DISTANCES = ("nearest_word",)
 FORMS = ("convolutional", "patches")
@@ -87,13 +87,13 @@ class Options(Features, Judged):
         return f"feature_dictionary-{self.form}"
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     The variables are "divide" [c], 1 for a network's channels; "mean" [c] and "components" [r, c]
     of normalised features, zeros for those not kept; and "words" [k, r].
     """
-    o = options.resolved(side)
+    o = options.resolved(size)
     check(o)
     if o.kept_variance == 0:
         raise UsageError("--kept_variance=0.0: must be above 0, for components to be kept")
@@ -101,9 +101,9 @@ def make(options: Options, side: int, channels: int) -> Method:
         raise UsageError(f"--nearest_words={o.nearest_words}: there are --words={o.words}")
     by_patches = o.form == "patches"
     if by_patches:
-        found = of_patches(o, side, channels)
+        found = of_patches(o, size, channels)
     else:
-        found = extractor(o, side, channels, _MIDDLE, _AROUND)
+        found = extractor(o, size, channels, _MIDDLE, _AROUND)
 
     def fit(found: Extractor, key: jax.Array, images: jax.Array) -> Variables:
         for_points, for_words = jax.random.split(key)
@@ -122,7 +122,8 @@ def make(options: Options, side: int, channels: int) -> Method:
         distances = jnp.mean(nearest(x, learned["words"], o.nearest_words)[0], axis=1)
         maps = distances.reshape(features.shape[:3])
         if by_patches:
-            maps = over_pixels(maps, cover(side, o.patch_size, o.stride))
+            shares = (cover(side, o.patch_size, o.stride) for side in height_width(size))
+            maps = over_pixels(maps, *shares)
         return Evidence({"nearest_word": maps})
 
     return learned_of(found, fit, judge, DISTANCES)
@@ -179,27 +180,27 @@ def cover(side: int, patch_size: int, stride: int) -> np.ndarray:
     return covers / covers.sum(axis=0)
 
 
-def over_pixels(maps: jax.Array, covers: np.ndarray) -> jax.Array:
-    """Returns the mean over the patches that cover a pixel: [B, R, R] -> [B, side, side]."""
-    return _product(_product(covers.T, maps), covers)
+def over_pixels(maps: jax.Array, down: np.ndarray, along: np.ndarray) -> jax.Array:
+    """Returns the mean over the patches that cover a pixel: [B, R, K] -> [B, H, W]."""
+    return _product(_product(down.T, maps), along)
 
 
-def of_patches(o: Options, side: int, channels: int) -> Extractor:
+def of_patches(o: Options, size: Size, channels: int) -> Extractor:
     """Returns the features of each patch of an image, enlarged to the network's input.
 
     Raises UsageError where there is no network, and for sizes that cannot work.
     """
-    patches.check_sizes(side, o.patch_size, o.stride)
+    patches.check_sizes(size, o.patch_size, o.stride)
     if o.features == FILTER_BANK:
         raise UsageError("--form=patches: needs a network; of filters, --form=convolutional")
     if o.neighborhood:
         raise UsageError(f"--neighborhood={o.neighborhood}: --form=patches has no neighbours")
     network = pretrained(o, _LAST)
-    first = starts(side, o.patch_size, o.stride)
-    within = first[:, None] + np.arange(o.patch_size)  # [R, p]
-    grid = (len(first), len(first))
-    size = at_once()
-    chunks = -(-grid[0] * grid[1] // size)
+    first = [starts(side, o.patch_size, o.stride) for side in height_width(size)]
+    rows, columns = (one[:, None] + np.arange(o.patch_size) for one in first)  # [R, p], [K, p]
+    grid = (len(rows), len(columns))
+    together = at_once()
+    chunks = -(-grid[0] * grid[1] // together)
 
     def features(variables: Variables, x: jax.Array) -> jax.Array:
         """Of patches [N, p, p, C]: [N, c]."""
@@ -211,17 +212,17 @@ def of_patches(o: Options, side: int, channels: int) -> Extractor:
 
     def maps(variables: Variables, images: jax.Array) -> jax.Array:
         # each image in as many chunks, none of which has patches of two
-        cut = images[:, within][:, :, :, within].swapaxes(2, 3)  # [B, R, R, p, p, C]
+        cut = images[:, rows][:, :, :, columns].swapaxes(2, 3)  # [B, R, K, p, p, C]
         cut = cut.reshape(len(images), grid[0] * grid[1], *cut.shape[3:])
-        more = chunks * size - cut.shape[1]
+        more = chunks * together - cut.shape[1]
         cut = jnp.pad(cut, ((0, 0), (0, more), (0, 0), (0, 0), (0, 0)))
-        cut = cut.reshape(len(images) * chunks, size, *cut.shape[2:])
+        cut = cut.reshape(len(images) * chunks, together, *cut.shape[2:])
         found = lax.map(functools.partial(features, variables), cut)
-        found = found.reshape(len(images), chunks * size, -1)[:, : grid[0] * grid[1]]
+        found = found.reshape(len(images), chunks * together, -1)[:, : grid[0] * grid[1]]
         return found.reshape(len(images), *grid, -1)
 
     frozen = dict(network.frozen)
-    image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *height_width(size), channels), jnp.float32)
     shape = jax.eval_shape(maps, {"frozen": frozen}, image).shape
     return Extractor(maps, MappingProxyType(frozen), grid, shape[-1])
 

@@ -33,7 +33,7 @@ from cae_jax.methods.features import (
 )
 from cae_jax.methods.neighbors import coreset, nearest, project
 from cae_jax.options import SCORING, check, flag
-from cae_jax.types import Evidence, Method, UsageError, Variables
+from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("nearest",)
 SCORINGS = ("paper", "official")
@@ -66,10 +66,10 @@ class Options(Features, Head, Judged):
     """The flags of --method=feature_memory."""
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError."""
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError."""
     check(options)
-    return of_features(options, extractor(options, side, channels, _MIDDLE, _AROUND, zeros=True))
+    return of_features(options, extractor(options, size, channels, _MIDDLE, _AROUND, zeros=True))
 
 
 def of_features(o: Head, found: Extractor) -> Method:

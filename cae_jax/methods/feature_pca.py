@@ -30,7 +30,7 @@ from cae_jax.methods.features import (
     merged,
 )
 from cae_jax.options import check, flag
-from cae_jax.types import Evidence, Method, Variables
+from cae_jax.types import Evidence, Method, Size, Variables
 
 DISTANCES = ("unexplained",)
 PCA_OF = ("maps", "vectors")
@@ -58,10 +58,10 @@ class Options(Features, Head, Judged):
     """The flags of --method=feature_pca."""
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError."""
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError."""
     check(options)
-    return of_features(options, extractor(options, side, channels, _MIDDLE))
+    return of_features(options, extractor(options, size, channels, _MIDDLE))
 
 
 def of_features(o: Head, found: Extractor) -> Method:

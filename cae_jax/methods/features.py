@@ -16,7 +16,17 @@ from jax import lax
 from cae_jax.models import filters
 from cae_jax.options import SCORING, flag
 from cae_jax.scoring.residuals import REDUCTIONS
-from cae_jax.types import Evidence, Fit, Method, Seen, UsageError, Variables, unknown_name
+from cae_jax.types import (
+    Evidence,
+    Fit,
+    Method,
+    Seen,
+    Size,
+    UsageError,
+    Variables,
+    height_width,
+    unknown_name,
+)
 
 if TYPE_CHECKING:
     from cae_jax.models.backbones import Backbone
@@ -55,10 +65,10 @@ class Features(Neighborhood):
     weights: str = flag("", "file of the network's weights; the package's own if empty")
     feature_precision: str = flag("float32", "of the network's products", among=PRECISIONS)
 
-    def resolved(self, side: int) -> Self:
+    def resolved(self, size: Size) -> Self:
         """Returns the options with features for `auto`, and says which where it is not a network.
 
-        `side` is of the images, in pixels.
+        `size` is of the images.
         """
         if self.features != AUTO:
             return self
@@ -96,9 +106,9 @@ def _say(line: str) -> None:
 
 
 class Extractor(NamedTuple):
-    """Features of images of one side, and how large they are."""
+    """Features of images of one size, and how large they are."""
 
-    # ({"frozen": ...}, images [B, side, side, C] in [0, 1]) -> float32 [B, h, w, c]
+    # ({"frozen": ...}, images [B, *size, C] in [0, 1]) -> float32 [B, h, w, c]
     maps: Callable[[Variables, jax.Array], jax.Array]
     frozen: Mapping[str, Any]  # the network's weights; {} of filters
     grid: tuple[int, int]  # h, w
@@ -141,7 +151,7 @@ def learned_of(
 
 def extractor(
     options: Features,
-    side: int,
+    size: Size,
     channels: int,
     own: slice = slice(None),
     around: int = 1,
@@ -151,7 +161,7 @@ def extractor(
 
     Args:
       options: which.
-      side: of the images, in pixels.
+      size: of the images.
       channels: of the images, 1 or 3.
       own: which of the network's stages, finest first, where --stages names none.
       around: features are averaged over so many neighbours squared where --neighborhood names no
@@ -161,15 +171,15 @@ def extractor(
     Raises:
       UsageError: no such network or stage, or one that cannot take these images.
     """
-    o = options.resolved(side)
+    o = options.resolved(size)
     around = o.around(around)
     if o.features == FILTER_BANK:
         for name in ("stages", "weights"):
             if getattr(o, name):
                 raise UsageError(f"--{name}={getattr(o, name)}: --features=filter_bank has none")
-        return of_filters(side, channels, around=around, zeros=zeros)
+        return of_filters(size, channels, around=around, zeros=zeros)
     network = pretrained(o, own)
-    return aligned(network.extract, network.frozen, side, channels, around, zeros)
+    return aligned(network.extract, network.frozen, size, channels, around, zeros)
 
 
 def pretrained(o: Features, own: slice) -> Backbone:
@@ -191,17 +201,17 @@ def pretrained(o: Features, own: slice) -> Backbone:
 
 
 def of_filters(
-    side: int, channels: int, stride: int = 8, around: int = 1, zeros: bool = False
+    size: Size, channels: int, stride: int = 8, around: int = 1, zeros: bool = False
 ) -> Extractor:
     """Returns the features of the fixed filter bank, as `extractor` those of a network."""
     extract = functools.partial(filters.extract, stride=stride)
-    return aligned(extract, {}, side, channels, around, zeros)._replace(uneven=True)
+    return aligned(extract, {}, size, channels, around, zeros)._replace(uneven=True)
 
 
 def aligned(
     extract: Extract,
     frozen: Mapping[str, Any],
-    side: int,
+    size: Size,
     channels: int,
     around: int = 1,
     zeros: bool = False,
@@ -213,7 +223,7 @@ def aligned(
     Args:
       extract: (variables, images) -> {stage: float32 [B, h, w, c]}.
       frozen: what it needs as the collection "frozen" of its variables.
-      side: of the images, in pixels.
+      size: of the images.
       channels: of the images.
       around, zeros: see `neighbourhood`, which comes before the resizing.
     """
@@ -221,11 +231,11 @@ def aligned(
     def maps(variables: Variables, images: jax.Array) -> jax.Array:
         found = extract(variables, images)
         stages = sorted(found.values(), key=lambda one: -one.shape[1])
-        size = stages[0].shape[1:3]
+        grid = stages[0].shape[1:3]
         stages = [neighbourhood(one.astype(jnp.float32), around, zeros) for one in stages]
-        return jnp.concatenate([_resized(one, size) for one in stages], axis=-1)
+        return jnp.concatenate([_resized(one, grid) for one in stages], axis=-1)
 
-    image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *height_width(size), channels), jnp.float32)
     _, h, w, c = jax.eval_shape(maps, {"frozen": dict(frozen)}, image).shape
     return Extractor(maps, MappingProxyType(dict(frozen)), (h, w), c)
 

@@ -16,7 +16,7 @@ from cae_jax.methods import feature_memory, feature_pca, features, gaussian
 from cae_jax.methods.features import Judged, Neighborhood
 from cae_jax.models import filters
 from cae_jax.options import check, flag
-from cae_jax.types import Method
+from cae_jax.types import Method, Size
 
 HEADS: Mapping[str, Any] = MappingProxyType(
     {"gaussian": gaussian, "memory": feature_memory, "pca": feature_pca}
@@ -35,11 +35,11 @@ class Options(Neighborhood, gaussian.Head, feature_memory.Head, feature_pca.Head
     filter_stride: int = flag(8, "pixels between points of the grid", among=filters.STRIDES)
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError."""
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError."""
     o = options
     check(o)
     head = HEADS[o.head]
     around = o.around(_AROUND[o.head])
-    found = features.of_filters(side, channels, o.filter_stride, around)
+    found = features.of_filters(size, channels, o.filter_stride, around)
     return head.of_features(o, found)

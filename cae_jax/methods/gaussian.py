@@ -41,7 +41,7 @@ from cae_jax.methods.features import (
     merged,
 )
 from cae_jax.options import check, flag
-from cae_jax.types import Evidence, Method, UsageError, Variables
+from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("mahalanobis",)
 COVARIANCES = ("position", "pooled")
@@ -73,10 +73,10 @@ class Options(Features, Head, Judged):
     """The flags of --method=gaussian."""
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError."""
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError."""
     check(options)
-    return of_features(options, extractor(options, side, channels, _MIDDLE, _AROUND))
+    return of_features(options, extractor(options, size, channels, _MIDDLE, _AROUND))
 
 
 def of_features(o: Head, found: Extractor) -> Method:

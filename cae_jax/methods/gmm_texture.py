@@ -28,7 +28,7 @@ from cae_jax.methods import mixtures
 from cae_jax.methods.mixtures import Mixture, Rounds
 from cae_jax.options import check, flag
 from cae_jax.scoring.residuals import score_flag
-from cae_jax.types import Evidence, Fit, Method, UsageError, Variables
+from cae_jax.types import Evidence, Fit, Method, Size, UsageError, Variables, height_width
 
 DISTANCES = ("novelty",)
 NORMALIZATIONS = ("none", "weber")
@@ -74,8 +74,8 @@ class Learned(NamedTuple):
     threshold: jax.Array  # float32 []
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels].
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels].
 
     Raises UsageError, naming the flag, for a patch that is even or has fewer numbers than
     --dimensions, and for more levels than there is room for.
@@ -89,6 +89,7 @@ def make(options: Options, side: int, channels: int) -> Method:
             f"--dimensions={o.dimensions}: a patch has {o.patch} x {o.patch} x {channels} = "
             f"{all_of_it} numbers"
         )
+    side = min(height_width(size))
     room = max(1, math.floor(math.log2(max(1, side / (2 * o.patch)))) + 1)
     if o.levels > room or o.patch > side:
         raise UsageError(

@@ -24,7 +24,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from cae_jax.methods import gradients, losses
+from cae_jax.methods import descent, gradients, losses
+from cae_jax.methods.descent import Descent
 from cae_jax.models.unet import Unet, levels
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
@@ -34,7 +35,19 @@ from cae_jax.scoring.residuals import DISTANCES, score_flag
 from cae_jax.scoring.ssim import Ssim
 from cae_jax.training import schedule
 from cae_jax.training.schedule import Training
-from cae_jax.types import Array, Evidence, Method, Metrics, State, Steps, UsageError, Variables
+from cae_jax.types import (
+    Array,
+    Evidence,
+    Method,
+    Metrics,
+    Size,
+    State,
+    Steps,
+    UsageError,
+    Variables,
+    height_width,
+    size_text,
+)
 
 CELLS = (2, 4, 8, 16)  # k, in pixels
 PARTS = 3  # n
@@ -45,7 +58,7 @@ _MEAN = 21  # side of the mean filter over a map, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training):
+class Options(Training, Descent):
     """The flags of --method=inpainting; the defaults are the paper's."""
 
     epochs: int = flag(300, "passes over the training images", 1)
@@ -54,39 +67,40 @@ class Options(Training):
         240, "training images, or crops of them, per epoch; a category of MVTec AD has about 240", 1
     )
     redraw_patches: bool = flag(True, "draw other images, or crops, every epoch")
-    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the whole image", 0)
+    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the shorter side", 0)
     width: int = flag(64, "channels of the layers next to the image", 1)
     learning_rate: float = flag(1e-4, "of Adam", 0)
     weight_decay: float = flag(1e-5, "L2 added to the gradient", 0)
     precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
     image_score: str = score_flag("max")
 
-    def resolved(self, side: int) -> Options:
-        """Returns the record for images of that side, --patch_size worked out."""
-        return dataclasses.replace(self, patch_size=self.patch_size or side)
+    def resolved(self, size: Size) -> Options:
+        """Returns the record for images of that size, --patch_size worked out."""
+        return dataclasses.replace(self, patch_size=self.patch_size or min(height_width(size)))
 
 
-def make(options: Options, side: int, channels: int) -> Method:
-    """Returns the method for images [B, side, side, channels]; raises UsageError.
+def make(options: Options, size: Size, channels: int) -> Method:
+    """Returns the method for images [B, *size, channels]; raises UsageError.
 
     Its own distance "msgms" is the mean over k of the multi-scale gradient magnitude similarity's
     map, with a mean filter of 21 x 21 pixels; the others compare the image with the mean over k of
     its reconstructions.
     """
-    o = options.resolved(side)
+    o = options.resolved(size)
     check_values(o)
     schedule.check(o)
+    side = min(height_width(size))
     if o.patch_size > side or o.patch_size < _FEWEST * CELLS[0]:
         raise UsageError(
             f"--patch_size={o.patch_size}: must be from {_FEWEST * CELLS[0]} to {side} "
-            f"(--image_size={side})"
+            f"(--image_size={size_text(size)})"
         )
     depth = levels(o.patch_size, _LEVELS)
     features = tuple(min(_WIDEST, 2**i) * o.width for i in range(depth))
     network = Unet(features, channels)
     learn = steps(network, o, channels)
     inspect = gradients.within(o.precision, inspector(network, o))
-    return Method(learn, inspect, ("msgms", *DISTANCES))
+    return Method(descent.averaged(learn, o), inspect, ("msgms", *DISTANCES))
 
 
 def cell_sizes(side: int) -> tuple[int, ...]:
@@ -163,7 +177,8 @@ def steps(network: nn.Module, o: Options, channels: int) -> Steps:
       o: resolved.
       channels: of the images.
     """
-    tx, sizes = gradients.optimizer(o.learning_rate, o.weight_decay), cell_sizes(o.patch_size)
+    adam, sizes = gradients.optimizer(o.learning_rate, o.weight_decay), cell_sizes(o.patch_size)
+    tx = descent.guided(adam, o, o.steps)
 
     def init(key: jax.Array) -> State:
         sample = jnp.zeros((1, o.patch_size, o.patch_size, channels))

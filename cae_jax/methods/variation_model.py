@@ -23,7 +23,7 @@ from cae_jax.options import SCORING, check, flag
 from cae_jax.scoring.median import median
 from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.scoring.residuals import score_flag
-from cae_jax.types import Evidence, Fit, Method, Variables
+from cae_jax.types import Evidence, Fit, Method, Size, Variables
 
 DISTANCES = ("variation", "deviation")
 MODES = ("standard", "robust")
@@ -83,7 +83,7 @@ class Options:
         return f"variation_model ({how})"
 
 
-def make(options: Options, side: int, channels: int) -> Method:
+def make(options: Options, size: Size, channels: int) -> Method:
     """Returns the method, for images of any size and channels.
 
     Raises UsageError, naming the flag, for a value that cannot work.

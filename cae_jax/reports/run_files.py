@@ -7,14 +7,16 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from cae_jax import files
 from cae_jax.evaluation.scores import read_scores
 from cae_jax.types import DataError
+
+if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
+    import pandas as pd
 
 # In a cell, WORKDIR/CATEGORY/RUN/seed_N: what it holds as a result, is of, and was begun with.
 FINISHED, FLAGS, VERSIONS = "metrics.json", "flags.txt", "versions.json"
@@ -139,6 +141,8 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 def _numbers(path: Path) -> pd.DataFrame:
     """The columns that hold numbers, and epoch, which has to."""
+    import pandas as pd
+
     frame = pd.read_csv(path)
     of_text = [name for name in frame.select_dtypes(["object", "string"]) if name != "epoch"]
     return frame.drop(columns=of_text).astype(np.float64)

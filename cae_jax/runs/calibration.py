@@ -14,12 +14,12 @@ from cae_jax.evaluation.segmentation import MinimumArea
 from cae_jax.evaluation.thresholds import OUT_OF_FOLD, VALIDATION_GOOD
 from cae_jax.runs.build import scoring_call
 from cae_jax.runs.config import Config
-from cae_jax.runs.machine.progress import Bar
+from cae_jax.runs.machine.progress import COMPILING, Bar
 from cae_jax.runs.train import Trained, whole
 from cae_jax.scoring import scorer
 from cae_jax.scoring.intensity import all_even
 from cae_jax.training import cross_fit, fit
-from cae_jax.types import Array, Fit, Split, Variables
+from cae_jax.types import Array, Fit, Split, Variables, height_width
 
 _AT_ONCE = 32  # images whose maps are in memory together; whole batches of any device
 _KEPT = 64  # images whose maps are kept, for the pictures' color scale
@@ -34,6 +34,8 @@ class Calibration(NamedTuple):
     distances: dict[str, np.ndarray]  # by name, float32 [n]
     area: MinimumArea  # of the maps of all of them, by the run's distance
     maps: np.ndarray  # float32 [k, H, W]: of _KEPT of them at most, evenly spaced
+    rows: np.ndarray  # int [k]: which of them these are of
+    images: np.ndarray  # float32 [n, H, W, C]: of the split
     seconds: float  # that fitting without each fold took; 0 where none was
 
 
@@ -60,7 +62,7 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
     maps = {}
     area, seconds = MinimumArea(config.smallest_defect, config.opening), 0.0
     what = f"{len(folds)} folds" if folds else "validation"
-    with Bar(f"score {config.category} {what}", len(paths), "images") as bar:
+    with Bar(f"score {config.category} {what}", len(paths), "images", first=COMPILING) as bar:
         for rows, variables, took in _models(config, by, trained, folds):
             seconds += took
             for at in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):
@@ -74,9 +76,10 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
                     if i in kept:
                         maps[i] = each.copy()
             del variables  # before the next model is made
-    side = config.image_size
-    shown = np.array([maps[i] for i in sorted(maps)], np.float32).reshape(-1, side, side)
-    return Calibration(source, paths, distances, area, shown, seconds)
+    size = height_width(config.image_size)
+    rows = np.array(sorted(maps), int)
+    shown = np.array([maps[i] for i in rows], np.float32).reshape(-1, *size)
+    return Calibration(source, paths, distances, area, shown, rows, images, seconds)
 
 
 class _Judging(NamedTuple):
@@ -100,7 +103,7 @@ def _of_folds(config: Config, images: np.ndarray, features: np.ndarray | None) -
             return _Judging(scoring_call(config, all_distances=True), images, learn, even)
         features = np.asarray(examples)
     assert method.learn.seen
-    size = (config.image_size, config.image_size)
+    size = height_width(config.image_size)
     call = scorer.scorer(method.learn.seen.judge, config.reduction(method.distances), size=size)
     return _Judging(call, features, method.learn.seen.fit, features)
 

@@ -124,7 +124,10 @@ def listed(workdir: Path) -> list[Cell]:
 def write_results(workdir: Path, excel: bool = False) -> pd.DataFrame:
     """Writes results.csv over the finished cells of a workdir, if any, and returns it; `excel` as
     of `files.write_csv`."""
-    rows = [json.loads((folder / FINISHED).read_text()) for folder in cells_with(workdir, FINISHED)]
+    rows = [
+        json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        for folder in cells_with(workdir, FINISHED)
+    ]
     table = results.results_table(rows)
     if rows:
         files.write_csv(workdir / "results.csv", table, excel)

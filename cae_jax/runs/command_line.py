@@ -17,23 +17,48 @@ import jax
 from absl import app, flags, logging
 
 from cae_jax import methods
-from cae_jax.options import SCORING, Fields, bounds, check_value
+from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
 from cae_jax.runs import config, flagfiles, presets
-from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
-from cae_jax.types import CaeError, UsageError
+from cae_jax.runs.machine import alarms
+from cae_jax.types import CaeError, Size, UsageError
 
-PRESETS = presets.FOLDER
+GOES_ON = "the same command goes on from the last checkpoint"  # of binaries that train
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
+
+
+class _Sizes(flags.ArgumentParser):
+    """absl's parser of a flag whose value is a size."""
+
+    syntactic_help = A_SIZE
+
+    def parse(self, argument: Any) -> Size:
+        try:
+            return read_size(str(argument)) if isinstance(argument, str) else argument
+        except ValueError:
+            raise ValueError(A_SIZE) from None
+
+
+class _SizeText(flags.ArgumentSerializer):
+    def serialize(self, value: Any) -> str:
+        return to_text(value)
+
+
+def _define_size(name: str, default: Size | None, about: str) -> None:
+    flags.DEFINE(_Sizes(), name, default, about, serializer=_SizeText())
+
+
+_DEFINE[Pixels] = _define_size
 _EXPECTED = {  # what absl's messages hold, and what is expected
     "invalid literal for int": "a whole number",
     "could not convert string to float": "a number",
     "Non-boolean argument": "true or false",
+    A_SIZE: A_SIZE,
 }
 # What another program's environment may say (JAX_ENABLE_X64=1) and nothing here is written for.
 _PLAIN = {
@@ -42,6 +67,7 @@ _PLAIN = {
     "jax_numpy_dtype_promotion": "standard",
     "jax_transfer_guard": "allow",
 }
+_FOLDER, _OWN_IMAGES = "folder", "inspect"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 flags.disclaim_key_flags()  # they belong to the binary that calls `main`: its --help
@@ -54,6 +80,7 @@ def main(
     default_preset: str | None = None,
     of_runs: bool = False,
     of_entries: Callable[[Sequence[str]], Sequence[str]] | None = None,
+    again: str = "",
 ) -> None:
     """Runs a binary under absl; what the user can mend becomes one line and an exit code.
 
@@ -61,19 +88,22 @@ def main(
       run: the binary, which may ask for `given`.
       names: the flags it has of `config.flags_of` the --method on the command line; None for all.
       but: flags that it does not have.
-      default_preset: a flagfile of experiments/presets, for what the command line leaves open,
-        when it names neither a data set nor a flagfile of its own.
+      default_preset: the preset for what the command line leaves open, when it names neither a
+        data set nor a preset or a flagfile of its own; where it names a --data_dir, that is
+        inspect.
       of_runs: it also has the flags of scoring of the runs in --workdir.
       of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
         flags of all of them, but for --method, and without defaults, for each entry has its own.
         Where these are none, it has those of --method.
+      again: what is said after Ctrl-C and SIGTERM: what the same command would do.
 
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
     """
     _defined.clear()
     try:
-        argv = flagfiles.expanded(_with_preset(sys.argv, default_preset))
+        argv = flagfiles.expanded(sys.argv)
+        argv = argv if names is not None else _with_preset(argv, default_preset)
         method, known, several = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
@@ -102,7 +132,7 @@ def main(
             _leave(f"not a flag: {rest[1]!r} (flags are --name=value)", UsageError.exit_code)
         return rest
 
-    app.run(lambda _: _guarded(run), argv=argv, flags_parser=parse)
+    app.run(lambda _: _guarded(run, again), argv=argv, flags_parser=parse)
 
 
 _defined: dict[str, Any] = {}  # the fields of the flags that `main` defined
@@ -122,12 +152,14 @@ def given() -> Config:
 
 
 def present(names: Collection[str] | None = None) -> dict[str, Any]:
-    """Returns the flags, of these names or all, that stand on the command line, with values."""
-    return {
-        name: flags.FLAGS[name].value
-        for name in _defined
-        if flags.FLAGS[name].present and (names is None or name in names)
-    }
+    """Returns the flags, of these names or all, that stand on the command line, with values.
+
+    A --data_dir without a --dataset is of a folder.
+    """
+    there = {name: flags.FLAGS[name].value for name in _defined if flags.FLAGS[name].present}
+    if there.get("data_dir") and "dataset" in _defined:
+        there = {"dataset": _FOLDER} | there
+    return {name: value for name, value in there.items() if names is None or name in names}
 
 
 def words() -> dict[str, str]:
@@ -150,11 +182,21 @@ def needed(name: str, what: str) -> Path:
 
 
 def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
-    words = {word.lstrip("-").partition("=")[0] for word in argv[1:]}
-    if not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
+    """The command line with a preset's flags before its own, which hold where both are given."""
+    flags.DEFINE_string("preset", "", f"its flags first: {', '.join(presets.names())}")
+    early = flags.FlagValues()
+    flags.DEFINE_string("preset", "", "", flag_values=early)
+    early(argv, known_only=True)
+    words = {word.lstrip("-").partition("=")[0] for word in (*argv[1:], *sys.argv[1:])}
+    if early["preset"].present:
+        preset = early.preset
+    elif not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
         return list(argv)
-    print(f"no --dataset given: flags from {preset}", file=sys.stderr)
-    return [argv[0], f"--flagfile={PRESETS / preset}", *argv[1:]]
+    else:
+        if "data_dir" in words:  # images of one's own
+            preset = _OWN_IMAGES
+        print(f"no --dataset given: flags from --preset={preset}", file=sys.stderr)
+    return [argv[0], *flagfiles.lines(presets.path(preset)), *argv[1:]]
 
 
 def _known(
@@ -172,6 +214,8 @@ def _known(
     entries = of_entries(early.methods) if of_entries else []
     names: Sequence[str] = entries or [early.method]
     if of_runs:
+        from cae_jax.runs.cell import listed  # brings pandas, which --help need not wait for
+
         cells = listed(Path(os.path.expanduser(early.workdir or os.devnull)))
         names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}
@@ -190,7 +234,7 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
     return _plainly(str(error))
 
 
-def _guarded(run: Callable[[], None]) -> None:
+def _guarded(run: Callable[[], None], again: str) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
     for name, value in _PLAIN.items():
@@ -198,7 +242,8 @@ def _guarded(run: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:
-        run()
+        with alarms.hidden():
+            run()
     except CaeError as error:
         _leave(str(error), error.exit_code)
     except OSError as error:
@@ -207,7 +252,7 @@ def _guarded(run: Callable[[], None]) -> None:
         _leave(f"{error.filename or 'writing'}: {hint or error}", 1)
     except KeyboardInterrupt as stop:
         word, code = ("terminated", 143) if stop.args else ("interrupted", 130)
-        _leave(f"{word}; the same command goes on from the last checkpoint", code)
+        _leave("; ".join(filter(None, [word, again])), code)
 
 
 def _terminate(number: int, _: object) -> None:

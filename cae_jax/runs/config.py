@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cae_jax import data, methods, options
-from cae_jax.data import joint, synthetic
+from cae_jax.data import joint, layouts, synthetic
+from cae_jax.data.frame import BIT_DEPTHS, Frame
+from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.evaluation import segmentation, threshold_rule
-from cae_jax.options import FREE, IDENTITY, SCORING, Fields, flag
+from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, UsageError, unknown_name
+from cae_jax.types import Fit, Method, Steps, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
 _OF = ("last", "best")  # checkpoints
@@ -29,12 +32,27 @@ class Images:
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
     # free: a run is of the images and not of their place, which may be another one tomorrow
     data_dir: str = flag(
-        "", "folder: the parent of the categories; mvtec_ad: the TFDS folder", part=FREE
+        "", "folder: a category or the parent of several; mvtec_ad: the TFDS folder", part=FREE
+    )
+    layout: str = flag("auto", "how the folder is laid out", among=layouts.NAMES, part=FREE)
+    good_name: str = flag("", "the folder of good images; usual names if empty", part=FREE)
+    mask_pattern: str = flag(
+        "", "a mask's name by its image's, as {stem}_seg; usual names if empty", part=FREE
     )
     category: str = flag("all", "a category, several with commas, or all")
     joint: bool = flag(False, "one model for all these categories, not one each")
-    image_size: int = flag(256, "side that images are resized to, in pixels", 8, 8192)
+    image_size: int | tuple[int, int] = flag(
+        Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
+    )
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
+    bit_depth: str = flag(
+        "auto",
+        "of 16-bit files that hold fewer bits: white is 2^bit_depth - 1; auto: as the file says",
+        among=BIT_DEPTHS,
+    )
+    background: str = flag(
+        "none", "color behind transparent pixels, as white or #00b140; none: what lies hidden there"
+    )
     folds: int = flag(
         AUTO,
         "of cross-fitting, where nothing is held out; 0: hold out; -1: as the method learns, "
@@ -136,23 +154,32 @@ class Config(Images, Scoring, Output):
         residuals.check(self.reduction())
         if self.threshold:
             threshold_rule.parse(self.threshold)
-        if self.minimum_area > self.image_size**2:
+        if self.minimum_area > self.n_pixels:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
-                f"{self.image_size**2} pixels"
+                f"{self.n_pixels} pixels"
             )
 
     def _check_data(self) -> None:
-        """Raises UsageError where flags say different things of the images."""
+        """Raises UsageError where flags say different things of the images, or no color."""
+        _ = self.frame
+        if self.dataset != "folder":
+            for name, value in self.names._asdict().items():
+                if value != getattr(USUAL, name):
+                    raise UsageError(f"--{name}={value}: only of --dataset=folder")
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
                     f"--data_dir={self.data_dir}: --dataset=synthetic is drawn, not read; for "
                     "images of your own add --dataset=folder"
                 )
-            if self.image_size < synthetic.MIN_SIZE:
+            size = size_text(self.image_size)
+            height, width = height_width(self.image_size)
+            if height != width:
+                raise UsageError(f"--image_size={size}: synthetic images are square")
+            if height < synthetic.MIN_SIZE:
                 raise UsageError(
-                    f"--image_size={self.image_size}: synthetic needs {synthetic.MIN_SIZE} or more"
+                    f"--image_size={size}: synthetic needs {synthetic.MIN_SIZE} or more"
                 )
         elif self.data_dir and os.path.realpath(self.folder) == os.path.realpath(self.data_dir):
             raise UsageError(f"--workdir={self.workdir}: is --data_dir itself; take another one")
@@ -160,14 +187,31 @@ class Config(Images, Scoring, Output):
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories asked for, not yet resolved; those of a joint cell."""
+        # as a shell completes the name of a folder: "cookie/"
+        asked = ",".join(name.strip().rstrip("/\\") for name in self.category.split(","))
         if self.joint:
-            return joint.names(self.category)
-        return tuple(name.strip() for name in self.category.split(",") if name.strip())
+            return joint.names(asked)
+        return tuple(name for name in asked.split(",") if name)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The categories whose images a cell is of: its own, or all of a joint one."""
         return self.categories if self.joint else (self.category,)
+
+    @property
+    def names(self) -> Names:
+        """What is known of how the folder is laid out."""
+        return Names(self.layout, self.good_name, self.mask_pattern)
+
+    @property
+    def frame(self) -> Frame:
+        """What images are brought to."""
+        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
+
+    @property
+    def n_pixels(self) -> int:
+        """Of an image, as it is judged."""
+        return math.prod(height_width(self.image_size))
 
     @property
     def folder(self) -> Path:
@@ -177,7 +221,7 @@ class Config(Images, Scoring, Output):
     @property
     def smallest_defect(self) -> int:
         """The minimum area of a defect, in pixels."""
-        return self.minimum_area or segmentation.default_area(self.image_size**2)
+        return self.minimum_area or segmentation.default_area(self.n_pixels)
 
     @property
     def excel(self) -> bool:
@@ -212,6 +256,7 @@ class Config(Images, Scoring, Output):
             raise unknown_name("--distance", self.distance, known)
         own = self.options
         own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
+        _check_early(self.method, own, method.learn)
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
         distance = self.distance or known[0]
         found = dataclasses.replace(self, data_dir=where, distance=distance, options=own)
@@ -283,8 +328,19 @@ class Config(Images, Scoring, Output):
             try:
                 values[name] = options.from_text(f"--{name}", value, default)
             except UsageError as error:
-                raise UsageError(f"{where}: {line!r} is no {type(default).__name__}") from error
+                kind = "size" if isinstance(default, Pixels) else type(default).__name__
+                raise UsageError(f"{where}: {line!r} is no {kind}") from error
         return configure(**values)
+
+
+def _check_early(name: str, own: Any, learn: Steps | Fit) -> None:
+    """Raises UsageError where nothing says when to stop early."""
+    patience = getattr(own, "early_stopping", 0)
+    if patience and not (isinstance(learn, Steps) and learn.best_by):
+        raise UsageError(
+            f"--early_stopping={patience}: --method={name} has no loss that tells the best epoch "
+            "from others; leave it out, and take fewer --epochs"
+        )
 
 
 def shared() -> Fields:
@@ -336,7 +392,11 @@ def not_a_flag(name: str, method: str, others: Sequence[str] = ()) -> UsageError
 
 
 def identity(config: Config, *parts: str) -> dict[str, Any]:
-    """Returns the flags in these parts, IDENTITY without any, with their values."""
-    flags = config.flags()
+    """Returns the flags in these parts, IDENTITY without any, with their values as JSON has them:
+    a size that is not square as text."""
+    flags = {
+        name: options.to_text(value) if isinstance(value, tuple) else value
+        for name, value in config.flags().items()
+    }
     names = options.in_part(config.fields(), *(parts or (IDENTITY,)))
     return {name: flags[name] for name in names}

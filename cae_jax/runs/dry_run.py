@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import math
-import resource
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,9 +23,10 @@ from cae_jax.scoring import patches
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import checkpoints
 from cae_jax.training.schedule import Training
-from cae_jax.types import State, Steps
+from cae_jax.types import State, Steps, height_width
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
+_PACKAGES = 350_000_000  # bytes that Python and packages take, where the system cannot be asked
 _COMPILER = 500e6  # bytes that XLA and the plots take beside what they work on
 _ACTIVATIONS = 1.2  # of a whole batch, which validation takes at once
 _STATES = 4  # before a step, after it, its gradients, a copy while that is saved
@@ -72,7 +72,7 @@ def _counts(c: Config) -> listing.Counts:
     """Of a cell's category, or of all of a joint one."""
     each = []
     for name in c.parts:
-        found = listing.count(c.dataset, c.data_dir, name)
+        found = listing.count(c.dataset, c.data_dir, name, c.names)
         taken = data.n_taken(name, found.n_train, c.train_images)
         each.append(found._replace(n_train=taken))
     return listing.Counts(*(sum(numbers) for numbers in zip(*each, strict=True)))
@@ -81,7 +81,7 @@ def _counts(c: Config) -> listing.Counts:
 def sizes(config: Config, counts: listing.Counts) -> Sizes:
     """Returns what a cell takes; memory is estimated for a CPU."""
     c, method = config, config.build()
-    pixels, n = c.image_size**2, counts.n_train + counts.n_test
+    pixels, n = c.n_pixels, counts.n_train + counts.n_test
     held = data.n_held_out(counts.n_train, c.validation_fraction)
     state, variables = build.shapes(c, counts.n_train - held)
     if isinstance(method.learn, Steps) and state:
@@ -93,7 +93,7 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
         training += 4 * pixels * c.channels * counts.n_train + _bytes(variables)
     judged = counts.n_test + held
     maps = 4 * pixels * (len(method.distances) + c.channels) * judged
-    image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
+    image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), c.channels), np.float32)
     if isinstance(w := c.options, Windows):
         windows = patches.number(c.image_size, w.stride)
         one = 4 * windows * 4 * w.patch_size**2 * c.channels
@@ -201,7 +201,14 @@ def _width(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 def peak_bytes() -> int:
-    """Returns the most bytes that this process has held so far: at first Python and packages."""
+    """Returns the most bytes that this process has held so far: at first Python and packages.
+
+    Windows has no such question in Python: the answer there is what these are elsewhere.
+    """
+    try:
+        import resource
+    except ImportError:
+        return _PACKAGES
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
     return peak * (1 if sys.platform == "darwin" else 1024)
 

@@ -18,7 +18,7 @@ from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
-from cae_jax.runs import provenance
+from cae_jax.runs import epoch_log, provenance
 from cae_jax.runs.build import read_split
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -44,7 +44,10 @@ class Outcome(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """Returns flags and metrics.json of every finished cell, for the thesis's tables."""
         return [
-            {**cell.config.flags(), **json.loads((cell.folder / FINISHED).read_text())}
+            {
+                **cell.config.flags(),
+                **json.loads((cell.folder / FINISHED).read_text(encoding="utf-8")),
+            }
             for cell in self.cells
         ]
 
@@ -107,13 +110,14 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     raises as `run`."""
     configs = [config.resolved() for config in configs]
     first = configs[0]
-    names = data.resolve(first.dataset, first.data_dir, first.categories)
+    names = data.resolve(first.dataset, first.data_dir, first.categories, first.names)
     if first.joint:
         names = (joint.name(names),)
     cells = [cells_of.make(config, name) for name in names for config in configs]
     for group in _groups(multihost.share(cells)):
         if isinstance(t := group[0].config.options, Training):
             check_strategy(t.members)
+            epoch_log.check(t.log_to)
     return cells
 
 
@@ -125,7 +129,7 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
         learn, t = cell.config.build().learn, cell.config.options
         key = None  # of those that train together
         if isinstance(learn, Steps) and default_plan(t.members, 2, t.batch_size).stacked:
-            key = (learn, t.schedule(learn.patch_size, 0))
+            key = (learn, t.course(learn.patch_size, 0))
         group = at.get(key, [])
         if not group or len(group) == _TOGETHER:
             group = []

@@ -42,7 +42,7 @@ def begin(folder: Path, config: Config, split: Split) -> tuple[pd.DataFrame, dic
 def read(folder: Path) -> dict[str, Any]:
     """Returns versions.json of a run's folder; {} before it is known what images it is of."""
     path = folder / VERSIONS
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def check_images(folder: Path, config: Config) -> None:
@@ -93,7 +93,7 @@ def _refuse(folder: Path, fingerprint: str, now: pd.DataFrame) -> None:
     learned = [each[each["part"] == "train"] for each in (before, now)]
     what_now = "take another --workdir, or --overwrite to learn anew"
     if len(before) and not fingerprints.changes(*learned):
-        if json.loads((folder / FINISHED).read_text()).get(_IMAGES) == fingerprint:
+        if json.loads((folder / FINISHED).read_text(encoding="utf-8")).get(_IMAGES) == fingerprint:
             return
         what_now = "experiments.evaluate judges these, another --workdir or --overwrite learns anew"
     raise DataError(

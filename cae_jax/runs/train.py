@@ -16,10 +16,11 @@ import jax
 import numpy as np
 
 from cae_jax.reports.run_files import FINISHED
+from cae_jax.runs import epoch_log
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import interrupt
-from cae_jax.runs.machine.progress import Bar, say
+from cae_jax.runs.machine.progress import Bar, say, waiting
 from cae_jax.scoring.intensity import all_even
 from cae_jax.training import fit, loop
 from cae_jax.training.checkpoints import FROZEN, KEEP, Checkpoints
@@ -58,10 +59,10 @@ def load_trained(cell: Cell) -> Trained:
             best := checkpoints.restore_variables(expected, True)
         ):
             held = best.held
-    if not found or found.epoch < epochs:
+    if not found or (found.epoch < epochs and not _early(cell, learn, found.notes)):
         at = f"its last whole checkpoint is of epoch {found.epoch}" if found else "no checkpoint"
         at += "".join(f" ({fault})" for fault in checkpoints.faults)
-        again = "run experiments.run again"
+        again = "run the same command again"
         if cell.finished:
             again = f"remove {cell.folder / FINISHED} and {again}"
         raise DataError(f"{cell.folder}: not trained to the end, {at}; {again}")
@@ -103,7 +104,8 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         began = time.perf_counter()
         images = all_even(split.train, cell.config.intensity)
         learn, examples = fit.examples(method, images)
-        variables = jax.block_until_ready(fit.of(learn, examples, cell.config.seed))
+        with waiting(f"fit {cell.config.category}: compiling, then one pass over all images"):
+            variables = jax.block_until_ready(fit.of(learn, examples, cell.config.seed))
         seconds = time.perf_counter() - began
         _check_space(cell, variables)
         checkpoints.save(1, variables, {"history": [], "seconds": seconds})
@@ -129,7 +131,10 @@ def _train(
         except DataError as error:
             ends[i] = error
             continue
-        schedule = cell.config.options.schedule(method.learn.patch_size, cell.config.seed)
+        if _early(cell, method.learn, {"history": start.history}):
+            ends[i] = _trained(method, start.state.variables, start.history, start.seconds)
+            continue
+        schedule = cell.config.options.course(method.learn.patch_size, cell.config.seed)
         good, held_out = (
             all_even(part, cell.config.intensity) for part in (split.train, split.validation)
         )
@@ -163,10 +168,16 @@ def _train_saving(
     def save(i: int, at: loop.Progress) -> None:
         _check_space(cells[i], at.state)
         notes = {"history": at.history, "seconds": at.seconds, "partial": at.partial}
-        checkpoints[i].save(at.epoch, at.state, notes, at.steps, _loss(at.history, learn.best_by))
+        mark = loop.mark(at.history[-1], learn.best_by) if at.history else math.nan
+        checkpoints[i].save(at.epoch, at.state, notes, at.steps, mark)
 
     def on_epoch(i: int, at: loop.Progress) -> None:
-        if at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
+        tell[i](at)
+        early = loop.ended_early(at.history, learn.best_by, t.early_stopping)
+        if early:
+            since = f"for {t.early_stopping} epochs the {learn.best_by} was no lower"
+            say(f"{cells[i].folder}: stopped early, after epoch {at.epoch} of {t.epochs}: {since}")
+        if early or at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
             save(i, at)
 
     plan = default_plan(t.members, n, t.batch_size)
@@ -175,7 +186,10 @@ def _train_saving(
         say(f"trains on {used} of {there} devices: --batch_size={t.batch_size} divides no further")
     name = f"train {c.category if n == 1 else f'{n} members'}"
     each = t.batch_size * n
-    with Bar(name, steps * t.epochs * each, "patches", done * each) as bar:
+    with contextlib.ExitStack() as stack:
+        tell = [stack.enter_context(epoch_log.told(cell, start.epoch)) for cell in cells]
+        total, first = steps * t.epochs * each, "compiling the training step"
+        bar = stack.enter_context(Bar(name, total, "patches", done * each, first))
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
             nonlocal done
@@ -236,13 +250,10 @@ def _sha256(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def _loss(history: list[dict[str, float]], best_by: str) -> float:
-    """The last epoch's value of the metric that marks the best, lowest one: of the images held out
-    where there are any."""
-    if not history or not best_by:
-        return math.nan
-    loss = history[-1].get(f"validation_{best_by}", math.nan)
-    return history[-1].get(best_by, math.nan) if math.isnan(loss) else loss
+def _early(cell: Cell, learn: Steps | Fit, notes: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's history ends a run before its last epoch."""
+    patience = getattr(cell.config.options, "early_stopping", 0)
+    return isinstance(learn, Steps) and loop.ended_early(notes["history"], learn.best_by, patience)
 
 
 def _check_space(cell: Cell, tree: State | Variables) -> None:

@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cae_jax.types import UsageError
+from cae_jax.types import Size, UsageError, height_width, size_text
 
 
-def check_sizes(image_size: int, patch_size: int, stride: int) -> None:
-    """Raises UsageError unless 1 <= stride <= patch_size <= image_size."""
-    if patch_size < 1 or patch_size > image_size:
+def check_sizes(image_size: Size, patch_size: int, stride: int) -> None:
+    """Raises UsageError unless 1 <= stride <= patch_size <= the shorter side of the image."""
+    side = min(height_width(image_size))
+    if patch_size < 1 or patch_size > side:
         raise UsageError(
-            f"--patch_size={patch_size} is outside 1..{image_size} (--image_size={image_size})"
+            f"--patch_size={patch_size} is outside 1..{side} (--image_size={size_text(image_size)})"
         )
     if not 1 <= stride <= patch_size:
         raise UsageError(
@@ -33,9 +34,10 @@ def starts(size: int, stride: int) -> tuple[int, ...]:
     return tuple(range(0, size, stride))
 
 
-def number(side: int, stride: int) -> int:
-    """Returns how many windows a square image has."""
-    return len(starts(side, stride)) ** 2
+def number(size: Size, stride: int) -> int:
+    """Returns how many windows an image has."""
+    height, width = height_width(size)
+    return len(starts(height, stride)) * len(starts(width, stride))
 
 
 def counts(height: int, width: int, patch_size: int, stride: int) -> np.ndarray:
@@ -64,7 +66,7 @@ def extract(images: jax.Array, patch_size: int, stride: int) -> jax.Array:
       UsageError: the sizes cannot work.
     """
     _, height, width, _ = images.shape
-    check_sizes(min(height, width), patch_size, stride)
+    check_sizes((height, width), patch_size, stride)
     rows, columns = starts(height, stride), starts(width, stride)
     below = max(0, rows[-1] + patch_size - height)
     right = max(0, columns[-1] + patch_size - width)

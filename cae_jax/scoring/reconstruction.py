@@ -18,7 +18,15 @@ from cae_jax.scoring import patches as windows
 from cae_jax.scoring import residuals, ssim
 from cae_jax.scoring.residuals import DISTANCES
 from cae_jax.scoring.ssim import BORDERS, CONSTANTS, WEIGHTS, Ssim
-from cae_jax.types import Evidence, Reconstruction, UsageError, Variables
+from cae_jax.types import (
+    Evidence,
+    Reconstruction,
+    Size,
+    UsageError,
+    Variables,
+    height_width,
+    size_text,
+)
 
 AVERAGES = ("pixels", "maps")
 Reconstruct: TypeAlias = Callable[[Variables, jax.Array], Reconstruction]
@@ -52,9 +60,9 @@ class Windows:
         return Ssim(self.ssim_window, self.ssim_weights, self.ssim_constants)
 
 
-def check(w: Windows, side: int) -> None:
-    """Raises UsageError, naming the flag, for windows that cannot work on images of that side."""
-    windows.check_sizes(side, w.patch_size, w.stride)
+def check(w: Windows, size: Size) -> None:
+    """Raises UsageError, naming the flag, for windows that cannot work on images of that size."""
+    windows.check_sizes(size, w.patch_size, w.stride)
     ssim.check(w.ssim)
     if w.residual_border != "crop":
         return
@@ -63,10 +71,10 @@ def check(w: Windows, side: int) -> None:
             "--residual_border=crop: not with --residual_average=maps, where every patch would "
             "leave its border out of the average; take reflect or edge"
         )
-    if w.ssim_window > side:
+    if w.ssim_window > min(height_width(size)):
         raise UsageError(
             f"--ssim_window={w.ssim_window}: --residual_border=crop would leave nothing of "
-            f"images of --image_size={side}"
+            f"images of --image_size={size_text(size)}"
         )
 
 

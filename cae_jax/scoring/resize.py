@@ -13,18 +13,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cae_jax.types import Size, height_width
 
-def resize(images: jax.Array, size: int) -> jax.Array:
-    """Returns images of a square size.
+
+def resize(images: jax.Array, size: Size) -> jax.Array:
+    """Returns images of another size.
 
     Args:
       images: float32 [B, H, W, C]; H and W up to 16384, and symbolic under `jax.export`.
-      size: S, the side in pixels.
+      size: S, T: the height and width, or the side of a square, in pixels.
 
     Returns:
-      float32 [B, S, S, C], to about 1e-7 of the range what Pillow makes of float pixels.
+      float32 [B, S, T, C], to about 1e-7 of the range what Pillow makes of float pixels.
     """
-    rows, columns = (weights(n, size) for n in images.shape[1:3])
+    to = height_width(size)
+    rows, columns = (weights(n, out) for n, out in zip(images.shape[1:3], to, strict=True))
     # TF32, a GPU's default, would keep three digits
     return jnp.einsum(
         "oh,bhwc,pw->bopc", rows, images, columns, precision=jax.lax.Precision.HIGHEST

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cae_jax.data import images
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import finite
 from cae_jax.evaluation.thresholds import Threshold
 from cae_jax.evaluation.verdict import Judge
-from cae_jax.types import CaeError, DataError, Scores, UsageError
+from cae_jax.types import CaeError, DataError, Scores, Size, UsageError, height_width
 
 MANY = 8  # images of the larger of the two batches that calls are made in
 
@@ -29,13 +30,20 @@ class Model(NamedTuple):
     category: str
     method: str
     version: str  # hexadecimal: of an exported folder's content; "" of a run in its workdir
-    image_size: int  # pixels a side, to which an image is stretched
+    image_size: Size  # to which an image is stretched
     channels: int  # 1 or 3
     distance: str  # the name of what its scores are
     opening: int  # of masks, see `Judge.mask`
     scale: float  # the value of a map at the top of the one color scale; NaN where not known
     runtime: str  # "jax" or "onnxruntime"
     card: dict[str, Any]  # an exported folder's model.json; {} of a run
+    bit_depth: str = "auto"  # as the flags of a run have them
+    background: str = "none"
+
+    @property
+    def frame(self) -> Frame:
+        """What images are brought to."""
+        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
 
 
 class Verdict(NamedTuple):
@@ -50,7 +58,7 @@ class Verdict(NamedTuple):
     mask: np.ndarray  # bool [H, W]: where the defect is, by the minimum-area threshold
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: it may be a key of a cache
 class Detector:
     """A model with what judges its scores; `cae_jax.load` makes one.
 
@@ -70,6 +78,11 @@ class Detector:
     def threshold(self) -> Threshold:
         """Above which a distance is called defective."""
         return self.judge.threshold
+
+    def __repr__(self) -> str:
+        """One line: what it is of, what it takes, and its threshold."""
+        m, value = self.model, self.threshold.value
+        return f"<Detector {m.title!r}, {m.distance} > {value:.6g} is defective, {m.frame}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles what loads it again."""
@@ -101,16 +114,17 @@ class Detector:
         """Returns an image as the model sees it: float32 [S, S, C] in [0, 1].
 
         Args:
-          image: a file, its bytes or a binary stream of them; a PIL image; or an array [H, W] or
-            [H, W, 1 or 3], uint8, uint16, or float in [0, 1], of NumPy, JAX, PyTorch or whatever
-            else has `__array__` or `__dlpack__`.
-          bgr: an array's three channels are blue, green, red, as OpenCV reads them; nothing else
-            is changed.
+          image: a file, its bytes or a binary stream of them; a PIL image; or an array as
+            `data.images.from_array` takes it: [H, W] or [H, W, 1 to 4], of bool, uint8, uint16 or
+            float in [0, 1], of NumPy, JAX, PyTorch or whatever else has `__array__` or
+            `__dlpack__`.
+          bgr: an array's colors are blue, green, red, as OpenCV reads them; nothing else is
+            changed.
 
         Raises:
           DataError: the image cannot be used.
         """
-        return images.from_any(image, self.model.image_size, self.model.channels, bgr)
+        return images.from_any(image, self.model.frame, bgr)
 
     def verdicts(self, pixels: np.ndarray, names: Sequence[str]) -> list[Verdict]:
         """Judges images as `pixels` returns them, float32 [B, S, S, C].
@@ -139,7 +153,7 @@ class Detector:
         """Compiles what `verdicts` will need."""
         m = self.model
         for n in {1, self.many}:
-            self.call(np.full((n, m.image_size, m.image_size, m.channels), 0.5, np.float32))
+            self.call(np.full((n, *height_width(m.image_size), m.channels), 0.5, np.float32))
 
     def _numbered(self, i: int, image: Any, bgr: bool) -> np.ndarray:
         try:

@@ -19,7 +19,7 @@ import numpy as np
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
-from cae_jax.types import DataError, Scores, UsageError, unknown_name
+from cae_jax.types import DataError, Scores, Size, UsageError, unknown_name
 
 FORM = 1  # of model.json
 SUMS, FACTS = "SHA256SUMS", "model.json"
@@ -52,7 +52,7 @@ def load(
     """
     root = Path(folder)
     version = check(root)
-    card = json.loads((root / FACTS).read_text())
+    card = json.loads((root / FACTS).read_text(encoding="utf-8"))
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
     name = _runtime(root, runtime, card["formats"])
@@ -65,24 +65,30 @@ def load(
     for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
         if said:
             print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
-    model = Model(
-        title=card["title"],
-        category=card["category"],
-        method=card["method"],
-        version=version,
-        image_size=card["image_size"],
-        channels=card["channels"],
-        distance=card["distance"],
-        opening=card["opening"],
-        scale=card["scale"],
-        runtime=name,
-        card=card,
-    )
     call = (_jax if name == "jax" else _onnxruntime)(root, card)
     given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
     given |= {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
     together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
+    model = _model(card, version, name)
     return Detector(model, judge, call, (load, given), MANY if together else 1)
+
+
+def _model(card: dict[str, Any], version: str, runtime: str) -> Model:
+    return Model(
+        title=card["title"],
+        category=card["category"],
+        method=card["method"],
+        version=version,
+        image_size=_size(card["image_size"]),
+        channels=card["channels"],
+        distance=card["distance"],
+        opening=card["opening"],
+        scale=card["scale"],
+        runtime=runtime,
+        card=card,
+        bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
+        background=card.get("background", "none"),
+    )
 
 
 def _judge(
@@ -212,6 +218,11 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         return _scores(card, score, found, None)
 
     return call
+
+
+def _size(found: int | list[int]) -> Size:
+    """A size as JSON has it: a side, or [height, width]."""
+    return found if isinstance(found, int) else (found[0], found[1])
 
 
 def _scores(

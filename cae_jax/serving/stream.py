@@ -113,7 +113,7 @@ def _read(root: Path, path: str, config: Config, maps: bool) -> _Image:
     file = os.path.join(root, path)
     try:
         before = _times(file)
-        pixels = images.decode(file, config.image_size, config.channels)
+        pixels = images.decode(file, config.frame)
         size = images.size(file) if maps else (0, 0)
         stamp = Stamp(*before, _digest(file))
         if _times(file) != before:  # it would be judged by what it was

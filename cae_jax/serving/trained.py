@@ -59,6 +59,8 @@ class TrainedRun:
             scale=_scale(self.cell),
             runtime="jax",
             card={},
+            bit_depth=config.bit_depth,
+            background=config.background,
         )
         return Detector(model, self.judge, call, (load, self.given))
 
@@ -119,7 +121,8 @@ def open_run(
     cells.warn_of_code(cell)
     if cell.config.checkpoint == evaluated:
         table = scores.read_scores(cell.folder / "scores.csv")
-        points = json.loads((cell.folder / FINISHED).read_text())["operating_points"]
+        finished = (cell.folder / FINISHED).read_text(encoding="utf-8")
+        points = json.loads(finished)["operating_points"]
     else:
         table, points = _judged(cell, trained)
     good, defective, unseen = scores.distances_of(table)
@@ -150,7 +153,7 @@ def _the_one(workdir: Path, which: dict[str, Any]) -> Cell:
             f"one: {listed}"
         )
     if not fit[0].finished:
-        raise DataError(f"{fit[0].folder}: not finished; run experiments.run again")
+        raise DataError(f"{fit[0].folder}: not finished; run the same command again")
     return fit[0]
 
 

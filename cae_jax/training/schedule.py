@@ -12,7 +12,9 @@ import numpy as np
 from cae_jax.options import FREE, flag
 from cae_jax.training import crops
 from cae_jax.training.members import STRATEGIES
-from cae_jax.types import UsageError
+from cae_jax.types import UsageError, unknown_name
+
+JSONL, TENSORBOARD, WANDB = LOGS = ("jsonl", "tensorboard", "wandb")
 
 # Each draws from a stream of its own: more validation crops do not move the training crops.
 _TRAIN_STREAM, _VALIDATION_STREAM, _ORDER_STREAM, _REDRAW_STREAM = range(4)
@@ -36,6 +38,16 @@ class Training:
     checkpoint_every: int = flag(1, "epochs between checkpoints", 1, part=FREE)
     keep: int = flag(2, "last checkpoints kept, besides the one of the lowest loss", 1, part=FREE)
 
+    early_stopping: int = flag(
+        0, "stop after so many epochs whose loss, of images held out, is no lower; 0: never", 0
+    )
+    log_to: str = flag(
+        "",
+        "what else is told of each epoch, several with commas: jsonl, a line on standard output; "
+        "tensorboard; wandb, offline",
+        part=FREE,
+    )
+
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
@@ -46,11 +58,11 @@ class Training:
         """Training steps in all."""
         return self.epochs * self.steps_per_epoch
 
-    def schedule(self, patch_size: int, seed: int) -> Schedule:
-        """Returns the course of a run."""
+    def course(self, patch_size: int, seed: int) -> Schedule:
+        """Returns how long and on what a run trains."""
         return Schedule(
             *(self.epochs, self.batch_size, self.num_patches, patch_size, seed),
-            *(self.redraw_patches, self.augment),
+            *(self.redraw_patches, self.augment, self.early_stopping),
         )
 
 
@@ -64,6 +76,7 @@ class Schedule(NamedTuple):
     seed: int
     redraw: bool = False  # new crops every epoch instead
     augment: str = "none"  # of crops.KINDS; validation crops are always plain
+    patience: int = 0  # epochs without a lower loss, after which it ends early; 0: never
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,12 +85,22 @@ class Schedule(NamedTuple):
 
 
 def check(t: Training) -> None:
-    """Raises UsageError where a batch is larger than an epoch."""
+    """Raises UsageError where a batch is larger than an epoch, or a log is unknown."""
+    log_names(t.log_to)
     if t.batch_size > t.num_patches:
         raise UsageError(
             f"--batch_size={t.batch_size} is larger than --num_patches={t.num_patches}: "
             "an epoch would have no step"
         )
+
+
+def log_names(log_to: str) -> tuple[str, ...]:
+    """Returns the names in --log_to, of LOGS, each once; raises UsageError for any other."""
+    names = tuple(dict.fromkeys(name.strip() for name in log_to.split(",") if name.strip()))
+    for name in names:
+        if name not in LOGS:
+            raise unknown_name("--log_to", name, LOGS)
+    return names
 
 
 def epoch_crops(images: np.ndarray, schedule: Schedule, epoch: int) -> Iterator[np.ndarray]:

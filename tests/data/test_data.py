@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from cae_jax import data
-from cae_jax.data import folder, images
+from cae_jax.data import folder, images, layouts
+from cae_jax.data.frame import Frame
 from cae_jax.types import DataError, LeftOut, UsageError
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -46,7 +47,7 @@ def nut(tmp_path) -> pathlib.Path:
 
 
 def read(root: pathlib.Path, **kwargs):
-    return data.read("folder", str(root.parent), root.name, SIZE, 1, 0, **kwargs)
+    return data.read("folder", str(root.parent), root.name, Frame(SIZE, 1), 0, **kwargs)
 
 
 def test_split_holds_what_the_folder_holds(nut):
@@ -66,7 +67,8 @@ def test_split_holds_what_the_folder_holds(nut):
     np.testing.assert_array_equal(split.labels, [1, 0, 0, 1, 1])
     assert (split.dataset, split.category) == ("folder", "nut")
     assert split.validation.shape == (0, SIZE, SIZE, 1)
-    assert (split.left_out, split.warnings) == ((), ())
+    assert split.left_out == ()
+    assert ["33 x 50 pixels" in warning for warning in split.warnings] == [True]  # squeezed
     assert sum(calls) == 9
     for paths, pixels in ((split.train_paths, split.train), (split.test_paths, split.test)):
         for path, image in zip(paths, pixels, strict=True):
@@ -86,7 +88,7 @@ def test_masks_are_paired_by_stem(nut):
         "test/scratch/001.png": "scratch/001.png",
     }
     for path, mask in pairs.items():
-        want = images.decode_mask(nut / "ground_truth" / mask, SIZE, None)
+        want = images.decode_mask(nut / "ground_truth" / mask, Frame(SIZE), None)
         np.testing.assert_array_equal(split.masks[split.test_paths.index(path)], want)
 
 
@@ -177,16 +179,21 @@ def test_a_mask_of_another_size_than_its_image(nut):
     assert not split.masks[3].any()
 
 
+def test_without_test_images_there_is_nothing_to_judge(nut):
+    (nut / "test").rename(nut.with_name("away"))
+    for _ in range(2):
+        split = read(nut)
+        assert (len(split.train), len(split.test), split.warnings) == (4, 0, ())
+        (nut / "test" / "good").mkdir(parents=True, exist_ok=True)  # which holds no image
+
+
 def test_missing_and_empty_folders(nut):
-    for part in ("test", "train/good"):
-        (nut / part).rename(nut / "away")
-        with pytest.raises(DataError, match=f"nut/{part}: no such folder"):
-            folder.find(nut)
-        (nut / part).mkdir()
-        with pytest.raises(DataError, match=f"nut/{part}: no image"):
-            folder.find(nut)
-        (nut / part).rmdir()
-        (nut / "away").rename(nut / part)
+    (nut / "train").rename(nut.with_name("away"))
+    with pytest.raises(DataError, match="nut: test, and no train/good with good images"):
+        layouts.find(nut)
+    (nut / "train" / "good").mkdir(parents=True)
+    with pytest.raises(DataError, match="nut/train/good: no image"):
+        layouts.find(nut)
 
 
 def test_one_sided_tests_and_table_1_counts_are_warned_of(nut):
@@ -222,6 +229,7 @@ def test_categories_and_how_they_are_asked_for(nut):
         data.resolve("folder", root, ["all"]) == data.resolve("folder", root, []) == ("bolt", "nut")
     )
     assert data.resolve("folder", root, ["nut", "bolt", "nut"]) == ("nut", "bolt")
+    assert data.categories("folder", str(nut)) == ("nut",)  # itself a category
     synthetic = data.categories("synthetic", None)
     assert data.resolve("synthetic", None, [synthetic[-1]]) == (synthetic[-1],)
     for error, match, call in (
@@ -240,8 +248,8 @@ def test_categories_and_how_they_are_asked_for(nut):
         (UsageError, "gone: no such folder", lambda: data.categories("folder", root + "/gone")),
         (
             UsageError,
-            f"--data_dir={root} --category=nut",
-            lambda: data.categories("folder", str(nut)),
+            "category=../x: must be the name",
+            lambda: data.resolve("folder", root, ["../x"]),
         ),
         (DataError, "holds no category", lambda: data.categories("folder", root + "/empty")),
         (DataError, "empty: not a category", lambda: data.resolve("folder", root, ["empty"])),
@@ -341,7 +349,8 @@ def test_summary_fits_on_a_screen(nut):
 def test_a_folder_needs_no_tensorflow_datasets(nut):
     code = (
         "import sys; sys.modules['tensorflow_datasets'] = None; from cae_jax import data\n"
-        f"print(data.read('folder', {str(nut.parent)!r}, 'nut', 8, 3, 0).test.shape)\n"
+        "from cae_jax.data.frame import Frame\n"
+        f"print(data.read('folder', {str(nut.parent)!r}, 'nut', Frame(8, 3), 0).test.shape)\n"
         f"try: data.categories('mvtec_ad', {str(nut.parent)!r})\n"
         "except data.UsageError as error: print(error)"
     )
@@ -362,10 +371,10 @@ def test_real_images():
     assert split.left_out == ()
     assert len(split.warnings) == 3
     assert data.categories("folder", str(REAL / "cookie")) == ("cookie",)
-    found = folder.find(REAL / "cookie" / "cookie")
+    found = layouts.find(REAL / "cookie" / "cookie")
     good = [item for item in found.test if item.kind == "good"]
     assert (len(found.train), len(good), len(found.test)) == (31, 14, 46)
-    assert sum(item.mask is not None for item in found.test) == 32
-    screw = folder.find(REAL / "mvtec_ad" / "screw")
+    assert sum(bool(item.masks) for item in found.test) == 32
+    screw = layouts.find(REAL / "mvtec_ad" / "screw")
     assert (len(screw.train), len(screw.test)) == (320, 160)
-    assert sum(item.mask is not None for item in screw.test) == 119
+    assert sum(bool(item.masks) for item in screw.test) == 119

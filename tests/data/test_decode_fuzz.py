@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cae_jax.data import images
+from cae_jax.data.frame import MAX_SIDE, Frame
 from cae_jax.types import DataError
 
 WHOLE = [bad.encode(bad.RGB, form) for form in ("PNG", "JPEG", "BMP", "TIFF")]
@@ -36,9 +37,9 @@ def check_decode(content):
     begin = time.perf_counter()
     refused = 0
     for read in (
-        lambda: images.decode(content, 16, 3),
-        lambda: images.decode_mask(content, 16, None).astype(np.float32),
-        lambda: np.float32(images.size(content)) / images.MAX_SIDE,
+        lambda: images.decode(content, Frame(16, 3)),
+        lambda: images.decode_mask(content, Frame(16), None).astype(np.float32),
+        lambda: np.float32(images.size(content)) / MAX_SIDE,
     ):
         try:
             pixels = read()

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import pathlib
 import time
@@ -13,6 +14,7 @@ from PIL import Image
 
 from cae_jax import data
 from cae_jax.data import duplicates, images, synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.types import DataError
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -39,7 +41,7 @@ def photographs(n, side, seed=0, channels=1):
 def recompressed(image, quality=75):
     buffer = io.BytesIO()
     Image.fromarray(np.uint8(np.rint(image[..., 0] * 255))).save(buffer, "JPEG", quality=quality)
-    return images.decode(buffer.getvalue(), None, 1)
+    return images.decode(buffer.getvalue(), Frame(None, 1))
 
 
 def noisy(image):
@@ -59,7 +61,7 @@ COPIES = {
 
 
 def pairs_of(found):
-    rows = zip(*(column.tolist() for column in found), strict=True)
+    rows = zip(*(column.tolist() for column in found[:3]), strict=True)
     return sorted((i, j, "exact" if r > 1 else "near") for i, j, r in rows)
 
 
@@ -127,7 +129,7 @@ def test_what_all_images_share_makes_no_duplicates():
 def test_synthetic_products_are_all_different(category):
     """As in the quickstart, no false warning."""
     size = 256 if category == "weave" else 128  # weave's are the most alike
-    split = data.read("synthetic", None, category, size, 1, 0)
+    split = data.read("synthetic", None, category, Frame(size, 1), 0)
     held = data.hold_out(split, 0.1, 0)
     assert (held.duplicates, held.warnings) == ((), ())
 
@@ -135,7 +137,7 @@ def test_synthetic_products_are_all_different(category):
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real images in {REAL}")
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_real_products_are_told_from_copies(category):
-    split = data.read("folder", str(REAL / CATEGORIES[category]), category, 256, 1, 0)
+    split = data.read("folder", str(REAL / CATEGORIES[category]), category, Frame(256, 1), 0)
     begin = time.perf_counter()
     held = data.hold_out(split, 0.1, 0)
     assert time.perf_counter() - begin < 8  # 1 s when nothing else runs
@@ -148,7 +150,7 @@ def test_real_products_are_told_from_copies(category):
 
 @functools.cache
 def any_split():
-    return data.read("synthetic", None, "weave", 32, 1, 0)
+    return data.read("synthetic", None, "weave", Frame(32, 1), 0)
 
 
 def fold(train, test=None, kinds=None):
@@ -257,3 +259,39 @@ def test_what_repeats_is_reported_with_its_number_and_names():
     ):
         assert words in summary
     assert json.dumps(held.duplicates)
+
+
+def test_where_most_are_nearly_equal_only_exact_copies_are_told():
+    """One part in a fixture: 70 pictures differ by noise alone, and their pairs are 2,415."""
+    noise = np.random.default_rng(0).normal(0, 0.005, (70, 64, 64, 1))
+    x = (0.2 + 0.6 * photographs(1, 64) + noise).astype(np.float32)
+    x[9] = x[5]
+    found = duplicates.find([x[:40], x[40:]])
+    assert found.look_alike
+    assert pairs_of(found) == [(5, 9, "exact")]
+    held = data.hold_out(fold(x), 0.1, 0)
+    assert any("most images are nearly equal" in warning for warning in held.warnings)
+    assert not duplicates.find([photographs(70, 64)]).look_alike
+
+
+def test_many_images_are_compared_as_a_loop_over_pairs_does():
+    """More than one chunk, some of them near: the same pairs and similarities as one by one."""
+    x = photographs(75, 64)
+    x = 0.5 * x + 0.5 * x[:1]  # alike in part, so that all are looked at twice
+    x[70:] = 0.8 * x[[3, 20, 40, 41, 66]]
+    x[70:, 59:] = 0.8 * x[:5, 59:]
+    told = []
+    found = duplicates.find([x[:50], x[50:]], told.append)
+    wanted = {}
+    for i, j in itertools.combinations(range(len(x)), 2):
+        one, moved = duplicates._sketches(x[[j]])[0, 0], duplicates._sketches(x[[i]], (-1, 0, 1))
+        similarity = (moved[:, 0] @ one).max()
+        if similarity >= duplicates.ALIKE:
+            wanted[i, j] = similarity
+    ends = zip(found.first.tolist(), found.second.tolist(), strict=True)
+    got = dict(zip(ends, found.similarity, strict=True))
+    assert len(wanted) >= 5
+    assert got.keys() == wanted.keys()
+    for pair, similarity in wanted.items():
+        np.testing.assert_allclose(got[pair], similarity, atol=1e-5)
+    assert len(told) > 2

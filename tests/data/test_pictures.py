@@ -9,6 +9,7 @@ from PIL import Image
 from skimage import io as skimage_io
 
 from cae_jax.data import images, pictures
+from cae_jax.data.frame import Frame
 from cae_jax.types import DataError
 
 RNG = np.random.default_rng(21)
@@ -36,7 +37,7 @@ def test_save_png(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(path)), (pixels[..., 0] > 0.5) * 255)
     levels = np.arange(256, dtype=np.float32).reshape(16, 16) / 255
     pictures.save_png(path, levels)
-    np.testing.assert_array_equal(images.decode(path, None, 1)[..., 0], levels)
+    np.testing.assert_array_equal(images.decode(path, Frame(None, 1))[..., 0], levels)
     before = path.read_bytes()
     bad = (pixels[..., :2], pixels + 1, pixels * np.nan, np.ones((4, 4), int), pixels[0, 0])
     for array in (*bad, pixels[:0]):
@@ -126,7 +127,7 @@ def test_predictions_lie_where_the_evaluation_script_looks(tmp_path):
         np.testing.assert_array_equal(skimage_io.imread(path), want)
         path = tmp_path / "run" / "predicted_masks" / "metal nut" / f"{stem}.png"
         want = pictures.resize_mask(mask, size)
-        np.testing.assert_array_equal(images.decode_mask(path, None, size), want)
+        np.testing.assert_array_equal(images.decode_mask(path, Frame(None), size), want)
     path = tmp_path / "run" / "anomaly_maps" / "metal nut" / "test" / "bad weld" / "Ä ß.tar.tiff"
     np.testing.assert_array_equal(np.asarray(Image.open(path)), maps[1])
 

@@ -5,6 +5,7 @@ import pytest
 
 from cae_jax import data
 from cae_jax.data import synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.runs.build import read_split
 from cae_jax.runs.config import configure
 from cae_jax.types import DataError
@@ -21,7 +22,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def split(root):
-    return data.read("folder", str(root), "weave", 32, 1, 0)
+    return data.read("folder", str(root), "weave", Frame(32, 1), 0)
 
 
 def test_fewer_are_among_more_with_their_own_pixels(split):

@@ -59,7 +59,7 @@ def finished(world):
 
 def split_of(config):
     c = config.resolved()
-    split = data.read(c.dataset, c.data_dir, c.category, c.image_size, c.channels, c.seed)
+    split = data.read(c.dataset, c.data_dir, c.category, c.frame, c.seed)
     return data.hold_out(split, c.validation_fraction, c.seed)
 
 

@@ -13,6 +13,7 @@ import small_runs
 
 from cae_jax import data
 from cae_jax.data import listing
+from cae_jax.data.frame import Frame
 from cae_jax.runs import dry_run, job
 from cae_jax.runs import thesis as thesis_runs
 from cae_jax.runs.machine import lock
@@ -157,7 +158,7 @@ def test_images_are_missed_now(world, tmp_path):
 def test_a_listing_counts_what_reading_finds(world):
     for dataset, category in (("folder", "tablet"), ("synthetic", "weave")):
         counts = listing.count(dataset, str(world / "in"), category)
-        split = data.read(dataset, str(world / "in"), category, 64, 1, 0)
+        split = data.read(dataset, str(world / "in"), category, Frame(64, 1), 0)
         found = len(split.train), len(split.test), len(split.left_out)
         assert counts == found
     assert os.path.isdir(world / "in/tablet")

@@ -14,6 +14,7 @@ from small_runs import config_of, folder_of, killed
 
 from cae_jax import data, models
 from cae_jax.data import images, synthetic
+from cae_jax.data.frame import Frame
 from cae_jax.methods import autoencoder
 from cae_jax.reports import results
 from cae_jax.runs import cell as cells
@@ -171,7 +172,7 @@ def test_distances_at_other_sizes_and_in_color(world, undrawn):
     variables = train.load_trained(cell).variables
     frame = pd.read_csv(cell.folder / "scores.csv").iloc[[0, 3, -1]]
     for path, distance in zip(frame["path"], frame["distance"], strict=True):
-        image = images.decode(world / "in" / "weave" / path, 50, 3)
+        image = images.decode(world / "in" / "weave" / path, Frame(50, 3))
         plain = plain_distance(reconstruct, variables, image, 24, 7)
         assert distance == pytest.approx(plain, rel=1e-5), path
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 import cae_jax
 from cae_jax.data import images
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import segmentation
 from cae_jax.runs import job
 from cae_jax.serving import detector, exported, trained
@@ -243,7 +244,7 @@ def test_whatever_holds_an_image(world, loaded, rng):
         ("no such file.png", "no such file.png"),
         (b"no image", "<bytes>"),
         (object(), "not object"),
-        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
+        (np.zeros((4, 4, 5), np.uint8), r"\[4, 4, 5\]"),
     ):
         with pytest.raises(DataError, match=words):
             loaded.score(bad)
@@ -257,13 +258,17 @@ def test_pixels_of_a_pillow_image_are_those_of_its_file(rng):
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         for channels in (1, 3):
-            found = images.from_any(image, (7, 5), channels)
-            np.testing.assert_array_equal(found, images.decode(buffer, (7, 5), channels))
+            found = images.from_any(image, Frame((7, 5), channels))
+            np.testing.assert_array_equal(found, images.decode(buffer, Frame((7, 5), channels)))
 
 
 def test_it_is_pickled_and_belongs_to_its_process(world, loaded):
     file = next((world[0] / "in" / "tablet" / "test").rglob("*.png"))
     again = pickle.loads(pickle.dumps(loaded))
+    assert {loaded: 1, again: 2}[loaded] == 1  # a key, by identity
+    assert repr(again) == repr(loaded)
+    assert len(repr(loaded).splitlines()) == 1
+    assert loaded.model.title in repr(loaded)
     assert again.model == loaded.model
     assert again.score(file).distance == loaded.score(file).distance
     elsewhere = dataclasses.replace(loaded, process=os.getpid() + 1)

@@ -16,6 +16,7 @@ from command_lines import ENVIRONMENT, ROOT
 from PIL import Image
 
 from cae_jax import data
+from cae_jax.data.frame import Frame
 from cae_jax.runs import cell as cells
 from cae_jax.runs import evaluate, job
 from cae_jax.runs.train import load_trained
@@ -98,7 +99,7 @@ def judge(world):
 
 @pytest.fixture(scope="module")
 def split(world):
-    whole = data.read("folder", str(world / "in"), "tablet", 32, 1, 0)
+    whole = data.read("folder", str(world / "in"), "tablet", Frame(32, 1), 0)
     return data.hold_out(whole, 0.4, 0)
 
 

@@ -14,6 +14,7 @@ import watched
 from watched import judged_once, png, rows, watch, write
 
 from cae_jax.data import images, pictures
+from cae_jax.data.frame import Frame
 from cae_jax.reports import charts
 from cae_jax.runs.machine import lock
 from cae_jax.serving.watch import journal, moves, screen, watcher
@@ -297,7 +298,7 @@ def test_the_picture_for_a_screen(tmp_path):
     half[:, 100:] = 240  # as a map: 40 and 240 of a scale that ends at 200
     write(tmp_path / "in/a.png", pictures.png_bytes(half))
     watch(tmp_path)
-    shown = np.rint(images.decode(tmp_path / "out/latest.png", None, 3) * 255)
+    shown = np.rint(images.decode(tmp_path / "out/latest.png", Frame(None, 3)) * 255)
     assert shown.shape == (256 + 64, 2 * 512, 3)
     assert shown[250, 60].tolist() == [40] * 3
     assert shown[128, 400].tolist() == [240] * 3
@@ -312,7 +313,7 @@ def test_the_picture_for_a_screen(tmp_path):
     assert (shown[256:].min(axis=-1) == 255).sum() > 200  # letters
     write(tmp_path / "in/b.png", png(50))
     watch(tmp_path, screen=str(tmp_path / "screen.png"))
-    shown = np.rint(images.decode(tmp_path / "screen.png", None, 3) * 255)
+    shown = np.rint(images.decode(tmp_path / "screen.png", Frame(None, 3)) * 255)
     assert shown[-2, 2].tolist() == list(screen.COLORS[False])
 
 

@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from static_files import static
 
 from cae_jax.data import images
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import thresholds
 from cae_jax.serving import onnxruntime_web, web
 from cae_jax.serving.service import words
@@ -95,7 +96,7 @@ def runtime(tmp_path_factory):
 
 def python_says(content, channels):
     session = onnxruntime.InferenceSession(model(channels), providers=["CPUExecutionProvider"])
-    image = images.decode(content, None, channels)[None]
+    image = images.decode(content, Frame(None, channels))[None]
     names = ("score", "defective", "map", "mask")
     return dict(zip(names, session.run(names, {"image": image}), strict=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from cae_jax.evaluation import ranking, resampling
+from cae_jax.options import read_size
 from cae_jax.reports.benchmark.cells import TRIVIAL, Found, Resamples
+from cae_jax.types import height_width
 
 METRICS = (
     *("image_auroc", "pixel_auroc", "au_pro_30", "au_pro_5"),
@@ -71,12 +74,19 @@ def overall(found: Found) -> pd.DataFrame:
         row = {"train_images": count, "entry": entry, "categories": len(groups)}
         row["seeds"] = min(map(len, groups))
         row |= means.mean(skipna=False).to_dict()
-        row["image_size"] = part["image_size"].max()
+        row["image_size"] = max(part["image_size"].dropna(), key=n_pixels, default=np.nan)
         each = part.groupby("seed")[list(METRICS)]
         complete = each.mean()[each.size() == len(groups)]
         row |= {f"{name}_spread": complete[name].std() for name in METRICS}
         rows.append(row | _intervals([_over_seeds(found, one) for one in groups]))
     return _sorted(rows, ["train_images"])
+
+
+def n_pixels(image_size: Any) -> int:
+    """Returns how many pixels there are in images of that size, a side or "256x512"."""
+    if isinstance(image_size, float):  # beside cells that have none
+        image_size = int(image_size)
+    return math.prod(height_width(read_size(str(image_size))))
 
 
 def trivial(found: Found) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cae_jax.options import to_text
 from cae_jax.reports.thesis import tables
 
 
@@ -79,7 +80,7 @@ def header(cells: Sequence[Mapping[str, Any]]) -> str:
     """Returns what was run on what: data set, epochs, patches, seeds, hardware, versions."""
 
     def all_of(key: str) -> str:
-        values = [str(cell[key]) for cell in cells if cell.get(key) is not None]
+        values = [to_text(cell[key]) for cell in cells if cell.get(key) is not None]
         return ", ".join(dict.fromkeys(values)) or "-"
 
     return (
@@ -109,7 +110,9 @@ def other_images(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def notes() -> str:
     """Returns the page of the thesis's own inconsistencies."""
-    return (importlib.resources.files("cae_jax") / "tables" / "notes.md").read_text()
+    return (importlib.resources.files("cae_jax") / "tables" / "notes.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def grid(frame: pd.DataFrame) -> list[str]:

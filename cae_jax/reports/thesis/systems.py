@@ -141,6 +141,9 @@ def gans_against_pca(of: pd.DataFrame) -> list[str]:
 def _numbers(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The columns of numbers of one system's cells of a category; NaN without any."""
     seen = [{**cell, "patches_seen": _patches_seen(cell)} for cell in cells]
+    for cell in seen:
+        if isinstance(cell.get("image_size"), tuple):  # no one side of what is not square
+            cell["image_size"] = np.nan
     columns = {**_MEANS, **{name: name for name in _COSTS}}
     frame = pd.DataFrame(
         [{new: cell.get(old) for new, old in columns.items()} for cell in seen],

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from tqdm import tqdm
 
+COMPILING = "compiling the scoring call"
+PATIENCE = 3.0  # seconds without a word, after which it is told what is waited for
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -17,40 +22,86 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-class Bar:
-    """Counts units of work on standard error; a context manager."""
+@contextlib.contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """Says what is waited for, where the block has not ended after PATIENCE."""
+    late = threading.Timer(PATIENCE, say, [message])
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
-        """Starts at `done` of `total` units, 0 for an unknown total; `unit` in the plural."""
+
+class Bar:
+    """Counts units of work on standard error; a context manager.
+
+    Rate and time left are of what came after the first update: before it something is compiled,
+    which happens once.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        done: int = 0,
+        first: str = "",
+        brief: bool = False,
+    ) -> None:
+        """Starts at `done` of `total` units, 0 for an unknown total; `unit` in the plural.
+
+        `first` is told where the first update is long in coming: what is done before it. Of what
+        is mostly `brief` nothing is left behind where it was.
+        """
         self._label, self._total, self._unit = label, total, unit
-        self._done = self._first = done
+        self._done = self._start = self._first = done
         self._began = self._last_line = time.monotonic()
-        self._note = ""
+        self._note, self._measured, self._brief = "", False, brief
         self._bar = None
+        self._waiting = contextlib.ExitStack()
         if sys.stderr.isatty():
             self._bar = tqdm(
                 desc=label, total=total or None, initial=done, unit=f" {unit}", dynamic_ncols=True
             )
+            if first and done != total:
+                self._bar.set_postfix_str(first)
+        elif first and done != total:
+            late = f"{label}: {first}, which takes longest at the first start and is then kept"
+            self._waiting.enter_context(waiting(late))
 
     def update(self, n: int, note: str = "") -> None:
         """Counts `n` more units; `note` is shown beside the count."""
+        self._waiting.close()
         self._done += n
         self._note = note or self._note
         if self._bar is not None:
             self._bar.set_postfix_str(self._note, refresh=False)
-            self._bar.update(n)
+            if self._measured:
+                self._bar.update(n)
+            else:  # tqdm's clock starts here too
+                self._bar.n = self._bar.initial = self._bar.last_print_n = self._done
+                self._bar.unpause()
+                self._bar.refresh()
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._line()
+        if not self._measured:
+            self._measured, self._first, self._began = True, self._done, time.monotonic()
 
     def _line(self) -> None:
-        self._last_line = time.monotonic()
-        rate = (self._done - self._first) / max(self._last_line - self._began, 1e-9)
+        self._last_line, self._brief = time.monotonic(), False
         count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         words = [f"{self._label}: {count} {self._unit}"]
-        words.append(f"{rate:.3g} {self._unit}/s" if rate < 100 else f"{rate:.0f} {self._unit}/s")
-        if self._total:
-            left = datetime.timedelta(seconds=round((self._total - self._done) / max(rate, 1e-9)))
-            words.append(f"{left} left" if self._done < self._total else "done")
+        rate, to_do = 0.0, self._total - self._done
+        if self._measured and self._done > self._first:
+            rate = (self._done - self._first) / max(self._last_line - self._began, 1e-9)
+            each = f"{self._unit}/s"
+            words.append(f"{rate:.3g} {each}" if rate < 100 else f"{rate:.0f} {each}")
+        if self._total and to_do <= 0:
+            words.append("done")
+        elif self._total and rate:
+            words.append(f"{datetime.timedelta(seconds=round(to_do / rate))} left")
         say(", ".join([*words, *filter(None, [self._note])]))
 
     def __enter__(self) -> Bar:
@@ -64,8 +115,9 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         """Leaves the bar, or a last line, behind."""
+        self._waiting.close()
         if self._bar is not None:
-            self._bar.leave = self._done > self._first
+            self._bar.leave = self._done > self._start and not self._brief
             self._bar.close()
-        elif self._done > self._first:
+        elif self._done > self._start and not self._brief:
             self._line()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_jax.evaluation import scores
-from cae_jax.files import write_json, write_whole
+from cae_jax.files import replace, write_json, write_whole
 from cae_jax.reports.run_files import FINISHED, VERSIONS
 from cae_jax.serving import exported, web
 from cae_jax.serving.detector import Verdict
@@ -92,7 +92,7 @@ def export(
 
 def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
     c, folder = run.cell.config, run.cell.folder
-    metrics = json.loads((folder / FINISHED).read_text())
+    metrics = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     table = scores.read_scores(folder / "scores.csv")
     good, defective, unseen = scores.distances_of(table)
     threshold = run.judge.threshold
@@ -102,8 +102,10 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "title": run.cell.title,
         "category": c.category,
         "method": c.method,
-        "image_size": c.image_size,
+        "image_size": c.image_size,  # a side, or [height, width]
         "channels": c.channels,
+        "bit_depth": c.bit_depth,
+        "background": c.background,
         "intensity": c.intensity,
         "distance": c.distance,
         "opening": c.opening,
@@ -123,7 +125,7 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "operating_points": points,
         "metrics": metrics,
         "flags": [f"--{name}={value}" for name, value in c.flags().items() if name not in _PLACES],
-        "versions": json.loads((folder / VERSIONS).read_text()),
+        "versions": json.loads((folder / VERSIONS).read_text(encoding="utf-8")),
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "formats": formats,
     }
@@ -159,15 +161,15 @@ def _checked(
     run: TrainedRun, folder: Path, formats: list[str], given: list[Sample], wanted: list[Verdict]
 ) -> list[Row]:
     _sum(folder)
-    rows, channels = [], run.cell.config.channels
+    rows, frame = [], run.cell.config.frame
     for runtime, form in exported.RUNTIMES.items():
         if form in formats:
             found = exported.load(folder, runtime=runtime)
             rows += check.detected(f"{form} in {runtime}", given, wanted, found)
     if "stablehlo" in formats:
-        rows += stablehlo.whole(folder, given[1], wanted[1], channels)
+        rows += stablehlo.whole(folder, given[1], wanted[1], frame)
     if "onnx" in formats:
-        rows += onnx_files.whole(folder, given, wanted, channels)
+        rows += onnx_files.whole(folder, given, wanted, frame)
     check.check(rows)
     return rows
 
@@ -201,8 +203,8 @@ def _beside(output: Path, overwrite: bool) -> Iterator[Path]:
         os.chmod(folder, 0o755)
         old = folder.with_name(f"{folder.name}.old")
         if there:
-            os.rename(output, old)
-        os.rename(folder, output)
+            replace(output, old)
+        replace(folder, output)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(f"--output={asked}: cannot be written: {error.strerror}") from error

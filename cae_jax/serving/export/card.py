@@ -10,6 +10,7 @@ from cae_jax.evaluation import thresholds
 from cae_jax.reports import rules
 from cae_jax.reports.html.markup import amount, interval, percent, rate
 from cae_jax.serving.export.check import RELATIVE
+from cae_jax.types import height_width
 
 _NUMBERS = {  # of metrics.json
     "image_auroc": "image AUROC",
@@ -22,6 +23,7 @@ _NUMBERS = {  # of metrics.json
 def text(facts: Mapping[str, Any]) -> str:
     """Returns the card, Markdown, of what is in model.json."""
     m, t = facts["metrics"], facts["threshold_of"]
+    height, width = height_width(facts["image_size"])
     parts = [
         f"# {facts['title']}\n",
         "An anomaly detector, exported from a trained run of cae_jax: it has seen good products "
@@ -34,7 +36,7 @@ def text(facts: Mapping[str, Any]) -> str:
         f"p-values go by: {len(facts['scores']['unseen'])} ({facts['scores']['source']})",
         f"- judged by {m.get('n_good')} good and {m.get('n_defective')} defective test images",
         f"- images: {facts['channels']} channel{'s' * (facts['channels'] > 1)} stretched to "
-        f"{facts['image_size']} x {facts['image_size']} pixels, intensity {facts['intensity']}\n",
+        f"{height} x {width} pixels, intensity {facts['intensity']}\n",
         "## Numbers\n",
         "| | value | 95 % interval |\n|---|---|---|",
         *(_number(m, key, name) for key, name in _NUMBERS.items()),
@@ -101,7 +103,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     found = [
         "- It knows the camera, light, pose and product that it learned from. Another one is "
         "another model; watch the scores of good products for drift.",
-        "- An image is stretched to a square: a defect of few pixels can vanish in that.",
+        "- An image is stretched to that size: a defect of few pixels can vanish in that.",
     ]
     if m.get("flag"):
         found.append(f"- Its test images do not show that it has learned much: {m['flag']}.")

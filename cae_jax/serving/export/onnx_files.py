@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from cae_jax.data.frame import Frame
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
-from cae_jax.types import UsageError
+from cae_jax.types import UsageError, height_width
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +51,7 @@ def model(program: Program, many: bool) -> onnx.ModelProto:
             f"--format=onnx: {error.name} is not installed; pip install -r requirements-export.txt"
         ) from error
     c = program.config
-    image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, c.channels), np.float32)
+    image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), c.channels), np.float32)
 
     def judged(images: jax.Array) -> Sequence[jax.Array]:
         found = program(program.weights, images)
@@ -68,7 +69,7 @@ def in_one(folder: Path) -> bytes:
 
 
 def whole(
-    folder: Path, samples: Sequence[Sample], wanted: Sequence[Verdict], channels: int
+    folder: Path, samples: Sequence[Sample], wanted: Sequence[Verdict], frame: Frame
 ) -> list[Row]:
     """Returns what model.onnx makes of samples at their own size, beside the trained model."""
     import onnxruntime
@@ -77,7 +78,7 @@ def whole(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rows = []
     for sample, trained in zip(samples, wanted, strict=True):
-        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, channels)})
+        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, frame)})
         found = dict(zip(OUTPUTS, answer, strict=True))
         rows.append(check.compared("onnx, resized inside", sample, trained, found))
     return rows

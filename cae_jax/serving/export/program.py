@@ -31,10 +31,10 @@ class Program:
     tree: jax.tree_util.PyTreeDef
 
     def __call__(self, weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
-        """Judges images float32 [B, S, S, C] in [0, 1].
+        """Judges images float32 [B, S, T, C] in [0, 1].
 
-        Returns "score" float32 [B], "defective" bool [B], "map" float32 [B, S, S], "mask" bool
-        [B, S, S] and, of a method that makes one, "reconstruction" float32 [B, S, S, C].
+        Returns "score" float32 [B], "defective" bool [B], "map" float32 [B, S, T], "mask" bool
+        [B, S, T] and, of a method that makes one, "reconstruction" float32 [B, S, T, C].
         """
         variables: Variables = jax.tree.unflatten(self.tree, [weights[n] for n in self.weights])
         name = self.config.distance
@@ -52,8 +52,7 @@ class Program:
     def whole(self, weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
         """Judges images of any one size, float32 [B, H, W, C] in [0, 1], which it resizes; returns
         what a call returns."""
-        side = self.config.image_size
-        return self(weights, resize(images, side))
+        return self(weights, resize(images, self.config.image_size))
 
 
 def program_of(run: TrainedRun) -> Program:

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 from jax import export
 
+from cae_jax.data.frame import Frame
 from cae_jax.files import write_whole
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
-from cae_jax.types import CaeError
+from cae_jax.types import CaeError, height_width
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -29,11 +30,11 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
 
     Returns what model.json says of them. Raises CaeError where the program cannot be exported.
     """
-    side, channels = program.config.image_size, program.config.channels
+    size, channels = height_width(program.config.image_size), program.config.channels
     weights = {n: jax.ShapeDtypeStruct(w.shape, w.dtype) for n, w in program.weights.items()}
     (n,) = export.symbolic_shape("n")
     height, width = export.symbolic_shape("height, width")
-    many = jax.ShapeDtypeStruct((n, side, side, channels), np.float32)
+    many = jax.ShapeDtypeStruct((n, *size, channels), np.float32)
     one = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
     at = folder / "stablehlo"
     at.mkdir(parents=True)
@@ -51,12 +52,12 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
     }
 
 
-def whole(folder: Path, sample: Sample, wanted: Verdict, channels: int) -> list[Row]:
+def whole(folder: Path, sample: Sample, wanted: Verdict, frame: Frame) -> list[Row]:
     """Returns how the program that resizes inside judges a sample beside the trained model."""
     program = export.deserialize(bytearray((folder / "stablehlo" / "image.bin").read_bytes()))
     with np.load(folder / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
         weights = {name: archive[name] for name in archive.files}
-    found = jax.device_get(jax.jit(program.call)(weights, check.unresized(sample, channels)))
+    found = jax.device_get(jax.jit(program.call)(weights, check.unresized(sample, frame)))
     return [check.compared("stablehlo, resized inside", sample, wanted, found)]
 
 

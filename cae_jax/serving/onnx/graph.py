@@ -93,7 +93,7 @@ def convert(
 
 def _one(w: Writer, body: Body, name: str) -> list[str]:
     """The outputs for the single image of that name."""
-    as_it_is = resizing.fits(w, name, body.ins[0].shape[1])
+    as_it_is = resizing.fits(w, name, body.ins[0].shape[1:3])
     first = w.op("Squeeze", name, w.ints([0]))
     resizing.resized(w, body.ins[0], first, as_it_is)
     write(w, body.steps)
@@ -102,7 +102,7 @@ def _one(w: Writer, body: Body, name: str) -> list[str]:
 
 def _each(w: Writer, body: Body, name: str) -> list[str]:
     """The outputs for all images of that name, by a loop."""
-    as_it_is = resizing.fits(w, name, body.ins[0].shape[1])
+    as_it_is = resizing.fits(w, name, body.ins[0].shape[1:3])
     inner, image = w.inner(), w.new("image")
     resizing.resized(inner, body.ins[0], image, as_it_is)
     write(inner, body.steps)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cae_jax.serving.onnx.program import Value
 from cae_jax.serving.onnx.writer import Laid, Writer, graph
 
 
-def fits(w: Writer, images: str, side: int) -> str:
-    """Returns the name of a bool: images [B, H, W, C] have that side already."""
+def fits(w: Writer, images: str, size: Sequence[int]) -> str:
+    """Returns the name of a bool: images [B, H, W, C] are of that height and width already."""
     shape = w.op("Shape", images)
-    height, width = (_side(w, shape, axis) for axis in (1, 2))
-    wanted = w.const(side, np.int64)
-    return w.op("And", w.op("Equal", height, wanted), w.op("Equal", width, wanted))
+    same = [
+        w.op("Equal", _side(w, shape, axis), w.const(side, np.int64))
+        for axis, side in zip((1, 2), size, strict=True)
+    ]
+    return w.op("And", *same)
 
 
 def resized(w: Writer, value: Value, image: str, as_it_is: str) -> None:
-    """Says that a value, [1, S, S, C], is an image [H, W, C] resized, if it has to be."""
-    _, side, _, channels = value.shape
+    """Says that a value, [1, S, T, C], is an image [H, W, C] resized, if it has to be."""
+    _, height, width, channels = value.shape
     planes = w.op("Transpose", image, perm=[2, 0, 1])
-    shape = (channels, side, side)
+    shape = (channels, height, width)
     same, other = w.inner(), w.inner()
     kept, size = same.op("Identity", planes), other.op("Shape", planes)
-    down = _weights(other, _side(other, size, 1), side)
-    across = other.op("Transpose", _weights(other, _side(other, size, 2), side), perm=[1, 0])
+    down = _weights(other, _side(other, size, 1), height)
+    across = other.op("Transpose", _weights(other, _side(other, size, 2), width), perm=[1, 0])
     made = other.op("MatMul", other.op("MatMul", down, planes), across)
     branches = [
         graph(inner, name, [], [(output, value.dtype, shape)])

@@ -22,7 +22,7 @@ from cae_jax.serving.service import tensors
 from cae_jax.serving.service.answers import Answer, RefusedError
 from cae_jax.serving.service.judging import Service, UnusableError, judge
 from cae_jax.serving.service.models import Served
-from cae_jax.types import unknown_name
+from cae_jax.types import height_width, unknown_name
 
 _EXAMPLE = {
     "inputs": [{"name": "image", "shape": [1, 1, 3], "datatype": "UINT8", "data": [9, 9, 9]}]
@@ -137,8 +137,7 @@ def _check_outputs(served: Served, asked: Sequence[str]) -> None:
 
 def _metadata(served: Served) -> dict[str, Any]:
     model = served.detector.model
-    side = model.image_size
-    shapes = {"map": [-1, side, side]}
+    shapes = {"map": [-1, *height_width(model.image_size)]}
     versions = {"versions": _versions(served)} if model.version else {}
     return {
         "name": served.name,

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.background import BackgroundTask
 
 from cae_jax.data import images, pictures
+from cae_jax.data.frame import Frame
 from cae_jax.runs.machine.progress import say
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.service import bodies
@@ -111,7 +112,7 @@ async def _result(
     limit = service.options.max_pixels
 
     def read() -> np.ndarray:
-        return images.decode(part.content, model.image_size, model.channels, part.label, limit)
+        return images.decode(part.content, model.frame, part.label, limit)
 
     def meanwhile(pixels: np.ndarray) -> tuple[bytes, tuple[int, int] | None]:
         if not maps and service.history is None:
@@ -139,7 +140,7 @@ def _picture(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
     """A JPEG of an image in the proportions of (height, width), as large as the model sees it."""
     share = max(pixels.shape[:2]) / max(size)
     fit = (max(1, round(size[0] * share)), max(1, round(size[1] * share)))
-    shown = images.from_array(np.clip(pixels, 0, 1), fit, pixels.shape[-1])
+    shown = images.from_array(np.clip(pixels, 0, 1), Frame(fit, pixels.shape[-1]))
     return pictures.jpeg_bytes(np.clip(shown, 0, 1))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from starlette.responses import Response
 
-from cae_jax.data.images import MAX_SIDE
+from cae_jax.data.frame import MAX_SIDE
 from cae_jax.serving.service.answers import Answer, RefusedError
 from cae_jax.serving.service.options import MAX_IMAGES, Options
 

@@ -34,7 +34,7 @@ CHILDREN = """
 import json, os, sys
 from cae_jax.runs import command_line, evaluate
 from cae_jax.runs.machine.progress import Bar
-from experiments import run
+from cae_jax.command import run
 
 workdir, plan = sys.argv[1], json.loads(sys.argv[2])
 evaluate._plot = lambda *_: None
@@ -54,7 +54,7 @@ for i, (part, signals) in enumerate(plan):
         Bar.update = update
         sys.argv = ["run", *sys.argv[3:], f"--workdir={workdir}/{i}"]
         try:
-            command_line.main(run.run)
+            command_line.main(run.run, again=command_line.GOES_ON)
         except SystemExit as end:
             sys.stderr.flush()
             os._exit(end.code or 0)

@@ -1,6 +1,7 @@
 """Progress on a terminal and off it, with a clock of the test's own."""
 
 import io
+import threading
 
 import pytest
 
@@ -38,42 +39,70 @@ def terminal(monkeypatch):
 
 
 def test_lines_with_rate_and_time_left(clock, capsys):
-    with Bar("train nut", 1000, "patches") as bar:
+    """The first update compiles: a minute for 100 patches would be 16 hours for the rest."""
+    with Bar("train nut", 100_000, "patches") as bar:
+        clock.now += 60
+        bar.update(100)
+        assert capsys.readouterr().err == "train nut: 100/100000 patches\n"
         clock.now += 9.5
-        bar.update(90)
+        bar.update(900)
         assert capsys.readouterr().err == ""  # ten seconds have not passed
         clock.now += 2.5
-        bar.update(30, "loss 0.5")
-        # 120 in 12 s are 10 a second; 880 more take 88 s
-        line = "train nut: 120/1000 patches, 10 patches/s, 0:01:28 left, loss 0.5\n"
+        bar.update(300, "loss 0.5")
+        # 1200 in 12 s are 100 a second; 98700 more take 987 s
+        line = "train nut: 1300/100000 patches, 100 patches/s, 0:16:27 left, loss 0.5\n"
         assert capsys.readouterr().err == line
         clock.now += 9.5
         bar.update(80)
         assert capsys.readouterr().err == ""
-        clock.now += 18.5
-        bar.update(800)
-        line = "train nut: 1000/1000 patches, 25 patches/s, done, loss 0.5\n"
-        assert capsys.readouterr().err == line
+        clock.now += 98.5
+        bar.update(98_620)
+        line = "train nut: 100000/100000 patches, 832 patches/s, done, loss 0.5\n"
+        assert capsys.readouterr().err == line  # 99900 in 120 s
     assert capsys.readouterr() == ("", line)
 
 
 def test_what_was_done_before_does_not_count_in_the_rate(clock, capsys):
     with Bar("train", 500, "patches", done=400) as bar:
+        clock.now += 7
+        bar.update(10)
         clock.now += 20
-        bar.update(50)
-    # 50 in 20 s, not 450
-    assert "450/500 patches, 2.5 patches/s, 0:00:20 left" in capsys.readouterr().err
+        bar.update(40)
+    # 40 in 20 s, not 450, nor 50 in 27
+    assert "450/500 patches, 2 patches/s, 0:00:25 left" in capsys.readouterr().err
 
 
 def test_unknown_total(clock, capsys):
     with Bar("read nut", 0, "images") as bar:
         clock.now += 10
         bar.update(7000)
-        assert capsys.readouterr().err == "read nut: 7000 images, 700 images/s\n"
+        assert capsys.readouterr().err == "read nut: 7000 images\n"
         clock.now += 10
         bar.update(23_000)
         capsys.readouterr()
-    assert capsys.readouterr().err == "read nut: 30000 images, 1500 images/s\n"
+    assert capsys.readouterr().err == "read nut: 30000 images, 2300 images/s\n"
+
+
+def test_what_is_waited_for_is_told_where_it_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    with Bar("train nut", 100, "patches", first="compiling the training step") as bar:
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.join()
+        bar.update(100)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("train nut: compiling the training step, which takes longest at")
+    assert last == "train nut: 100/100 patches, done"
+
+
+def test_what_comes_soon_is_not_told(capsys):
+    with Bar("train nut", 100, "patches", first="compiling the training step") as bar:
+        (late,) = (each for each in threading.enumerate() if isinstance(each, threading.Timer))
+        bar.update(50)
+        late.join()  # or it would wait on
+    with Bar("train nut", 64, "patches", done=64, first="compiling the training step"):
+        assert not any(isinstance(each, threading.Timer) for each in threading.enumerate())
+    assert capsys.readouterr().err == "train nut: 50/100 patches\n"
 
 
 def test_nothing_done_says_nothing(clock, capsys):
@@ -86,14 +115,18 @@ def test_a_fault_leaves_the_last_count(clock, capsys):
     bar = Bar("train", 100, "patches")
     clock.now += 2
     bar.update(20)
+    clock.now += 2
+    bar.update(20)
     bar.__exit__(RuntimeError, RuntimeError("fault"), None)
-    assert capsys.readouterr().err == "train: 20/100 patches, 10 patches/s, 0:00:08 left\n"
+    assert capsys.readouterr().err == "train: 40/100 patches, 10 patches/s, 0:00:06 left\n"
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
     screen = terminal(monkeypatch)
-    with Bar("score nut", 40, "images", done=10) as bar:
-        bar.update(30, "loss 0.25")
+    with Bar("score nut", 40, "images", 10, "compiling the scoring call") as bar:
+        assert "compiling the scoring call" in screen.getvalue()
+        bar.update(10)
+        bar.update(20, "loss 0.25")
     last = screen.getvalue().split("\r")[-1]
     assert last.startswith("score nut: 100%")
     assert "40/40" in last
@@ -104,7 +137,8 @@ def test_a_bar_on_a_terminal(monkeypatch):
 def test_a_bar_without_total(monkeypatch):
     screen = terminal(monkeypatch)
     with Bar("read nut", 0, "images") as bar:
-        bar.update(30)
+        bar.update(10)
+        bar.update(20)
     last = screen.getvalue().split("\r")[-1]
     assert last.startswith("read nut: 30 images")
     assert "%" not in last

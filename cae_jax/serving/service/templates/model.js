@@ -23,7 +23,8 @@ export class Model {
 
   // Judges a Blob: what the service answers of an image, with map and mask as levels.
   async judge(blob) {
-    const { channels, image_size: side, scale, unseen } = this.#about;
+    const { channels, image_size, scale, unseen } = this.#about;
+    const [high, wide] = [image_size].flat().length > 1 ? image_size : [image_size, image_size];
     const begun = performance.now();
     const { width, height, data } = await pixels(blob, channels);
     const image = new ort.Tensor("float32", data, [1, height, width, channels]);
@@ -36,8 +37,8 @@ export class Model {
       score, defective, p_value: p, threshold: this.#about.threshold,
       sentence: sentence(defective, p, unseen.length),
       milliseconds: performance.now() - begun,
-      map: { width: side, height: side, data: levels },
-      mask: { width: side, height: side, data: found.mask.data },
+      map: { width: wide, height: high, data: levels },
+      mask: { width: wide, height: high, data: found.mask.data },
     };
   }
 }

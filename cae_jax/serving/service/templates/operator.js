@@ -164,7 +164,7 @@ function about() {
   const of = model();
   document.title = visible(of.title);
   byId("title").textContent = visible(of.title);
-  byId("about").textContent = visible([of.method, `${of.image_size} pixels a side`,
+  byId("about").textContent = visible([of.method, `${[of.image_size].flat().join(" x ")} pixels`,
     `threshold ${amount(of.threshold)}, ${of.chosen_on}`].join(" · "));
 }
 

@@ -26,7 +26,7 @@ async function start() {
   const about = await (await fetch("about.json")).json();
   document.title = visible(about.title);
   byId("title").textContent = visible(about.title);
-  byId("about").textContent = visible([about.method, `${about.image_size} pixels a side`,
+  byId("about").textContent = visible([about.method, `${[about.image_size].flat().join(" x ")} pixels`,
     `threshold ${amount(about.threshold)}, ${about.chosen_on}`].join(" · "));
   const model = await Model.load(about, "model.onnx");
   if (!(await selfTest(model, about.expected))) return;
