@@ -129,6 +129,7 @@ OF_CONFIG = {
     "ema": number(0, 1, whole=False) | {"1": "must be below 1"},
     "log_to": LINE | name("jsnl", "jsonl", "jsonl", "tensorboard", "wandb"),
     "keep": number(1),
+    "csv": name("exel", "excel", "excel", "plain"),
     "save_maps": YES_NO,
     "workdir": LINE,
     "overwrite": YES_NO,

@@ -14,6 +14,7 @@ from cae_jax.scoring import compilation
 from cae_jax.serving import folder, trained
 
 _WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
+_AS_RUN = ("on_bad_image", "save_maps", "overwrite", "csv")
 _PERCENT = flags.DEFINE_integer(
     "percent",
     None,
@@ -55,7 +56,7 @@ def run() -> None:
         output,
         recursive=_RECURSIVE.value,
         batch_size=_BATCH_SIZE.value,
-        **{name: command_line.value(name) for name in ("on_bad_image", "save_maps", "overwrite")},
+        **{name: command_line.value(name) for name in _AS_RUN},
     )
     if multihost.is_first():
         print(
@@ -66,5 +67,5 @@ def run() -> None:
 
 if __name__ == "__main__":
     multihost.define_flags()
-    names = ["workdir", *_WHICH, "on_bad_image", "save_maps", "overwrite"]
+    names = ["workdir", *_WHICH, *_AS_RUN]
     command_line.main(run, names, again="the same command goes on where it stopped")

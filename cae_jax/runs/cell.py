@@ -121,15 +121,16 @@ def listed(workdir: Path) -> list[Cell]:
     ]
 
 
-def write_results(workdir: Path) -> pd.DataFrame:
-    """Writes results.csv over the finished cells of a workdir, if any, and returns it."""
+def write_results(workdir: Path, excel: bool = False) -> pd.DataFrame:
+    """Writes results.csv over the finished cells of a workdir, if any, and returns it; `excel` as
+    of `files.write_csv`."""
     rows = [
         json.loads((folder / FINISHED).read_text(encoding="utf-8"))
         for folder in cells_with(workdir, FINISHED)
     ]
     table = results.results_table(rows)
     if rows:
-        files.write_csv(workdir / "results.csv", table)
+        files.write_csv(workdir / "results.csv", table, excel)
     return table
 
 
@@ -191,7 +192,7 @@ def prepare(cell: Cell, split: Split) -> None:
     for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
         # object: pandas' own strings refuse a file name that is no UTF-8
         rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
-        files.write_csv(cell.folder / f"{name}.csv", rows)
+        files.write_csv(cell.folder / f"{name}.csv", rows, cell.config.excel)
     files.write_csv(cell.folder / FINGERPRINTS, each)
     files.write_json(
         cell.folder / VERSIONS,

@@ -108,6 +108,12 @@ class Output:
     """Where everything is written."""
 
     workdir: str = flag("", "where everything is written; runs/DATASET when empty", part=FREE)
+    csv: str = flag(
+        "plain",
+        "tables: plain, or excel, with a byte order mark and no text that is a formula",
+        among=("plain", "excel"),
+        part=FREE,
+    )
     save_maps: bool = flag(False, "also write every test image's residual map and mask", part=FREE)
     overwrite: bool = flag(False, "replace what another run left in the workdir", part=FREE)
 
@@ -216,6 +222,11 @@ class Config(Images, Scoring, Output):
     def smallest_defect(self) -> int:
         """The minimum area of a defect, in pixels."""
         return self.minimum_area or segmentation.default_area(self.n_pixels)
+
+    @property
+    def excel(self) -> bool:
+        """Whether tables are written for Excel."""
+        return self.csv == "excel"
 
     @property
     def label(self) -> str:

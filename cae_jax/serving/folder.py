@@ -86,6 +86,7 @@ def score_folder(
     on_bad_image: str = "error",
     save_maps: bool = False,
     overwrite: bool = False,
+    csv: str = "plain",
 ) -> Summary:
     """Scores all images of a folder, or those that an earlier start has not.
 
@@ -102,6 +103,7 @@ def score_folder(
       save_maps: also write each image's residual map and, where the run has a threshold for it,
         predicted mask, at the image's own size.
       overwrite: throw away what another run left in `output`.
+      csv: "plain", or "excel" as of `files.write_csv`; another one may go on.
 
     Returns:
       The counts of the whole table.
@@ -114,24 +116,22 @@ def score_folder(
     """
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
-    at = scoring_call(run.cell.config, run.variables, batch_size)
+    at, excel = scoring_call(run.cell.config, run.variables, batch_size), csv == "excel"
     identity = _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
             paths = find(root, recursive, but=output)
             stack.enter_context(lock.hold(output, (jax.process_index(), jax.process_count())))
             if multihost.is_first():
-                growing_table.claim(output, identity, overwrite)
+                growing_table.claim(output, identity, overwrite, excel)
         growing_table.check(output, identity)
         with multihost.together("merge"):
             with multihost.together("score"):
-                _score_share(run, at, root, output, paths, on_bad_image, save_maps)
+                _score_share(run, at, root, output, paths, on_bad_image, save_maps, excel)
             if multihost.is_first():
                 for name in growing_table.COLUMNS:
-                    growing_table.merge(output, name)
-    rows, left_out = (
-        growing_table.rows(output / f"{name}.csv", name) for name in growing_table.COLUMNS
-    )
+                    growing_table.merge(output, name, excel)
+    rows, left_out = (growing_table.rows(output / f"{n}.csv", n) for n in growing_table.COLUMNS)
     if not all(path in rows or path in left_out for path in paths):
         raise DataError(f"{output}: not all images are scored yet; the same command goes on")
     return Summary(len(rows), sum(map(_defective, rows.values())), len(left_out))
@@ -145,6 +145,7 @@ def _score_share(
     paths: list[str],
     on_bad_image: str,
     save_maps: bool,
+    excel: bool,
 ) -> None:
     """Scores what is missing of this process's share, each batch's rows written at once."""
     before = growing_table.rows(output / "scores.csv", "scores")
@@ -158,8 +159,8 @@ def _score_share(
     n = jax.process_count()
     part = f".part-{jax.process_index()}-of-{n}" if n > 1 else ""
     with (
-        growing_table.append_to(output, "scores", part) as scores,
-        growing_table.append_to(output, "left_out", part) as left_out,
+        growing_table.append_to(output, "scores", part, excel) as scores,
+        growing_table.append_to(output, "left_out", part, excel) as left_out,
         Bar("score", len(mine), "images", len(mine) - len(left), COMPILING) as bar,
         contextlib.closing(scored(at, root, left, save_maps)) as batches,
     ):
@@ -170,9 +171,9 @@ def _score_share(
             finite.check_finite(found, [str(root / path) for path in batch.paths])
             if save_maps:
                 _write_maps(run, output, batch)
-            _write_rows(run.judge, batch, scores)
+            _write_rows(run.judge, batch, scores, excel)
             for each in batch.left_out:
-                left_out.write(growing_table.row(*each))
+                left_out.write(growing_table.row(*each, excel=excel))
             scores.flush()
             left_out.flush()
             if batch.left_out and on_bad_image == "error":
@@ -183,13 +184,14 @@ def _score_share(
             bar.update(len(batch.paths) + len(batch.left_out))
 
 
-def _write_rows(judge: Judge, batch: Batch, table: TextIO) -> None:
+def _write_rows(judge: Judge, batch: Batch, table: TextIO, excel: bool) -> None:
     distances = batch.distances.astype(np.float64)
     found = (distances.tolist(), judge.p_values(distances).tolist(), judge.defective(distances))
     for path, stamp, distance, p_value, defective in zip(
         batch.paths, batch.stamps, *found, strict=True
     ):
-        table.write(growing_table.row(path, distance, p_value, int(defective), *stamp))
+        about = (distance, p_value, int(defective), *stamp)
+        table.write(growing_table.row(path, *about, excel=excel))
 
 
 def _defective(row: str) -> bool:
