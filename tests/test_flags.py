@@ -180,6 +180,7 @@ OWN = {
         "checkpoint": {"first": "one of <last|best>"},
         "batch_size": POSITIVE,
         "recursive": YES_NO,
+        "pictures": {"-1": "range [0, 1000]", "x": "a whole number"},
     },
     "inference": COMPARED | {"batch_size": {"1,0": "whole numbers above 0"}},
     "training": COMPARED,

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
@@ -100,13 +101,17 @@ def make(config: Config, category: str) -> Cell:
 
 
 def find(workdir: Path) -> list[Cell]:
-    """Returns the cells of a workdir, sorted by folder.
+    """Returns the cells of a workdir, or of a folder in it down to a cell's own, sorted by folder.
 
     Raises:
       UsageError: no cell in it, or flags that this version does not know.
     """
     if cells := listed(workdir):
         return cells
+    for pattern in ("*/seed_*", "seed_*", "."):
+        found = sorted(Path(os.path.abspath(workdir)).glob(f"{pattern}/{FLAGS}"))
+        if found and len(found[0].parents) > 3:
+            return [_of(flags.parent, flags.parents[3]) for flags in found]
     raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/RUN/seed_N/{FLAGS})")
 
 
@@ -115,10 +120,11 @@ def listed(workdir: Path) -> list[Cell]:
 
     Raises UsageError for flags that this version does not know.
     """
-    return [
-        Cell(folder, _read_flags(folder / FLAGS).changed(workdir=str(workdir)))
-        for folder in cells_with(workdir, FLAGS)
-    ]
+    return [_of(folder, workdir) for folder in cells_with(workdir, FLAGS)]
+
+
+def _of(folder: Path, workdir: Path) -> Cell:
+    return Cell(folder, _read_flags(folder / FLAGS).changed(workdir=str(workdir)))
 
 
 def write_results(workdir: Path, excel: bool = False) -> pd.DataFrame:

@@ -206,7 +206,7 @@ def evaluate_again(
         compilation.use_cache()
         for cell in cells:
             _evaluate_again(cell, data_dir)
-    return cells_of.write_results(workdir, cells[0].config.excel)
+    return cells_of.write_results(cells[0].config.folder, cells[0].config.excel)
 
 
 def _evaluate_again(cell: Cell, data_dir: str) -> None:

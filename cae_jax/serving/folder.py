@@ -6,6 +6,7 @@ Every batch's rows are written before the next one's. In the output folder:
                     modified, sha256: which file it was
     left_out.csv    path, cause: what could not be used
     run.json        whose scores these are
+    report.html the most unusual images first, with pictures, see `score_page`
     anomaly_maps/PATH.tiff, predicted_masks/PATH.png    on demand
 
 An image is known by its path and its file: one that was replaced is judged anew.
@@ -24,13 +25,14 @@ import jax
 import numpy as np
 
 from cae_jax.data import images, pictures
+from cae_jax.data.layouts.found import is_result
 from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import lock, multihost
 from cae_jax.runs.machine.progress import COMPILING, Bar, say
-from cae_jax.serving import growing_table
+from cae_jax.serving import growing_table, score_page
 from cae_jax.serving.stream import Batch, ScoringCall, Stamp, scored, scoring_call
 from cae_jax.serving.trained import TrainedRun
 from cae_jax.types import DataError, Scores, unknown_name
@@ -51,18 +53,21 @@ class Summary(NamedTuple):
 def find(root: Path, recursive: bool = True, but: Path | None = None) -> list[str]:
     """Returns the images in a folder, by suffix: relative paths with forward slashes, sorted.
 
-    What is hidden, and the folder `but`, is passed over. Raises DataError where the folder cannot
-    be listed or holds no image.
+    What is hidden, and what a job wrote to the folder `but` or to one in the folder, is passed
+    over. Raises DataError where the folder cannot be listed or holds no image.
     """
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
-    seen = {os.path.realpath(but)} if but else set()
+    seen, top = {os.path.realpath(but)} if but else set(), os.path.realpath(root)
+    if top in seen or is_result(root):  # an output of this kind, beside the images
+        seen = seen - {top} | {os.path.realpath(root / name) for name in growing_table.FOLDERS}
     found = []
     for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        if (real := os.path.realpath(folder)) in seen:  # linked folders may go round in a circle
+        real = os.path.realpath(folder)  # linked folders may go round in a circle
+        if real in seen or (real != top and is_result(Path(folder))):
             folders.clear()
             continue
         seen.add(real)
@@ -87,6 +92,7 @@ def score_folder(
     save_maps: bool = False,
     overwrite: bool = False,
     csv: str = "plain",
+    pictures_in_report: int = 0,
 ) -> Summary:
     """Scores all images of a folder, or those that an earlier start has not.
 
@@ -94,7 +100,7 @@ def score_folder(
 
     Args:
       run: as `trained.open_run` opens it, with its threshold.
-      root: the images' folder.
+      root: the images' folder, or one image.
       output: where the tables go, see the top of this file; made when it is not there.
       recursive: also the images in the folder's folders.
       batch_size: see `scoring_call`.
@@ -104,6 +110,7 @@ def score_folder(
         predicted mask, at the image's own size.
       overwrite: throw away what another run left in `output`.
       csv: "plain", or "excel" as of `files.write_csv`; another one may go on.
+      pictures_in_report: so many images have pictures in report.html; 0 for no report.
 
     Returns:
       The counts of the whole table.
@@ -120,7 +127,7 @@ def score_folder(
     identity = _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
-            paths = find(root, recursive, but=output)
+            root, paths = _images(root, recursive, output)
             stack.enter_context(lock.hold(output, (jax.process_index(), jax.process_count())))
             if multihost.is_first():
                 growing_table.claim(output, identity, overwrite, excel)
@@ -131,10 +138,24 @@ def score_folder(
             if multihost.is_first():
                 for name in growing_table.COLUMNS:
                     growing_table.merge(output, name, excel)
+                if pictures_in_report:
+                    score_page.write(run, at, root, output, pictures_in_report)
+    return _summary(output, paths)
+
+
+def _summary(output: Path, paths: list[str]) -> Summary:
+    """The counts of the whole table, where it is whole."""
     rows, left_out = (growing_table.rows(output / f"{n}.csv", n) for n in growing_table.COLUMNS)
     if not all(path in rows or path in left_out for path in paths):
         raise DataError(f"{output}: not all images are scored yet; the same command goes on")
     return Summary(len(rows), sum(map(_defective, rows.values())), len(left_out))
+
+
+def _images(root: Path, recursive: bool, output: Path) -> tuple[Path, list[str]]:
+    """The folder and the images in it, or the one image that is meant."""
+    if root.is_file():
+        return root.parent, [root.name]
+    return root, find(root, recursive, but=output)
 
 
 def _score_share(
