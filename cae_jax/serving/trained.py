@@ -135,10 +135,8 @@ def open_run(
         if said:
             say(f"warning: {cell.title}: {said}")
     given = {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
-    given |= {"checkpoint": checkpoint, **which}
-    return TrainedRun(
-        cell, trained.variables, judge, {"workdir": os.path.abspath(workdir), **given}
-    )
+    given |= {"workdir": os.path.abspath(workdir), "checkpoint": checkpoint, **which}
+    return TrainedRun(cell, trained.variables, judge, given)
 
 
 def _the_one(workdir: Path, which: dict[str, Any]) -> Cell:
