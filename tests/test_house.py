@@ -28,7 +28,7 @@ experiments  benchmarks
 LINE = {room: i for i, line in enumerate(ORDER.split("\n")) for room in line.split()}
 # The only rooms or files that may import a package, at the top of a file or inside a function.
 OWNERS = {
-    "PIL": {"data.images", "data.pictures", "serving.export.check"},
+    "PIL": {"data.frame", "data.images", "data.pictures", "serving.export.check"},
     "cv2": {"data.images"},
     "imageio": {"data.images"},
     "skimage": {"data.images"},

@@ -19,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from cae_jax.data import images
-from cae_jax.data.frame import Frame, stretched
+from cae_jax.data.frame import Frame, lost_of
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
-_ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
+_ALL_BLACK = "scored, but its mask is all black{}: nothing to compare with"
+_SEEN = " where the image is looked at"  # of one that is not looked at whole
 _LAYOUT = ("train", "train/good", "test", "ground_truth")
 
 
@@ -162,17 +163,27 @@ def assemble(
         masks=masks,
         has_mask=has_mask & marked,
         test_sizes=tuple(test_sizes),
-        left_out=_left_out(found, bad, black),
-        warnings=_warnings(category, found)
-        + stretched(category, frame, [*train_sizes, *test_sizes]),
+        left_out=_left_out(found, bad, black, "" if frame.plain else _SEEN),
+        warnings=_warnings(category, found) + lost_of(category, frame, [*train_sizes, *test_sizes]),
+        counts=_counts(frame, [*train_items, *test_items], [*train_sizes, *test_sizes]),
     )
 
 
-def _left_out(found: Found, bad: list[LeftOut], black: list[str]) -> tuple[LeftOut, ...]:
+def _counts(frame: Frame, items: list[Item], sizes: list[tuple[int, int]]) -> dict[str, np.ndarray]:
+    """What of each image counts, by its path; images of one size share an array."""
+    found = {item.path: frame.counts(size) for item, size in zip(items, sizes, strict=True)}
+    return {path: counts for path, counts in found.items() if counts is not None}
+
+
+def _left_out(
+    found: Found, bad: list[LeftOut], black: list[str], where: str
+) -> tuple[LeftOut, ...]:
     """All that is left out, by path: what is bad is not scored, whether or not it has a mask."""
     lost = {entry.path for entry in bad}
     before = [entry for entry in found.left_out if entry.path not in lost]
-    return tuple(sorted([*before, *bad, *(LeftOut(path, _ALL_BLACK) for path in black)]))
+    return tuple(
+        sorted([*before, *bad, *(LeftOut(path, _ALL_BLACK.format(where)) for path in black)])
+    )
 
 
 def _bad_files(root: str, bad: list[LeftOut]) -> DataError:

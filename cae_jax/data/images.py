@@ -25,8 +25,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile  # also registers TIFF, before any thread needs it
 
 from cae_jax import files
-from cae_jax.data.frame import MAX_SIDE, Frame
-from cae_jax.types import DataError, LeftOut, UsageError, unknown_name
+from cae_jax.data.frame import MAX_SIDE, Frame, placed, placed_mask
+from cae_jax.types import DataError, LeftOut, UsageError, unknown_name, with_counts
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 2**27
@@ -88,28 +88,44 @@ def decode(
         return _pixels(image, frame)[0]
 
 
-def from_any(image: Any, frame: Frame, bgr: bool = False) -> np.ndarray:
+def seen(
+    source: Source, frame: Frame, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decodes one image as `decode` does; where not all of a frame counts it has a last channel
+    more, see `types.with_counts`."""
+    with _opened(source, name, max_pixels) as image:
+        return _counted(*_pixels(image, frame), frame)
+
+
+def _counted(pixels: np.ndarray, size: tuple[int, int], frame: Frame) -> np.ndarray:
+    counts = frame.counts(size)
+    return pixels if counts is None else with_counts(pixels, counts)
+
+
+def from_any(image: Any, frame: Frame, bgr: bool = False, counted: bool = False) -> np.ndarray:
     """Returns whatever holds an image as `decode` returns a file: float32 [H, W, channels].
 
     A path, bytes or a binary stream is decoded, an opened Pillow image treated as its file would
     be. Anything else is an array as `from_array` takes it, by `__array__` (NumPy, JAX, PyTorch on a
     CPU) or `__dlpack__`; with `bgr` its three channels are blue, green and red. Raises DataError
-    for what is no image.
+    for what is no image. With `counted` it is as `seen` returns it.
     """
     if isinstance(image, Image.Image):
         with _named("the image"):
             _check_limits(image)
-            return _pixels(image.copy(), frame)[0]
+            pixels, size = _pixels(image.copy(), frame)
+            return _counted(pixels, size, frame) if counted else pixels
     if isinstance(image, bytearray | memoryview):
         image = bytes(image)
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "seek"):
-        return decode(image, frame)
+        return seen(image, frame) if counted else decode(image, frame)
     if not hasattr(image, "__array__") and hasattr(image, "__dlpack__"):
         image = np.from_dlpack(image)
     array = np.asarray(image)
     if array.dtype == object:
         raise DataError(f"an image is a file, its bytes or an array, not {type(image).__name__}")
-    return from_array(array[..., ::-1] if bgr and array.ndim == 3 else array, frame)
+    pixels = from_array(array[..., ::-1] if bgr and array.ndim == 3 else array, frame)
+    return _counted(pixels, array.shape[:2], frame) if counted else pixels
 
 
 def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:
@@ -132,7 +148,7 @@ def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:
     if pixels.shape[-1] == 3 and channels == 1:
         pixels = pixels @ np.array(_LUMA, np.float32)[:, None]
     bands = [Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)]
-    pixels = _stacked(bands, frame.size)
+    pixels = placed(bands, frame)
     return pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
 
 
@@ -144,8 +160,7 @@ def decode_mask(
 ) -> np.ndarray:
     """Decodes one ground-truth mask: every pixel that is not black is defective.
 
-    When resized, a pixel is defective where at least half of its area is (Pillow's BOX filter);
-    if that leaves nothing of a mask that had something, wherever any of its area is.
+    It is put into its image's frame by `frame.placed_mask`.
 
     Args:
       source: a path, a file's bytes, or a seekable binary file.
@@ -169,12 +184,7 @@ def decode_mask(
             )
         mask = np.asarray(image) != 0
     mask = mask.any(axis=-1) if mask.ndim == 3 else mask
-    if frame.size is None:
-        return mask
-    whole = Image.fromarray(mask.astype(np.float32))
-    share = np.asarray(whole.resize(frame.size[::-1], Image.Resampling.BOX))
-    half = share >= 0.5 - 1e-6  # an exact half may come out a rounding error lower
-    return half if half.any() else share > 0
+    return placed_mask(mask, frame)
 
 
 def size(source: Source, name: str | None = None) -> tuple[int, int]:
@@ -279,7 +289,7 @@ def _pixels(image: Image.Image, frame: Frame) -> tuple[np.ndarray, tuple[int, in
     """The image in its frame, and the (height, width) that it had."""
     channels = frame.channels
     image, full = _upright_pixels(image, color=channels == 3)
-    pixels = _stacked([band.convert("F") for band in image.split()], frame.size)
+    pixels = placed([band.convert("F") for band in image.split()], frame)
     pixels /= np.float32(full)
     pixels = pixels if pixels.shape[-1] == channels else np.repeat(pixels, channels, axis=-1)
     return pixels, (image.height, image.width)
@@ -373,9 +383,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged metadata of whole pixels: shown as stored, as viewers do
         return 1
     return value if value in _UPRIGHT else 1
-
-
-def _stacked(bands: list[Image.Image], height_width: tuple[int, int] | None) -> np.ndarray:
-    if height_width is not None:
-        bands = [band.resize(height_width[::-1], Image.Resampling.BILINEAR) for band in bands]
-    return np.stack([np.asarray(band) for band in bands], axis=-1)

@@ -11,9 +11,10 @@ from typing import Any
 
 from cae_jax import data, methods, options
 from cae_jax.data import joint, synthetic
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import RESIZES, Frame, read_roi
 from cae_jax.evaluation import segmentation
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
+from cae_jax.runs import frames
 from cae_jax.scoring import residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
@@ -37,6 +38,13 @@ class Images:
     image_size: int | tuple[int, int] = flag(
         Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
     )
+    resize: str = flag(
+        "stretch",
+        "how they get there: stretch; pad, or crop, keeps their shape; none: they are that size",
+        among=RESIZES,
+    )
+    roi: str = flag("", "the part to look at: x,y,width,height, or a mask that is white there")
+    ignore: str = flag("", "a mask that is white where nothing counts")
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
     folds: int = flag(
         AUTO,
@@ -133,12 +141,19 @@ class Config(Images, Scoring, Output):
 
     def _check_data(self) -> None:
         """Raises UsageError where flags say different things of the images."""
+        read_roi(self.roi)
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
                     f"--data_dir={self.data_dir}: --dataset=synthetic is drawn, not read; for "
                     "images of your own add --dataset=folder"
                 )
+            for name, default in (("resize", "stretch"), ("roi", ""), ("ignore", "")):
+                if (given := getattr(self, name)) != default:
+                    raise UsageError(
+                        f"--{name}={given}: --dataset=synthetic is drawn at its size; for images "
+                        "of your own add --dataset=folder"
+                    )
             size = size_text(self.image_size)
             height, width = height_width(self.image_size)
             if height != width:
@@ -164,8 +179,18 @@ class Config(Images, Scoring, Output):
 
     @property
     def frame(self) -> Frame:
-        """What images are brought to."""
-        return Frame(self.image_size, self.channels)
+        """What images are brought to, by the masks that lie where the flags say."""
+        return self.framed(self.cell_folder)
+
+    def framed(self, kept: Path, first: bool = False) -> Frame:
+        """Returns what images are brought to; see `frames.frame` for the arguments and errors."""
+        bare = Frame(self.image_size, self.channels, self.resize)
+        return frames.frame(bare, {"roi": self.roi, "ignore": self.ignore}, kept, first)
+
+    @property
+    def cell_folder(self) -> Path:
+        """Of the run of one category; see `runs.cell`."""
+        return self.folder / self.category / self.label / f"seed_{self.seed}"
 
     @property
     def n_pixels(self) -> int:
@@ -209,8 +234,13 @@ class Config(Images, Scoring, Output):
         own = self.options
         own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
+        masks = {
+            name: os.path.abspath(os.path.expanduser(text))
+            for name in ("roi", "ignore")
+            if (text := getattr(self, name)) and not (name == "roi" and read_roi(text))
+        }
         distance = self.distance or known[0]
-        found = dataclasses.replace(self, data_dir=where, distance=distance, options=own)
+        found = dataclasses.replace(self, data_dir=where, distance=distance, options=own, **masks)
         return found.changed(**self._unseen(isinstance(method.learn, Fit)))
 
     def _unseen(self, in_one_pass: bool) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def judge(config: Config, split: Split, trained: Trained) -> Judged:
     call = scoring_call(config, all_distances=True)
     with Bar(f"score {config.category} test", len(split.test), "images", first=COMPILING) as bar:
         batch = scorer.default_batch_size()
-        test = scorer.score_all(call, trained.variables, split.test, batch, bar.update)
+        given = split.seen(split.test, split.test_paths)
+        test = scorer.score_all(call, trained.variables, given, batch, bar.update)
     finite.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
     maps = test.residuals[config.distance]
     found = localization.localize(split, maps, unseen.area, unseen.source)
@@ -151,7 +152,8 @@ def _identity(config: Config) -> dict[str, Any]:
 def _times(config: Config, split: Split, trained: Trained) -> dict[str, float]:
     """How long the production call takes: the distance of the verdict and its map alone."""
     call = scoring_call(config)
-    batch = split.test[: scorer.default_batch_size()]
+    first = slice(scorer.default_batch_size())
+    batch = split.seen(split.test[first], split.test_paths[first])
     found = {"ms_per_image": scorer.milliseconds_per_image(call, trained.variables, batch)}
     if isinstance(w := config.options, Windows):
         n_patches = patches.number(config.image_size, w.stride)
@@ -198,7 +200,9 @@ def _write_maps(cell: Cell, split: Split, judged: Judged) -> None:
     maps = judged.test.residuals[config.distance]
     masks = judged.found.predicted if judged.found else None
     category = "" if config.joint else config.category  # a joint path begins with its own
-    pictures.write_predictions(folder, category, split.test_paths, split.test_sizes, maps, masks)
+    pictures.write_predictions(
+        folder, category, split.test_paths, split.test_sizes, maps, masks, config.frame
+    )
 
 
 def _plot(

@@ -136,4 +136,5 @@ def _files_of(config: Config) -> str:
         return ""
     root = Path(c.data_dir).expanduser()
     others = set(data.categories(c.dataset, c.data_dir)) - set(c.parts)
-    return fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
+    found = fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
+    return found + "".join(area.sha256 for area in c.frame.areas)  # the masks of --roi, --ignore

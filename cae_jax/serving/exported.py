@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from cae_jax.data import images
+from cae_jax.data.frame import Area, Frame
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
@@ -53,8 +55,7 @@ def load(
     card = json.loads((root / FACTS).read_text())
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
-    name = _runtime(root, runtime, card["formats"])
-    scores = card["scores"]
+    name, scores = _runtime(root, runtime, card["formats"]), card["scores"]
     if own := percent is None and false_alarms is None:
         percent, false_alarms = card["asked"]["percent"], card["asked"]["false_alarms"]
     judge = verdict.asked(
@@ -76,6 +77,7 @@ def load(
         category=card["category"],
         method=card["method"],
         version=version,
+        looks=_frame(root, card),
         image_size=_size(card["image_size"]),
         channels=card["channels"],
         distance=card["distance"],
@@ -87,8 +89,8 @@ def load(
     call = (_jax if name == "jax" else _onnxruntime)(root, card)
     given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
     given |= {"percent": percent, "false_alarms": false_alarms}
-    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
-    return Detector(model, judge, call, (load, given), MANY if together else 1)
+    together = name == "jax" and card["stablehlo"]["batch"] == "together"
+    return Detector(model, judge, call, (load, given), MANY if together else 1)  # or it is no gain
 
 
 def check(root: Path) -> str:
@@ -192,6 +194,19 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         return _scores(card, score, found, None)
 
     return call
+
+
+def _frame(root: Path, card: dict[str, Any]) -> Frame | None:
+    """What images are brought to; None for stretched ones."""
+    found = card.get("frame")
+    if found is None:
+        return None
+    areas = []
+    for flag in found["masks"]:
+        white = images.decode(root / f"{flag}.png", Frame(None, 1))[..., 0] >= 0.5
+        areas.append(Area(f"--{flag}", white if flag == "roi" else ~white))
+    roi = tuple(found["roi"]) if found["roi"] else None
+    return Frame(_size(card["image_size"]), card["channels"], found["resize"], roi, tuple(areas))
 
 
 def _size(found: int | list[int]) -> Size:

@@ -55,6 +55,7 @@ class TrainedRun:
             scale=_scale(self.cell),
             runtime="jax",
             card={},
+            looks=self.cell.frame,
         )
         return Detector(model, self.judge, call, (load, self.given))
 

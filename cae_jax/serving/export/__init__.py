@@ -27,7 +27,9 @@ from typing import Any
 
 from cae_jax.evaluation import scores
 from cae_jax.files import write_json, write_whole
+from cae_jax.options import to_text
 from cae_jax.reports.run_files import FINISHED, VERSIONS
+from cae_jax.runs import frames
 from cae_jax.serving import exported, web
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import card, check, onnx_files, stablehlo
@@ -68,12 +70,22 @@ def export(
             raise unknown_name("--format", name, FORMATS)
     if not formats:
         raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    frame = run.cell.frame
+    for name in formats:
+        if name != "stablehlo" and not frame.plain:
+            raise UsageError(
+                f"--format={name}: resizes inside, which it can by stretching a whole image alone, "
+                "and this run has --resize, --roi or --ignore; --format=stablehlo keeps these"
+            )
     made = [name for name in FORMATS if name in formats or (name == "onnx" and "web" in formats)]
     with _beside(output, overwrite) as folder:
         what = program_of(run)
         given = check.samples(run.cell)
         wanted = [run.detector.score(each.png) for each in given]
         facts = _facts(run, made)
+        if not frame.plain:
+            facts["frame"] = {"resize": frame.resize, "roi": frame.roi}
+            facts["frame"]["masks"] = frames.keep(frame, folder)
         if "stablehlo" in made:
             facts["stablehlo"] = stablehlo.write(what, folder)
         if "onnx" in made:
@@ -116,7 +128,9 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "scores": {"unseen": unseen, "test_good": good, "source": scores.source(table)},
         "operating_points": points,
         "metrics": metrics,
-        "flags": [f"--{name}={value}" for name, value in c.flags().items() if name not in _PLACES],
+        "flags": [
+            f"--{name}={to_text(value)}" for name, value in c.flags().items() if name not in _PLACES
+        ],
         "versions": json.loads((folder / VERSIONS).read_text()),
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "formats": formats,
@@ -158,7 +172,7 @@ def _checked(
         if form in formats:
             found = exported.load(folder, runtime=runtime)
             rows += check.detected(f"{form} in {runtime}", given, wanted, found)
-    if "stablehlo" in formats:
+    if "stablehlo" in formats and run.cell.frame.plain:
         rows += stablehlo.whole(folder, given[1], wanted[1], channels)
     if "onnx" in formats:
         rows += onnx_files.whole(folder, given, wanted, channels)

@@ -62,7 +62,7 @@ def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
     They are its data set's files where these are still there, else the pictures that the run has
     kept. Raises DataError where it has none.
     """
-    run = read_run(cell.folder)
+    run, frame = read_run(cell.folder), cell.frame
     if run.examples is None or not len(run.examples.image):
         raise DataError(f"{cell.folder}/examples.npz: no picture to check an export by")
     found = []
@@ -79,7 +79,7 @@ def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         if cell.config.data_dir and file.is_file():
             image = Image.open(io.BytesIO(file.read_bytes()))
-        found.append(_variant(path, image, i))
+        found.append(_variant(path, image, i, keep=not frame.plain))
     return found
 
 
@@ -141,9 +141,10 @@ def unresized(sample: Sample, channels: int) -> np.ndarray:
     return images.decode(sample.png, Frame(None, channels))[None]
 
 
-def _variant(name: str, image: Image.Image, i: int) -> Sample:
+def _variant(name: str, image: Image.Image, i: int, keep: bool) -> Sample:
     tall, wide = _SIDES[i % len(_SIDES)]
     size = (int(image.width * wide) | 1, int(image.height * tall) | 1)
+    size = image.size if keep else size  # a part of an image is one of its size alone
     mode = _MODES[i % len(_MODES)]
     image = image.convert("L" if mode == "I;16" else mode if mode != "P" else "RGB")
     image = image.resize(size)
