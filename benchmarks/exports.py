@@ -63,7 +63,7 @@ def run() -> None:
     """Measures the runs of the flags, one after the other, and keeps what is measured."""
     compilation.use_cache()
     path = Path(_JSON.value)
-    records = json.loads(path.read_text()) if path.is_file() else []
+    records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     for name in _RUNS.value:
         try:
             found = measure(Path(name), _CATEGORY.value)

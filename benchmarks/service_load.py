@@ -75,7 +75,7 @@ def server(model: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], int
 
 def resident_mb(process: subprocess.Popen[str]) -> float:
     """Returns what a process holds in memory, in 10^6 bytes."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
     (found,) = (line.split()[1] for line in lines if line.startswith("VmRSS:"))
     return int(found) * 1024 / 1e6
 

@@ -19,7 +19,10 @@ _BEGIN, _END = "<!-- tables: python -m benchmarks.tables -->\n", "<!-- end of ta
 def tables_page(results: Path) -> str:
     """Returns the tables, a section per benchmark, from the JSON files of a folder; after them
     those of the accelerators, from the folders accelerator/DEVICE in it."""
-    read = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    read = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(results.glob("*.json"))
+    }
     lines = []
     for row_of in table_rows.SECTIONS:
         title = row_of.__name__
@@ -41,6 +44,6 @@ def tables_page(results: Path) -> str:
 
 
 if __name__ == "__main__":
-    before, _, rest = (_HERE / "README.md").read_text().partition(_BEGIN)
+    before, _, rest = (_HERE / "README.md").read_text(encoding="utf-8").partition(_BEGIN)
     made = f"{before}{_BEGIN}\n{tables_page(_HERE / 'results')}{_END}{rest.partition(_END)[2]}"
     files.write_whole(_HERE / "README.md", made)

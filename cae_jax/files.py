@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import math
 import mmap
@@ -11,6 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ if TYPE_CHECKING:  # half a second to import, which loading a model need not wai
 
 _PART = 8  # of the memory that is free: a larger array lies in a file
 _UNKNOWN = 2**33  # bytes that are taken to be free where the system does not say
+_WINDOWS = os.name == "nt"
+_WAITS = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds before another try, on Windows alone
+_LONGEST = 255  # bytes of a file's name
 _ALIGNED = 64  # bytes: of an array that begins at a multiple of it JAX makes no copy on a CPU
 
 
@@ -36,18 +41,34 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     path = Path(path)
     # surrogateescape: a file name that is no UTF-8 reads back as the same name
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    begin = _beginning(path.name, _LONGEST - 64)  # the whole may be as long as a name can be
+    beside = path.with_name(f".{begin}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(beside, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        replace(beside, path)
     except OSError as error:
         raise DataError(f"{str(path)!r}: cannot be written: {error.strerror}") from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Gives a file or a folder another name; a file replaces a file of that name.
+
+    Windows refuses it while a program has either open, a reader or a virus scanner, mostly for a
+    moment: there it is tried again for a second or so. Raises OSError where it cannot be done.
+    """
+    for wait in _WAITS if _WINDOWS else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -68,6 +89,15 @@ def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     if "\r" in text:  # a bare one ends the line for a reader; Python below 3.13 does not quote it
         text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     write_whole(path, text)
+
+
+def fitting(name: str, suffix: str) -> str:
+    """Returns `name` with a suffix as a file's name, which has no more than 255 bytes: of a longer
+    one as many letters as fit, ~, and 16 digits of its SHA-256, so that it stays one of its own."""
+    if len(os.fsencode(name + suffix)) <= _LONGEST:
+        return name + suffix
+    end = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{suffix}"
+    return _beginning(name, _LONGEST - len(os.fsencode(end))) + end
 
 
 def large_array(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
@@ -137,6 +167,12 @@ def _limits() -> list[int]:
         with contextlib.suppress(OSError, ValueError):  # none, or "max"
             found.append(int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii")))
     return found
+
+
+def _beginning(name: str, size: int) -> str:
+    """The letters that fit into so many bytes."""
+    whole = os.fsencode(name)
+    return name if len(whole) <= size else whole[:size].decode("utf-8", "ignore")
 
 
 def _plain(value: Any) -> Any:

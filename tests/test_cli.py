@@ -65,7 +65,7 @@ BAD = {
     ),
     "no images": (f"run {FOLDER} --data_dir={{x}}/noimage", 1, ["train/good", "no image"]),
     "truncated": (f"run {FOLDER} --data_dir={{x}}/cut", 1, ["train/good/003.png", "truncated"]),
-    "no image": (f"run {FOLDER} --data_dir={{x}}/text", 1, ["test/good/001.png", "is not a PNG"]),
+    "no image": (f"run {FOLDER} --data_dir={{x}}/text", 1, ["test/good/001.png", "is a text file"]),
     "mask": (f"run {FOLDER} --data_dir={{x}}/mask", 1, ["spot/000_mask.png", "30 x 20", "64 x 64"]),
     "few": (f"run {FOLDER} --data_dir={{x}}/few", 1, ["1 training", "--validation_fraction"]),
     "other run": (f"run {FOLDER} --data_dir={{x}}/in", 2, ["--epochs=77, now 1", "--overwrite"]),

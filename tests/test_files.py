@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import math
 import os
@@ -112,3 +113,16 @@ def test_what_a_container_grants_counts(monkeypatch, tmp_path):
     assert 0 < most < 2**60
     monkeypatch.setattr(files, "_limits", lambda: [2**63, 2**20])
     assert files._free_memory() == 2**20
+
+
+def test_names_as_long_as_names_can_be(tmp_path):
+    longest = "検" * 84 + "png"  # 255 bytes
+    files.write_whole(tmp_path / longest, "a")
+    assert [path.name for path in tmp_path.iterdir()] == [longest]
+    assert files.fitting("a.png", ".tiff") == "a.png.tiff"
+    found = files.fitting(longest, ".tiff")
+    assert len(found.encode()) in range(253, 256)
+    assert found.startswith("検" * 77)
+    assert found.endswith("~" + hashlib.sha256(longest.encode()).hexdigest()[:16] + ".tiff")
+    assert files.fitting("b" + longest[1:], ".tiff") != found
+    (tmp_path / found).touch()

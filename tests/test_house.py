@@ -28,10 +28,14 @@ experiments  benchmarks
 LINE = {room: i for i, line in enumerate(ORDER.split("\n")) for room in line.split()}
 # The only rooms or files that may import a package, at the top of a file or inside a function.
 OWNERS = {
-    "PIL": {"data.frame", "data.images", "data.pictures", "serving.export.check"},
-    "cv2": {"data.images"},
-    "imageio": {"data.images"},
-    "skimage": {"data.images"},
+    "PIL": {
+        *("data.formats", "data.frame", "data.images", "data.masks", "data.pictures", "data.tiff"),
+        "serving.export.check",
+    },
+    "array_record": {"data.mvtec_ad"},
+    "cv2": {"data.formats"},
+    "imageio": {"data.formats"},
+    "skimage": {"data.formats"},
     "matplotlib": {"reports.plots"},
     "orbax": {"training.checkpoints"},
     "flax": {"models", "methods"},
@@ -56,6 +60,7 @@ STRANGERS = {
     "evaluation.metrics": {"jax", "cae_jax.types"},
     "data": {"jax"},
 }
+OPEN_NO_TEXT = {"os", "Image", "tarfile", "opener"}  # whose open() takes no encoding
 VAGUE = {"utils", "util", "common", "core", "helpers", "misc", "base", "trainer"}
 FILE_LINES, FUNCTION_LINES, BINARY_LINES = 400, 60, 80
 
@@ -170,6 +175,20 @@ def bare_functions(name: str, text: str) -> list[str]:
     return breaches
 
 
+def bare_texts(name: str, text: str) -> list[str]:
+    """Text read or written in whatever encoding the machine has, which is another on Windows."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        call = ast.unparse(node.func).split(".") if isinstance(node, ast.Call) else [""]
+        if call[-1] not in ("open", "read_text", "write_text") or call[0] in OPEN_NO_TEXT:
+            continue
+        modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+        binary = call[-1] == "open" and any("b" in str(mode) for mode in modes)
+        if not binary and "encoding" not in {keyword.arg for keyword in node.keywords}:
+            found.append(f"{name}: line {node.lineno}: {call[-1]} without an encoding")
+    return found
+
+
 def cycle(texts: dict[str, str]) -> list[str]:
     """A circle of modules that import each other, lazily or not; empty when there is none."""
     graph = {
@@ -205,6 +224,7 @@ def test_source(module):
     assert import_breaches(module, text) == []
     assert long_parts(module, text) == []
     assert bare_functions(module, text) == []
+    assert bare_texts(module, text) == []
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
@@ -311,6 +331,24 @@ def test_a_long_part_is_found():
 )
 def test_a_bare_function_is_found(text, bare):
     assert [line.split(": ")[1].split()[0] for line in bare_functions("a", text)] == bare
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("open(p, 'w')", ["open"]),
+        ("p.open()", ["open"]),
+        ("p.read_text()", ["read_text"]),
+        ("(a / 'b').write_text(t)", ["write_text"]),
+        ("p.read_text(encoding='ascii')", []),
+        ("open(p, 'rb')", []),
+        ("p.open('xb')", []),
+        ("open(p, newline='', encoding='utf-8')", []),
+        ("os.open(p, os.O_RDONLY)", []),
+    ],
+)
+def test_a_text_without_encoding_is_found(text, bare):
+    assert [line.split()[3] for line in bare_texts("a", text)] == bare
 
 
 def test_a_circle_is_found():

@@ -69,7 +69,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"part": path.stem, "complete": False, "environment": {}, "records": []}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return {**found, "records": list(found["records"])}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{str(path)!r}: no file of this benchmark: {error}") from error

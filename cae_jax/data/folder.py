@@ -11,15 +11,17 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cae_jax.data import images
-from cae_jax.data.frame import Frame, lost_of
+from cae_jax.data import images, remarks
+from cae_jax.data.frame import Frame
+from cae_jax.data.masks import Mask
+from cae_jax.data.masks import read as read_mask
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black{}: nothing to compare with"
@@ -49,7 +51,10 @@ class Found(NamedTuple):
 def table1() -> dict[str, dict[str, str]]:
     """Table 1 of the thesis by category: n_train, n_test_good, n_test_defective and more."""
     table = importlib.resources.files("cae_jax") / "tables" / "table1_dataset.csv"
-    return {row["category"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    return {
+        row["category"]: row
+        for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    }
 
 
 def categories(data_dir: Path) -> tuple[str, ...]:
@@ -134,22 +139,23 @@ def assemble(
         raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
     bad: list[LeftOut] = []
     parts = []
+    noted: dict[str, images.Seen] = {}
     for part, items in (("train", found.train), ("test", found.test)):
-        pixels, kept, skipped, sizes = images.decode_all(
+        pixels, kept, skipped, seen = images.decode_all(
             [item.source for item in items], frame, "skip", progress
         )
         lost = sorted(set(range(len(items))) - set(kept))
         bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
         if on_bad_image == "skip" and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
-        parts.append((pixels, [items[i] for i in kept], sizes))
-    (train, train_items, train_sizes), (test, test_items, test_sizes) = parts
-    masks, has_mask, bad_masks = _decode_masks(test_items, frame)
-    bad += bad_masks
+        parts.append((pixels, [items[i] for i in kept]))
+        noted |= {item.path: one for item, one in zip(parts[-1][1], seen, strict=True)}
+    (train, train_items), (test, test_items) = parts
+    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame)
+    bad.extend(bad_masks)
     marked = masks.any(axis=(1, 2)) | np.array([i.kind == GOOD for i in test_items], bool)
     black = [item.path for item in itertools.compress(test_items, has_mask & ~marked)]
-    if bad and on_bad_image == "error":
-        raise _bad_files(found.root, bad)
+    _check_bad(found.root, bad, on_bad_image)
     return Split(
         dataset=dataset,
         category=category,
@@ -162,16 +168,16 @@ def assemble(
         kinds=tuple(item.kind for item in test_items),
         masks=masks,
         has_mask=has_mask & marked,
-        test_sizes=tuple(test_sizes),
+        test_sizes=tuple(noted[item.path].size for item in test_items),
         left_out=_left_out(found, bad, black, "" if frame.plain else _SEEN),
-        warnings=_warnings(category, found) + lost_of(category, frame, [*train_sizes, *test_sizes]),
-        counts=_counts(frame, [*train_items, *test_items], [*train_sizes, *test_sizes]),
+        warnings=_warnings(category, found) + remarks.of_all(category, frame, noted, read),
+        counts=_counts(frame, noted),
     )
 
 
-def _counts(frame: Frame, items: list[Item], sizes: list[tuple[int, int]]) -> dict[str, np.ndarray]:
+def _counts(frame: Frame, noted: Mapping[str, images.Seen]) -> dict[str, np.ndarray]:
     """What of each image counts, by its path; images of one size share an array."""
-    found = {item.path: frame.counts(size) for item, size in zip(items, sizes, strict=True)}
+    found = {path: frame.counts(seen.size) for path, seen in noted.items()}
     return {path: counts for path, counts in found.items() if counts is not None}
 
 
@@ -181,42 +187,48 @@ def _left_out(
     """All that is left out, by path: what is bad is not scored, whether or not it has a mask."""
     lost = {entry.path for entry in bad}
     before = [entry for entry in found.left_out if entry.path not in lost]
-    return tuple(
-        sorted([*before, *bad, *(LeftOut(path, _ALL_BLACK.format(where)) for path in black)])
-    )
+    empty = [LeftOut(path, _ALL_BLACK.format(where)) for path in black]
+    return tuple(sorted([*before, *bad, *empty]))
 
 
-def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
+def _check_bad(root: str, bad: list[LeftOut], on_bad_image: str) -> None:
+    if not bad or on_bad_image == "skip":
+        return
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    return DataError(
+    raise DataError(
         f"{root}/{bad[0].path}: {bad[0].cause}{more}; "
         "--on_bad_image=skip lists what is bad and goes on"
     )
 
 
-def _decode_masks(items: list[Item], frame: Frame) -> tuple[np.ndarray, np.ndarray, list[LeftOut]]:
-    """Masks bool [n, H, W] of test images, which of them are known, and the files left out."""
+def _decode_masks(
+    items: list[Item], frame: Frame
+) -> tuple[np.ndarray, np.ndarray, list[LeftOut], dict[str, Mask]]:
+    """Masks bool [n, H, W] of test images, which of them are known, the files left out, and what
+    was found in the others."""
 
-    def decode(item: Item) -> np.ndarray | DataError | None:
+    def decode(item: Item) -> Mask | DataError | None:
         if item.mask is None:
             return None
         try:
             expected = images.size(item.source)
-            return images.decode_mask(item.mask, frame, expected, item.mask_path)
+            return read_mask(item.mask, frame, expected, item.mask_path)
         except DataError as error:
             return error
 
     masks = np.zeros((len(items), *(frame.size or (0, 0))), bool)
     has_mask = np.array([item.kind == GOOD for item in items], bool)
     left_out = []
+    read = {}
     with ThreadPoolExecutor() as pool:
         for i, result in enumerate(pool.map(decode, items)):
             if isinstance(result, DataError):
                 path = items[i].mask_path
                 left_out.append(LeftOut(path, str(result).removeprefix(f"{path!r}: ")))
             elif result is not None:
-                masks[i], has_mask[i] = result, True
-    return masks, has_mask, left_out
+                masks[i], has_mask[i] = result.defective, True
+                read[items[i].mask_path] = result
+    return masks, has_mask, left_out, read
 
 
 def _masks(root: Path, kind: str, files: list[Path], left_out: list[LeftOut]) -> dict[Path, Path]:

@@ -54,6 +54,8 @@ class Frame:
 
     image_size: Size | None  # pixels; None keeps a file's own size
     channels: int = 1  # 1: luma, 3: RGB; a gray file gives three equal channels
+    bit_depth: int = 0  # of data of over 8 bits: 2^bit_depth - 1 is white; 0: what the file says
+    background: tuple[int, int, int] | None = None  # RGB 0..255 behind alpha; None: alpha dropped
     resize: str = "stretch"  # one of RESIZES
     roi: tuple[int, int, int, int] | None = None  # x, y, width, height of a file; None: all of it
     areas: tuple[Area, ...] = ()  # what is in all of them counts
@@ -211,16 +213,16 @@ def _counts(frame: Frame, size: tuple[int, int]) -> np.ndarray:
     return found
 
 
-def placed(bands: Sequence[Image.Image], frame: Frame) -> np.ndarray:
-    """Returns an upright image's bands, of mode F, in their frame: float32 [H, W, C]; what does not
-    count holds the mean of what does. Raises DataError as `Frame.counts` does."""
+def placed(bands: Sequence[np.ndarray], frame: Frame) -> np.ndarray:
+    """Returns an upright image's bands, float32 [H, W] each, in their frame: [H, W, C]; what does
+    not count holds the mean of what does. Raises DataError as `Frame.counts` does."""
     if frame.size is None and frame.plain:
-        return np.stack([np.asarray(band) for band in bands], axis=-1)
-    width, height = bands[0].size
+        return np.stack(bands, axis=-1)
+    height, width = bands[0].shape
     place = frame.place((height, width))
     top, left, bottom, right = place.at
     how = Image.Resampling.BILINEAR
-    inside = np.stack([_resized(band, place, how) for band in bands], axis=-1)
+    inside = np.stack([_resized(Image.fromarray(b), place, how) for b in bands], axis=-1)
     counts = frame.counts((height, width))
     if counts is None:
         return inside

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import array_record  # noqa: F401 - none for Windows: here its absence is told, and not at a read
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging

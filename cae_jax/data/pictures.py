@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cae_jax.data.frame import Frame
-from cae_jax.files import write_whole
+from cae_jax.files import fitting, write_whole
 from cae_jax.types import DataError
 
 
@@ -152,13 +152,15 @@ def write_prediction(
 ) -> None:
     """Writes folder/anomaly_maps/NAME.tiff and, with a mask, folder/predicted_masks/NAME.png.
 
-    Takes what `write_predictions` takes, of one image; raises what it raises.
+    Takes what `write_predictions` takes, of one image; raises what it raises. A name that would be
+    too long with its suffix is shortened, see `files.fitting`.
     """
-    path = Path(folder, "anomaly_maps", f"{name}.tiff")
+    *above, last = name.split("/")
+    path = Path(folder, "anomaly_maps", *above, fitting(last, ".tiff"))
     _make_folder(path.parent)
     save_tiff(path, (frame or Frame(residual.shape)).back(_map(residual), size))
     if mask is not None:
-        path = Path(folder, "predicted_masks", f"{name}.png")
+        path = Path(folder, "predicted_masks", *above, fitting(last, ".png"))
         _make_folder(path.parent)
         save_png(path, (frame or Frame(mask.shape)).back(_mask(mask), size))
 

@@ -35,6 +35,7 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import beta
 
 from cae_jax.evaluation import metrics
 from cae_jax.types import UsageError, unknown_name
@@ -65,6 +66,19 @@ class Threshold:
     def leaks(self) -> bool:
         """Whether it was picked on images that it is judged on."""
         return self.source not in UNSEEN
+
+    @property
+    def rank(self) -> int | None:
+        """k in 1..n: it is the k-th smallest of its n good distances; None for a rule that takes no
+        such rank, and for an infinite threshold."""
+        if self.rule in RULES and self.percent is not None:
+            return rank(self.percent, self.n, self.rule)
+        if self.rule == "conformal" and self.percent is not None:
+            k = _rank_at_rate(self.n, Fraction(100 - self.percent, 100))
+            return k if k <= self.n else None
+        if self.rule == "false_alarms" and self.rate is not None:
+            return min(_rank_at_rate(self.n, _exact(self.rate)), self.n)
+        return None
 
 
 def rank(percent: int, n: int, rule: str = "ceil") -> int:
@@ -180,6 +194,26 @@ def promised(rate: float, n: int) -> float:
     return float(rate) if n >= images_needed(rate) else 1 / (n + 1)
 
 
+def alarm_rate(k: int, n: int, level: float = 0.95) -> tuple[float, float, float]:
+    """Returns the false-alarm rate to expect of the k-th smallest of n held-out good distances, and
+    what that rate can come to with other n images: (mean, low, high), shares in (0, 1).
+
+    A new good image and the n are one more draw of the same, so that it lies above with a chance of
+    (n + 1 - k) / (n + 1), the mean. Of n independent images of a continuous distribution the rate
+    of one such threshold is Beta(n + 1 - k, k) distributed (Vovk, "Conditional validity of
+    inductive conformal predictors", Machine Learning 92, 2013), whose central `level` is low..high;
+    with ties it is rather lower. Of images out of fold all of that is so but nearly, see above.
+
+    Raises ValueError unless 1 <= k <= n and 0 < level < 1.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be in 1..n, got k={k}, n={n}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    low, high = beta.ppf([(1 - level) / 2, (1 + level) / 2], n + 1 - k, k)
+    return (n + 1 - k) / (n + 1), float(low), float(high)
+
+
 def oracle_f1(good: ArrayLike, defective: ArrayLike) -> Threshold:
     """Returns the threshold with the best F1 on the test distances `good` [n], `defective` [m].
 
@@ -194,8 +228,12 @@ def oracle_f1(good: ArrayLike, defective: ArrayLike) -> Threshold:
 
 def _at_rate(good: np.ndarray, rate: Fraction) -> float:
     """The k-th smallest, k = ceil((n + 1) (1 - rate)); infinite where k is more than n."""
-    k = math.ceil((good.size + 1) * (1 - rate))
+    k = _rank_at_rate(good.size, rate)
     return float(np.sort(good)[k - 1]) if k <= good.size else math.inf
+
+
+def _rank_at_rate(n: int, rate: Fraction) -> int:
+    return math.ceil((n + 1) * (1 - rate))
 
 
 def _exact(rate: float) -> Fraction:

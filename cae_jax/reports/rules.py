@@ -82,6 +82,32 @@ def unkept(threshold: thresholds.Threshold) -> str:
     return promise(dataclasses.asdict(threshold))
 
 
+def rank(point: Mapping[str, Any]) -> int | None:
+    """Returns k where the threshold is the k-th smallest of its n good distances; None of a rule
+    that takes no such rank, and where metrics.json does not tell."""
+    n, percent, rate = (real(point.get(key)) for key in ("n", "percent", "rate"))
+    if not n >= 1 or (percent == percent and not 1 <= percent <= 100):
+        return None
+    found = thresholds.Threshold(
+        value=verdict.value(point),
+        rule=str(point.get("rule")),
+        source=str(point.get("source")),
+        percent=int(percent) if percent == percent else None,
+        n=int(n),
+        rate=rate if 0 < rate <= thresholds.MAX_RATE else None,
+    )
+    return found.rank
+
+
+def expected(point: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Returns the false-alarm rate to expect of a threshold, see `thresholds.alarm_rate`: (mean,
+    low, high); None of one that leaks, or whose rule has no rank."""
+    k = rank(point)
+    if k is None or point.get("source") not in UNSEEN:
+        return None
+    return thresholds.alarm_rate(k, int(real(point.get("n"))))
+
+
 def shown(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Returns the point that verdicts go by, see `verdict.counting`; None without any."""
     return verdict.counting(points(metrics))

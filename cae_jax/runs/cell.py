@@ -123,7 +123,10 @@ def listed(workdir: Path) -> list[Cell]:
 
 def write_results(workdir: Path) -> pd.DataFrame:
     """Writes results.csv over the finished cells of a workdir, if any, and returns it."""
-    rows = [json.loads((folder / FINISHED).read_text()) for folder in cells_with(workdir, FINISHED)]
+    rows = [
+        json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        for folder in cells_with(workdir, FINISHED)
+    ]
     table = results.results_table(rows)
     if rows:
         files.write_csv(workdir / "results.csv", table)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 
 from cae_jax import methods
 from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
-from cae_jax.runs import config, presets
+from cae_jax.runs import config, flagfiles, presets
 from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine import alarms
@@ -92,9 +93,9 @@ def main(
     Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
     after SIGTERM.
     """
-    argv = _with_preset(sys.argv, default_preset)
     _defined.clear()
     try:
+        argv = flagfiles.expanded(_with_preset(sys.argv, default_preset))
         method, known, several = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
@@ -167,7 +168,7 @@ def needed(name: str, what: str) -> Path:
     found = flags.FLAGS[name].value
     if not found:
         raise UsageError(f"--{name} is needed: {what}")
-    return Path(found).expanduser()
+    return Path(os.path.expanduser(found))
 
 
 def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
@@ -185,16 +186,15 @@ def _known(
 ) -> tuple[str, Fields, bool]:
     """The method that the command line names, and its flags, or those of the runs or the entries
     that it names; and whether it is of entries."""
-    whole = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
     early = flags.FlagValues()
     flags.DEFINE_string("method", methods.DEFAULT, "", flag_values=early)
     flags.DEFINE_string("workdir", "", "", flag_values=early)
     flags.DEFINE_list("methods", [], "", flag_values=early)
-    early(whole, known_only=True)
+    early(argv, known_only=True)
     entries = of_entries(early.methods) if of_entries else []
     names: Sequence[str] = entries or [early.method]
     if of_runs:
-        cells = listed(Path(early.workdir or os.devnull).expanduser())
+        cells = listed(Path(os.path.expanduser(early.workdir or os.devnull)))
         names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}
     for name in names:
@@ -215,6 +215,7 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
 def _guarded(run: Callable[[], None], again: str) -> None:
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
+    jax.config.update("jax_enable_x64", False)  # of another program's environment
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:

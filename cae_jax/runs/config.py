@@ -15,7 +15,7 @@ from cae_jax.data.frame import RESIZES, Frame, read_roi
 from cae_jax.evaluation import segmentation
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.runs import frames
-from cae_jax.scoring import residuals
+from cae_jax.scoring import compilation, residuals
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
@@ -184,7 +184,7 @@ class Config(Images, Scoring, Output):
 
     def framed(self, kept: Path, first: bool = False) -> Frame:
         """Returns what images are brought to; see `frames.frame` for the arguments and errors."""
-        bare = Frame(self.image_size, self.channels, self.resize)
+        bare = Frame(self.image_size, self.channels, resize=self.resize)
         return frames.frame(bare, {"roi": self.roi, "ignore": self.ignore}, kept, first)
 
     @property
@@ -200,7 +200,7 @@ class Config(Images, Scoring, Output):
     @property
     def folder(self) -> Path:
         """The workdir as a path."""
-        return Path(self.workdir or f"runs/{self.dataset}").expanduser()
+        return Path(os.path.expanduser(self.workdir or f"runs/{self.dataset}"))
 
     @property
     def smallest_defect(self) -> int:
@@ -218,7 +218,9 @@ class Config(Images, Scoring, Output):
         return methods.title(self.method, self.options)
 
     def build(self) -> Method:
-        """Returns the method; raises UsageError for options that cannot work."""
+        """Returns the method; raises UsageError for options that cannot work, and where JAX has no
+        device."""
+        compilation.check_devices()
         return methods.build(self.method, self.options, self.image_size, self.channels)
 
     def resolved(self) -> Config:
@@ -289,7 +291,8 @@ class Config(Images, Scoring, Output):
     def from_flagfile(cls, text: str, where: str) -> Config:
         """Reads what `to_flagfile` wrote; raises UsageError naming `where` and the line."""
         found = {}
-        for line in text.removesuffix("\n").split("\n"):  # a name may hold other line breaks
+        text = text.removeprefix("\ufeff").removesuffix("\n")  # an editor's byte order mark
+        for line in text.split("\n"):  # a name may hold other line breaks
             name, equals, value = line.removeprefix("--").partition("=")
             if not equals:
                 raise UsageError(f"{where}: not a flag of this version: {line!r}")

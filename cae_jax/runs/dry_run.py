@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import math
-import resource
 import shutil
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from cae_jax.training.schedule import Training
 from cae_jax.types import State, Steps, height_width
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
+_PACKAGES = 350_000_000  # bytes that Python and packages take, where the system cannot be asked
 _COMPILER = 500e6  # bytes that XLA and the plots take beside what they work on
 _ACTIVATIONS = 1.2  # of a whole batch, which validation takes at once
 _STATES = 4  # before a step, after it, its gradients, a copy while that is saved
@@ -201,7 +201,14 @@ def _width(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 def peak_bytes() -> int:
-    """Returns the most bytes that this process has held so far: at first Python and packages."""
+    """Returns the most bytes that this process has held so far: at first Python and packages.
+
+    Windows has no such question in Python: the answer there is what these are elsewhere.
+    """
+    try:
+        import resource
+    except ImportError:
+        return _PACKAGES
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on a Mac in bytes
     return peak * (1 if sys.platform == "darwin" else 1024)
 

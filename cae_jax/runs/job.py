@@ -27,7 +27,7 @@ from cae_jax.runs.machine import lock, multihost
 from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import load_trained, train_cells
 from cae_jax.scoring import compilation
-from cae_jax.training.members import default_plan
+from cae_jax.training.members import check_strategy, default_plan
 from cae_jax.training.schedule import Training
 from cae_jax.types import CaeError, Steps, UsageError
 
@@ -44,7 +44,10 @@ class Outcome(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         """Returns flags and metrics.json of every finished cell, for the thesis's tables."""
         return [
-            {**cell.config.flags(), **json.loads((cell.folder / FINISHED).read_text())}
+            {
+                **cell.config.flags(),
+                **json.loads((cell.folder / FINISHED).read_text(encoding="utf-8")),
+            }
             for cell in self.cells
         ]
 
@@ -66,6 +69,7 @@ def run(config: Config) -> pd.DataFrame:
     return outcome.table
 
 
+@compilation.in_32_bits()
 def run_grid(configs: Sequence[Config]) -> Outcome:
     """Runs every cell of a grid that is not finished yet; one that fails does not stop the rest.
 
@@ -111,7 +115,7 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     cells = [cells_of.make(config, name) for name in names for config in configs]
     for group in _groups(multihost.share(cells)):
         if isinstance(t := group[0].config.options, Training):
-            default_plan(t.members, len(group), t.batch_size)  # raises what cannot be split
+            check_strategy(t.members)
             epoch_log.check(t.log_to)
     return cells
 
@@ -174,6 +178,7 @@ def _keeping(failed: dict[str, Exception], cell: Cell) -> Iterator[None]:
         failed[cell.name] = error
 
 
+@compilation.in_32_bits()
 def evaluate_again(
     workdir: Path, data_dir: str = "", changes: Mapping[str, Any] = MappingProxyType({})
 ) -> pd.DataFrame:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cae_jax import methods
+from cae_jax.runs import flagfiles
 from cae_jax.runs.config import Config, configure
 from cae_jax.training.schedule import Training
 from cae_jax.types import UsageError, unknown_name
@@ -35,7 +37,9 @@ def read(entry: str) -> Config:
     Raises:
       UsageError: none of these, or a flag that this version does not know.
     """
-    path = Path(entry).expanduser() if entry.endswith(SUFFIX) else FOLDER / f"{entry}{SUFFIX}"
+    path = (
+        Path(os.path.expanduser(entry)) if entry.endswith(SUFFIX) else FOLDER / f"{entry}{SUFFIX}"
+    )
     if path.is_file():
         return Config.from_flagfile(_given(path), str(path))
     if entry.endswith(SUFFIX):
@@ -71,6 +75,5 @@ def _closed_forms() -> Sequence[str]:
 
 def _given(path: Path) -> str:
     """A flagfile as a run writes its own: a flag a line, each with its value."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    flags = [line.strip() for line in lines if line.strip().startswith("--")]
+    flags = [line for line in flagfiles.lines(path) if line.startswith("--")]
     return "\n".join(flag if "=" in flag else f"{flag}=true" for flag in flags) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def begin(folder: Path, config: Config, split: Split) -> tuple[pd.DataFrame, dic
 def read(folder: Path) -> dict[str, Any]:
     """Returns versions.json of a run's folder; {} before it is known what images it is of."""
     path = folder / VERSIONS
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def check_images(folder: Path, config: Config) -> None:
@@ -92,7 +93,7 @@ def _refuse(folder: Path, fingerprint: str, now: pd.DataFrame) -> None:
     learned = [each[each["part"] == "train"] for each in (before, now)]
     what_now = "take another --workdir, or --overwrite to learn anew"
     if len(before) and not fingerprints.changes(*learned):
-        if json.loads((folder / FINISHED).read_text()).get(_IMAGES) == fingerprint:
+        if json.loads((folder / FINISHED).read_text(encoding="utf-8")).get(_IMAGES) == fingerprint:
             return
         what_now = "experiments.evaluate judges these, another --workdir or --overwrite learns anew"
     raise DataError(
@@ -134,7 +135,7 @@ def _files_of(config: Config) -> str:
     c = config
     if not c.data_dir:
         return ""
-    root = Path(c.data_dir).expanduser()
+    root = Path(os.path.expanduser(c.data_dir))
     others = set(data.categories(c.dataset, c.data_dir)) - set(c.parts)
     found = fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
     return found + "".join(area.sha256 for area in c.frame.areas)  # the masks of --roi, --ignore

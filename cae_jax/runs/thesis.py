@@ -137,7 +137,7 @@ def finished(of: Planned, workdir: Path) -> tuple[list[dict[str, Any]], list[Mis
     for each in of.grids:
         for cell in each.cells:
             if cell.finished:
-                metrics = json.loads((cell.folder / FINISHED).read_text())
+                metrics = json.loads((cell.folder / FINISHED).read_text(encoding="utf-8"))
                 cells.append({**cell.config.flags(), **metrics, "system": each.title})
                 continue
             cause = causes.get(cell.folder.relative_to(workdir).as_posix(), "not run yet")

@@ -167,6 +167,10 @@ def _train_saving(
         if at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
             save(i, at)
 
+    plan = default_plan(t.members, n, t.batch_size)
+    used, there = plan.mesh.size if plan.mesh else 1, jax.local_device_count()
+    if used < there:
+        say(f"trains on {used} of {there} devices: --batch_size={t.batch_size} divides no further")
     name = f"train {c.category if n == 1 else f'{n} members'}"
     each = t.batch_size * n
     with contextlib.ExitStack() as stack:
@@ -181,7 +185,6 @@ def _train_saving(
             bar.update((step - done) * each, ", ".join([epoch, *shown]))
             done = step
 
-        plan = default_plan(t.members, n, t.batch_size)
         return loop.train_members(learn, members, plan, on_step, on_epoch, stop, save)
 
 

@@ -52,7 +52,7 @@ def load(
     """
     root = Path(folder)
     version = check(root)
-    card = json.loads((root / FACTS).read_text())
+    card = json.loads((root / FACTS).read_text(encoding="utf-8"))
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
     name, scores = _runtime(root, runtime, card["formats"]), card["scores"]
@@ -151,12 +151,14 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
 
     from cae_jax.scoring import compilation
 
+    compilation.check_devices()
     compilation.use_cache()
     path = root / "stablehlo" / "batch.bin"
     try:
         exported = export.deserialize(bytearray(path.read_bytes()))
         program = jax.jit(exported.call)
-        with np.load(root / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
+        weights_of = root / "stablehlo" / "weights.npz"
+        with compilation.in_32_bits(), np.load(weights_of, allow_pickle=False) as archive:
             weights = jax.device_put({name: archive[name] for name in archive.files})
     except Exception as error:  # StableHLO of another time fails in as many ways as there are
         cause = " ".join(str(error).split())[:200]
@@ -166,7 +168,8 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
         ) from error
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
-        found = jax.device_get(program(weights, images))
+        with compilation.in_32_bits():
+            found = jax.device_get(program(weights, images))
         return _scores(card, found["score"], found["map"], found.get("reconstruction"))
 
     return call
@@ -206,7 +209,8 @@ def _frame(root: Path, card: dict[str, Any]) -> Frame | None:
         white = images.decode(root / f"{flag}.png", Frame(None, 1))[..., 0] >= 0.5
         areas.append(Area(f"--{flag}", white if flag == "roi" else ~white))
     roi = tuple(found["roi"]) if found["roi"] else None
-    return Frame(_size(card["image_size"]), card["channels"], found["resize"], roi, tuple(areas))
+    size, channels = _size(card["image_size"]), card["channels"]
+    return Frame(size, channels, resize=found["resize"], roi=roi, areas=tuple(areas))
 
 
 def _size(found: int | list[int]) -> Size:

@@ -153,7 +153,7 @@ def _remove_table(output: Path, name: str) -> None:
 
 def _read_identity(output: Path) -> dict[str, Any]:
     try:
-        found = json.loads((output / "run.json").read_text())
+        found = json.loads((output / "run.json").read_text(encoding="utf-8"))
     except ValueError:
         found = None
     if not (isinstance(found, dict) and "weights" in found):

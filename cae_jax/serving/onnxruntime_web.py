@@ -6,6 +6,7 @@ Neither npm nor Node is needed. The version is pinned, and so is what its files 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -68,22 +69,25 @@ def registry() -> str:
             return value
     try:
         lines = (Path.home() / ".npmrc").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError, RuntimeError):  # or no home
         return _REGISTRY
     found = [re.fullmatch(r"\s*registry\s*=\s*\"?([^\"\s]+)\"?\s*", line) for line in lines]
     return next((match[1] for match in reversed(found) if match), _REGISTRY)
 
 
 def _cached() -> dict[str, bytes]:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(base) / "cae_jax" / f"onnxruntime-web-{VERSION}"
     try:
         return _of_folder(folder)
     except UsageError:  # not there, or not whole
         found = _unpacked(_downloaded())
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in found.items():
-        write_whole(folder / name, content)
+    if not folder.is_absolute():  # there is no home
+        return found
+    with contextlib.suppress(OSError, DataError):  # where it cannot be kept it is fetched again
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in found.items():
+            write_whole(folder / name, content)
     return found
 
 

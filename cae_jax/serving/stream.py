@@ -70,16 +70,19 @@ class Batch(NamedTuple):
 
 
 def scoring_call(
-    config: Config, frame: Frame, variables: Variables, batch_size: int | None = None
+    config: Config,
+    variables: Variables,
+    batch_size: int | None = None,
+    frame: Frame | None = None,
 ) -> ScoringCall:
     """Returns the scoring call of a model, split over all devices of this process.
 
     Args:
       config: of the model.
-      frame: that its images are brought to.
       variables: its parameters.
       batch_size: images per call, rounded up to a multiple of the number of devices; None takes
         `scorer.default_batch_size` for each.
+      frame: that images are brought to; None takes the config's.
 
     Raises:
       UsageError: a batch size below 1.
@@ -97,7 +100,7 @@ def scoring_call(
         call = jax.jit(jax.shard_map(call, mesh=mesh, in_specs=(whole, split), out_specs=split))
     return ScoringCall(
         config,
-        frame,
+        frame or config.frame,
         jax.device_put(variables, NamedSharding(mesh, whole)),
         call,
         NamedSharding(mesh, split),

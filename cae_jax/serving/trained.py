@@ -21,6 +21,7 @@ from cae_jax.runs.build import scoring_call
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import load_trained
+from cae_jax.scoring import compilation
 from cae_jax.serving.detector import Detector, Model, claim_jax
 from cae_jax.types import DataError, Scores, UsageError, Variables
 
@@ -41,7 +42,8 @@ class TrainedRun:
         score = scoring_call(config)
 
         def call(images: np.ndarray) -> Scores[np.ndarray]:
-            return jax.device_get(score(self.variables, images))
+            with compilation.in_32_bits():
+                return jax.device_get(score(self.variables, images))
 
         model = Model(
             title=self.cell.title,
@@ -70,6 +72,7 @@ def load(
     return open_run(workdir, percent, false_alarms, **which).detector
 
 
+@compilation.in_32_bits()
 def open_run(
     workdir: str | os.PathLike[str],
     percent: int | None = None,
@@ -108,11 +111,12 @@ def open_run(
     if not cell.finished:
         raise DataError(f"{cell.folder}: not finished; run experiments.run again")
     claim_jax()
+    compilation.use_cache()
     trained = load_trained(cell)
     cells.warn_of_code(cell)
     table = scores.read_scores(cell.folder / "scores.csv")
     good, _, unseen = scores.distances_of(table)
-    points = json.loads((cell.folder / FINISHED).read_text())["operating_points"]
+    points = json.loads((cell.folder / FINISHED).read_text(encoding="utf-8"))["operating_points"]
     rate, source = cell.config.false_alarms, scores.source(table)
     judge = verdict.asked(
         str(cell.folder), good, unseen, points, source, rate, percent, false_alarms

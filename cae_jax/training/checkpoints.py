@@ -197,7 +197,7 @@ class Checkpoints:
             files.write_whole(new / _NOTES, json.dumps(found))
             files.write_whole(new / _MANIFEST, _manifest(new))
             _remove(step)  # a damaged one
-            new.rename(step)
+            files.replace(new, step)
             self._damaged.discard(step)
             for old in self._not_kept():
                 _remove(old)
@@ -214,7 +214,7 @@ class Checkpoints:
         if step is None:
             return None
         with _one_line(f"{step}: checkpoint unreadable"):
-            found = json.loads((step / _NOTES).read_text("utf-8"))
+            found = json.loads((step / _NOTES).read_text(encoding="utf-8"))
             notes, before = found["notes"], found["identity"]
         for name in sorted(before.keys() & self._identity.keys()):
             if before[name] != self._identity[name]:
@@ -292,7 +292,7 @@ def _steps(folder: Path) -> list[Path]:
 def _loss(step: Path) -> float:
     """A checkpoint's loss; infinite where it has none."""
     try:
-        loss = json.loads((step / _NOTES).read_text("utf-8"))["loss"]
+        loss = json.loads((step / _NOTES).read_text(encoding="utf-8"))["loss"]
     except (OSError, ValueError, KeyError, TypeError):
         loss = None
     return math.inf if loss is None else loss
@@ -311,7 +311,7 @@ def _fault(step: Path) -> str:
     """The file of a checkpoint that is not as it was written, and why; empty for a whole one."""
     path = step / _MANIFEST
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         if _digest(manifest["files"]) != manifest["sha256"]:
             return f"{path} was altered"
         for name, (size, digest) in manifest["files"].items():
@@ -349,7 +349,7 @@ def _remove(step: Path) -> None:
     """Takes a checkpoint away: at any moment it is whole or not there."""
     if step.exists():
         old = step.with_name(f".{step.name}.old")
-        step.rename(old)
+        files.replace(step, old)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cae_jax.training.crops import cut
-from cae_jax.types import Metrics, State, Steps, UsageError, Variables, unknown_name
+from cae_jax.types import Metrics, State, Steps, Variables, unknown_name
 
 STRATEGIES = ("vmap", "unroll", "loop")
 _MEMBERS, _BATCH = "members", "batch"
@@ -72,22 +72,19 @@ def default_plan(strategy: str, n_members: int, batch_size: int) -> Plan:
 
 
 def mesh(n_members: int, batch_size: int, devices: Sequence[Any]) -> Mesh | None:
-    """Returns a mesh (members, batch) over the devices; None where there is but one.
+    """Returns a mesh (members, batch) over the devices; None where one is used.
 
     As many devices as divide the members evenly lie along them, for these need not talk; the rest
-    along the batch. Raises UsageError where the batch cannot be split evenly.
+    along the batch. Of devices over which the batch cannot be split evenly, as many are used as it
+    can be split over: of 3, 2 for a batch of 16 and one member.
     """
-    n = len(devices)
-    if n == 1:
-        return None
-    across = next(k for k in range(min(n, n_members), 0, -1) if n % k == 0 and n_members % k == 0)
-    if batch_size % (n // across):
-        raise UsageError(
-            f"--batch_size={batch_size}: must be a multiple of {n // across} to be split over "
-            f"{n} devices, {across} of them along the members"
-        )
-    grid = np.array(devices).reshape(across, n // across)
-    return Mesh(grid, (_MEMBERS, _BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
+    for n in range(len(devices), 1, -1):
+        ways = (k for k in range(min(n, n_members), 0, -1) if n % k == 0 and n_members % k == 0)
+        across = next(ways)
+        if batch_size % (n // across) == 0:
+            grid = np.array(devices[:n]).reshape(across, n // across)
+            return Mesh(grid, (_MEMBERS, _BATCH), axis_types=(AxisType.Auto, AxisType.Auto))
+    return None
 
 
 def stack(states: Sequence[Tree]) -> Tree:

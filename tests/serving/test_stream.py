@@ -183,7 +183,7 @@ def test_bad_images(world, opened, whole, tmp_path, monkeypatch):
     assert head == ["path", "cause"]
     wanted = {
         "gone.png": "broken link",
-        "good/000.png": "is not a PNG",
+        "good/000.png": "is a text file",
         "rgb.jpg": "is empty",
         "vanished.png": "No such file",
     }

@@ -160,9 +160,22 @@ def test_devices_lie_along_members_first(n_members, batch_size, n_devices, shape
     assert members.mesh(n_members, batch_size, devices[:1]) is None
 
 
-def test_a_batch_that_cannot_be_split():
-    with pytest.raises(UsageError, match="--batch_size=10: must be a multiple of 4"):
-        members.mesh(1, 10, [object()] * 4)
+@pytest.mark.parametrize(
+    ("n_devices", "n_members", "batch_size", "shape"),
+    [
+        (3, 1, 16, (1, 2)),
+        (4, 1, 10, (1, 2)),
+        (7, 3, 16, (3, 2)),
+        (6, 2, 9, (2, 3)),
+        (3, 1, 7, None),
+    ],
+)
+def test_a_batch_that_cannot_be_split_takes_fewer_devices(n_devices, n_members, batch_size, shape):
+    laid = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "Mesh", lambda grid, *_, **__: laid.append(grid.shape))
+        members.mesh(n_members, batch_size, [object() for _ in range(n_devices)])
+    assert laid == ([shape] if shape else [])
 
 
 def test_the_plan_is_of_the_device():

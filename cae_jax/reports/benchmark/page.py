@@ -287,7 +287,10 @@ def _count(value: Any) -> Cell:
 
 
 def _size(value: Any) -> Cell:
-    return _EMPTY if pd.isna(value) else figure(str(value), tables.n_pixels(value))
+    if pd.isna(value):
+        return _EMPTY
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return figure(text, tables.n_pixels(value))
 
 
 def _three(value: Any) -> str:

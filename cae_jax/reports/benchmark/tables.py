@@ -84,6 +84,8 @@ def overall(found: Found) -> pd.DataFrame:
 
 def n_pixels(image_size: Any) -> int:
     """Returns how many pixels there are in images of that size, a side or "256x512"."""
+    if isinstance(image_size, float):  # beside cells that have none
+        image_size = int(image_size)
     return math.prod(height_width(read_size(str(image_size))))
 
 

@@ -16,6 +16,8 @@ from cae_jax.reports.run_files import Examples
 from cae_jax.types import GOOD
 
 _THUMBNAIL = 48  # pixels of its longer side, about
+_LOSSLESS = 5_000_000  # values of all images up to which they are PNG, about a byte a value
+_PIXELS = 8_000_000  # of all images; as JPEG, with their maps, about a byte a pixel
 
 
 def gallery(frame: pd.DataFrame, examples: Examples, verdicts: list[str]) -> Markup:
@@ -59,11 +61,13 @@ def gallery(frame: pd.DataFrame, examples: Examples, verdicts: list[str]) -> Mar
         section["rows"] = sorted(set(of_kind) - above, key=distance_of.__getitem__)
         sections.append(section)
     cut, scale = examples.segmentation_threshold, markup.amount(examples.scale)
+    step, lossy = _shrunk(examples)
     return markup.render(
         "gallery.html",
         legend=markup.image(charts.RAMP[None], f"color scale from 0 to {scale}"),
         scale=scale,
         cut="" if math.isnan(cut) else markup.amount(cut),
+        shrunk=step if lossy else 0,
         kinds=kinds,
         cards=cards,
         sections=[section for section in sections if section["rows"] or section["above"]],
@@ -74,16 +78,55 @@ def thumbnails(examples: Examples | None) -> dict[int, Cell]:
     """Returns a cell with a small picture of each example by its row of scores.csv."""
     if examples is None:
         return {}
-    found = {}
+    found, lossy = {}, _shrunk(examples)[1]
     for row, image in zip(examples.row.tolist(), examples.image, strict=True):
-        step = max(1, round(max(image.shape[:2]) / _THUMBNAIL))
-        height, width = (max(1, side // step) for side in image.shape[:2])
-        cut = image[: height * step, : width * step].astype(np.float64)
-        blocks = cut.reshape(height, cut.shape[0] // height, width, cut.shape[1] // width, -1)
-        small = blocks.mean((1, 3)).round().astype(np.uint8)
-        picture = markup.image(small, "thumbnail: go to the example")
+        small = _means(image, max(1, round(max(image.shape[:2]) / _THUMBNAIL)))
+        picture = markup.image(small, "thumbnail: go to the example", lossy)
         found[row] = Cell(picture, kind="thumbnail", href=f"#example-{row}")
     return found
+
+
+def pictures(examples: Examples, i: int, path: str) -> dict[str, markup.Image]:
+    """Returns what there is to see of example i, an image of that path, by what it is called.
+
+    Few and small examples are shown as they are. Many or large ones would make a page of tens of
+    megabytes: their images are JPEG, and blocks of pixels are one, an image's mean, the largest
+    residual, and a mask's where any pixel is in it.
+    """
+    step, lossy = _shrunk(examples)
+    shown = {"image": markup.image(_means(examples.image[i], step), f"image {path}", lossy)}
+    if examples.reconstruction is not None:
+        made = _means(examples.reconstruction[i], step)
+        shown["reconstruction"] = markup.image(made, f"reconstruction of {path}", lossy)
+    residual = charts.heat(_blocks(examples.residual[i], step).max((1, 3)), examples.scale)
+    shown["residual"] = markup.image(residual, f"residual map of {path}", lossy)
+    for name, masks, what in (
+        ("ground truth", examples.mask, "ground truth mask"),
+        ("predicted", examples.predicted, "predicted mask"),
+    ):
+        any_of_it = np.asarray(_blocks(masks[i], step).any((1, 3)))
+        shown[name] = markup.image(any_of_it, f"{what} of {path}")
+    return shown
+
+
+def _shrunk(examples: Examples) -> tuple[int, bool]:
+    """How many pixels of a side are one, and whether the images are JPEG."""
+    k, height, width, channels = examples.image.shape
+    step = math.ceil(math.sqrt(k * height * width / _PIXELS))
+    return max(1, step), k * height * width * channels > _LOSSLESS
+
+
+def _means(image: np.ndarray, step: int) -> np.ndarray:
+    """An image, uint8 [H, W, C], with each block of step x step pixels as one, their mean."""
+    return image if step == 1 else _blocks(image, step).mean((1, 3)).round().astype(np.uint8)
+
+
+def _blocks(array: np.ndarray, step: int) -> np.ndarray:
+    """[H, W, ...] -> [h, step, w, step, ...]; the last blocks repeat the edge where they lack."""
+    height, width = (math.ceil(side / step) for side in array.shape[:2])
+    more = [(0, height * step - array.shape[0]), (0, width * step - array.shape[1])]
+    padded = np.pad(array, more + [(0, 0)] * (array.ndim - 2), "edge")
+    return padded.reshape(height, step, width, step, *array.shape[2:])
 
 
 def _card(
@@ -91,24 +134,13 @@ def _card(
 ) -> dict[str, object]:
     """What the template shows of one example: text, and a picture or why there is none."""
     path, kind = row["path"], row["defect_kind"]
-    residual = charts.heat(examples.residual[i], examples.scale)
-    made = {}
-    if examples.reconstruction is not None:
-        picture = markup.image(examples.reconstruction[i], f"reconstruction of {path}")
-        made["reconstruction"] = picture
-    pictures: dict[str, markup.Image | str] = {
-        "image": markup.image(examples.image[i], f"image {path}"),
-        **made,
-        "residual": markup.image(residual, f"residual map of {path}"),
-        "ground truth": markup.image(examples.mask[i], f"ground truth mask of {path}"),
-        "predicted": markup.image(examples.predicted[i], f"predicted mask of {path}"),
-    }
+    shown: dict[str, markup.Image | str] = {**pictures(examples, i, path)}
     if kind == GOOD or not examples.has_mask[i]:
-        pictures["ground truth"] = "no defect" if kind == GOOD else "no mask file"
+        shown["ground truth"] = "no defect" if kind == GOOD else "no mask file"
     if math.isnan(examples.segmentation_threshold):
-        pictures["predicted"] = "no threshold"
+        shown["predicted"] = "no threshold"
     distance = markup.amount(float(row["distance"]))
     return {
         **{"row": number, "path": path, "kind": kind, "distance": distance},
-        **{"verdict": verdict, "pictures": pictures},
+        **{"verdict": verdict, "pictures": shown},
     }

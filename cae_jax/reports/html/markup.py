@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from cae_jax.data import pictures
 from cae_jax.reports.run_files import real
 
 DASH = "\N{EN DASH}"  # what is not known
+ROWS = 500  # of a table that stand in the page as they are; more would make it slow
 _LONG = 20  # characters of text from which on a column is wide
 
 
@@ -49,6 +51,22 @@ class Table(NamedTuple):
     def styles(self) -> list[str]:
         """The CSS class of each column's cells."""
         return [_style([row[i] for row in self.rows]) for i in range(len(self.columns))]
+
+    @property
+    def first(self) -> Sequence[Sequence[Cell]]:
+        """The rows that stand in the page as they are."""
+        return self.rows[:ROWS]
+
+    @property
+    def data(self) -> Markup:
+        """All rows as JSON for the page's script, which shows ROWS of them at a time; "" of a table
+        that stands whole.
+
+        A cell is its text, or with another key [text, key], or ["", key, HTML].
+        """
+        if len(self.rows) <= ROWS:
+            return Markup()
+        return htmlsafe_json_dumps([[_datum(cell) for cell in row] for row in self.rows])
 
 
 class Image(NamedTuple):
@@ -134,17 +152,20 @@ def bar(auroc: Any) -> Cell:
     return Cell("") if math.isnan(number) else Cell(number, repr(abs(number - 0.5)), kind="bar")
 
 
-def image(array: np.ndarray, alt: str) -> Image:
-    """Returns a picture of uint8 or bool [H, W], [H, W, 1] or [H, W, 3]; `alt` says what it is."""
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+def image(array: np.ndarray, alt: str, lossy: bool = False) -> Image:
+    """Returns a picture of uint8 or bool [H, W], [H, W, 1] or [H, W, 3]; `alt` says what it is.
+
+    A `lossy` one is a JPEG, about a fifth as large.
+    """
+    if lossy:
+        return _inside(pictures.jpeg_bytes(array), "jpeg", alt, *array.shape[1::-1])
     return png(pictures.png_bytes(array), alt)
 
 
 def png(content: bytes, alt: str) -> Image:
     """Returns a PNG file's content as a picture of the page."""
     width, height = struct.unpack(">II", content[16:24])  # of the first chunk
-    text = base64.b64encode(content).decode("ascii")
-    return Image(Markup(f"data:image/png;base64,{text}"), alt, width, height)
+    return _inside(content, "png", alt, width, height)
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -184,6 +205,20 @@ def environment(package: str = "cae_jax.reports.html") -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _datum(cell: Cell) -> str | list[str]:
+    text, key = visible(cell.shown), visible(cell.key)
+    if cell.interval or cell.kind not in ("", "name"):
+        return ["", key, render("cell.html", cell=cell)]
+    if cell.numeric and key:
+        key = f"{float(key):.9g}"  # to sort by; all 17 digits of many cells are half of a page
+    return text if text == key else [text, key]
+
+
+def _inside(content: bytes, format: str, alt: str, width: int, height: int) -> Image:
+    text = base64.b64encode(content).decode("ascii")
+    return Image(Markup(f"data:image/{format};base64,{text}"), alt, width, height)
 
 
 def _style(column: Sequence[Cell]) -> str:

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from cae_jax.evaluation import metrics, trivial_scores, verdict
+from cae_jax.evaluation import metrics, scores, thresholds, trivial_scores, verdict
 from cae_jax.evaluation.scores import SCORE_COLUMNS
 from cae_jax.evaluation.trivial_scores import CLEAR
 from cae_jax.reports import charts, rules
-from cae_jax.reports.html import gallery, markup, svg
+from cae_jax.reports.html import gallery, glance, markup, svg
 from cae_jax.reports.html.markup import (
     DASH,
     Cell,
@@ -63,9 +63,10 @@ def run_page(run: Run) -> str:
         synthetic=m.get("dataset") == "synthetic",
         flag=m.get("flag"),
         collapse=m.get("collapse"),
-        few=m.get("few"),
+        few=m.get("few") or thresholds.few(int((run.frame["split"] != scores.TEST).sum())),
         auroc=rate(m.get("image_auroc")),
         sections={
+            "At a glance": glance.glance(run),
             "Summary": _summary(m),
             "Threshold rules": _thresholds(m),
             "Distances": _distances(m),

@@ -110,7 +110,9 @@ def other_images(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def notes() -> str:
     """Returns the page of the thesis's own inconsistencies."""
-    return (importlib.resources.files("cae_jax") / "tables" / "notes.md").read_text()
+    return (importlib.resources.files("cae_jax") / "tables" / "notes.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def grid(frame: pd.DataFrame) -> list[str]:

@@ -34,7 +34,7 @@ _BY_LOSS = ["category", "model", "loss", "distance"]
 def printed(table: str) -> pd.DataFrame:
     """Returns a table of the package data by its file's stem, e.g. "table11_14"."""
     file = importlib.resources.files("cae_jax") / "tables" / f"{table}.csv"
-    return pd.read_csv(io.StringIO(file.read_text()))
+    return pd.read_csv(io.StringIO(file.read_text(encoding="utf-8")))
 
 
 def table1(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_jax.evaluation import scores
-from cae_jax.files import write_json, write_whole
+from cae_jax.files import replace, write_json, write_whole
 from cae_jax.options import to_text
 from cae_jax.reports.run_files import FINISHED, VERSIONS
 from cae_jax.runs import frames
@@ -104,7 +104,7 @@ def export(
 
 def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
     c, folder = run.cell.config, run.cell.folder
-    metrics = json.loads((folder / FINISHED).read_text())
+    metrics = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     table = scores.read_scores(folder / "scores.csv")
     good, _, unseen = scores.distances_of(table)
     threshold = run.judge.threshold
@@ -131,7 +131,7 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "flags": [
             f"--{name}={to_text(value)}" for name, value in c.flags().items() if name not in _PLACES
         ],
-        "versions": json.loads((folder / VERSIONS).read_text()),
+        "versions": json.loads((folder / VERSIONS).read_text(encoding="utf-8")),
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "formats": formats,
     }
@@ -209,8 +209,8 @@ def _beside(output: Path, overwrite: bool) -> Iterator[Path]:
         os.chmod(folder, 0o755)
         old = folder.with_name(f"{folder.name}.old")
         if there:
-            os.rename(output, old)
-        os.rename(folder, output)
+            replace(output, old)
+        replace(folder, output)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(f"--output={asked}: cannot be written: {error.strerror}") from error

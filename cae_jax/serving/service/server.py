@@ -23,7 +23,7 @@ _SHORTEST = 16  # characters of a token
 def token(path: str) -> str:
     """Returns the token in a file; raises UsageError for a short one, or one with spaces."""
     try:
-        found = Path(path).expanduser().read_text("ascii").strip()
+        found = Path(path).expanduser().read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--token_file={path}: cannot be read: {error}") from error
     if len(found) < _SHORTEST or not found.isprintable() or set(found) & set(' ",;\\'):
@@ -66,7 +66,8 @@ def listen(host: str, port: int) -> socket.socket:
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(kind, socket.SOCK_STREAM)
         try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows: it would share the port
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)
             found.listen(2048)  # at once, so that an address that is taken is told here
         except OSError:
@@ -131,7 +132,7 @@ def folders(given: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for each in given:
         name, equals, path = each.partition("=")
-        folder = Path(path if equals else each).expanduser()
+        folder = Path(os.path.expanduser(path if equals else each))
         name = name if equals else folder.resolve().name
         if not name or not name.isprintable() or set(name) & set("/\\?#% "):
             raise UsageError(f"--model={each}: {name!r} is no name for a model: NAME=DIR gives one")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -23,7 +22,7 @@ from typing import IO, Any
 
 from cae_jax.runs.machine.progress import say
 from cae_jax.serving.watch.journal import Journal
-from cae_jax.serving.watch.options import Options
+from cae_jax.serving.watch.options import Options, words
 
 COMMAND, WEBHOOK = "command", "webhook"
 FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds after a failure, doubled each time
@@ -97,25 +96,28 @@ class Alarms:
         """Runs the command; returns what went wrong, which is not tried again."""
         facts = json.loads(body)
         environment = {f"CAE_JAX_{name.upper()}": _text(value) for name, value in facts.items()}
-        words = [os.path.expanduser(word) for word in shlex.split(self._options.alarm_command)]
+        command = words(self._options.alarm_command)
         try:
             process = subprocess.Popen(
-                words,
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 env=os.environ | environment,
                 start_new_session=True,  # Ctrl-C is not for it, and its children end with it
             )
         except (OSError, ValueError) as error:
-            return f"{words[0]}: {error}"
+            return f"{command[0]}: {error}"
         try:
             process.communicate(body.encode(), timeout=self._options.alarm_seconds)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            else:  # Windows: the command alone
+                process.kill()
             process.wait()
-            return f"{words[0]}: not ended after {self._options.alarm_seconds:g} s, killed"
-        return f"{words[0]}: exit code {process.returncode}" if process.returncode else ""
+            return f"{command[0]}: not ended after {self._options.alarm_seconds:g} s, killed"
+        return f"{command[0]}: exit code {process.returncode}" if process.returncode else ""
 
     def _post(self, body: str) -> str:
         """Posts an alarm; returns what went wrong, ending in _LATER if it is to be tried again."""

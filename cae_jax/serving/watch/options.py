@@ -12,6 +12,7 @@ from pathlib import Path
 from cae_jax.types import UsageError, unknown_name
 
 ALARM_ON = ("defective", "all")
+_WINDOWS = os.name == "nt"
 FOLDERS = ("good", "defective", "refused", "repeated")  # of the output, by what an image is
 
 
@@ -58,10 +59,23 @@ class Options:
             raise UsageError(f"--screen={self.screen}: what lies in --watch={inbox} is judged")
 
 
-def _program(command: str) -> None:
+def words(command: str) -> list[str]:
+    """Returns a command's words, as a shell would tell them apart, ~ at a word's beginning filled
+    in. On Windows a backslash is part of a path; elsewhere it takes the next letter's meaning.
+
+    Raises UsageError for a quotation without an end.
+    """
+    reader = shlex.shlex(command, posix=True, punctuation_chars=False)
+    reader.whitespace_split, reader.commenters = True, ""
+    if _WINDOWS:
+        reader.escape = ""
     try:
-        words = shlex.split(command)
+        return [os.path.expanduser(word) for word in reader]
     except ValueError as error:
         raise UsageError(f"--alarm_command={command}: {error}") from error
-    if not words or not shutil.which(os.path.expanduser(words[0])):
+
+
+def _program(command: str) -> None:
+    found = words(command)
+    if not found or not shutil.which(found[0]):
         raise UsageError(f"--alarm_command={command}: no such program")

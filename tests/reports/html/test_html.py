@@ -300,6 +300,78 @@ def test_in_a_browser_it_sorts_and_filters(browser, page, cell, tmp_path):
         assert shown.evaluate("window.hacked === undefined")
 
 
+def test_in_a_browser_a_long_table_comes_in_pages(browser, cell, tmp_path, monkeypatch):
+    folder, _, frame, _ = cell
+    monkeypatch.setattr(markup, "ROWS", 10)
+    page = html.run_page(html.read_run(folder))
+    assert len(Document(page).all("article")) == (frame["split"] == "test").sum()
+    # without the policy, so that a hostile name could do its worst
+    bare = re.sub(r"<meta http-equiv[^>]*>", "", page)
+    (tmp_path / "page.html").write_text(bare, encoding="utf-8")
+    down = sorted(frame["distance"], reverse=True)
+    with visit(browser, (tmp_path / "page.html").as_uri()) as shown:
+        pager = shown.get_by_role("group", name="Pages of Every image")
+        before, after = (pager.get_by_role("button", name=name) for name in ("Previous", "Next"))
+
+        def expect_page(distances, said):
+            assert [float(d) for d in column(shown, 5)] == pytest.approx(distances, rel=1e-8)
+            expect(pager.locator("output")).to_have_text(said)
+
+        expect_page(down[:10], "1 to 10 of 24")
+        expect(before).to_be_disabled()
+        after.click()
+        after.press("Enter")
+        expect_page(down[20:], "21 to 24 of 24")
+        expect(after).to_be_disabled()
+        shown.locator("#images th").nth(5).locator("button").click()
+        expect_page(down[:-11:-1], "1 to 10 of 24")
+        names = frame.sort_values("distance")["path"].map(markup.visible).tolist()
+        cells = shown.locator("#images tbody td:nth-child(2)")
+        assert cells.all_text_contents() == names[:10]
+        tested = (frame.sort_values("distance")["split"] == "test").tolist()
+        pictures = shown.locator("#images tbody tr").evaluate_all(
+            "rows => rows.map((row) => row.cells[0].querySelectorAll('a img').length)"
+        )
+        assert pictures == [int(each) for each in tested[:10]]
+        form = shown.locator("form[data-table='images']")
+        form.locator("input").fill(" SCRIPT>")
+        hostile = frame["path"].str.contains("script>").sum()
+        expect(pager.locator("output")).to_have_text(f"1 to {hostile} of {hostile}")
+        assert form.locator("output").inner_text() == f"{hostile} of 24"
+        form.locator("input").fill("no such name")
+        expect_page([], "none")
+        assert shown.evaluate("window.hacked === undefined")
+
+
+def test_a_page_of_thousands_of_images_stays_small(cell):
+    n = 4000
+    run = html.read_run(cell[0], pictures=False)
+    paths = [f"train/good/line_3/part_{i:06}.png" for i in range(n)]
+    distances = np.random.default_rng(0).gamma(2, 1e6, n)
+    extra = {"l2": distances, "ssim": distances}
+    frame = scores_frame(paths, [0] * n, ["good"] * n, ["out-of-fold"] * n, distances, extra)
+    page = html.run_page(run._replace(frame=frame))
+    assert page.count("<tr>") < markup.ROWS + 100
+    assert len(page) < 1e6  # 250 bytes an image
+    # what is not drawn stands in the page, to be filtered and sorted
+    assert all(path in page for path in (paths[0], paths[-1]))
+
+
+def test_contents_lead_everywhere_without_a_script(browser, page, tmp_path):
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    narrow = {"viewport": {"width": 390, "height": 844}, "java_script_enabled": False}
+    with visit(browser, (tmp_path / "page.html").as_uri(), **narrow) as shown:
+        shown.keyboard.press("Tab")
+        expect(shown.get_by_role("link", name="Skip to the results")).to_be_focused()
+        contents = shown.get_by_role("navigation", name="Sections")
+        titles = contents.get_by_role("link").all_text_contents()
+        assert titles == shown.locator("main h2").all_text_contents()
+        for title in (titles[0], titles[-1]):
+            contents.get_by_role("link", name=title).press("Enter")
+            expect(shown.get_by_role("heading", name=title, level=2)).to_be_in_viewport()
+            expect(contents).to_be_in_viewport()  # it stays at hand
+
+
 @pytest.mark.parametrize(
     ("n_recurring", "said"),
     [(30, "tiles recur: the nearest"), (3, "0.955: large defects"), (None, "0.955: large defects")],

@@ -122,6 +122,6 @@ def test_two_processes_score_each_image_once(world):
     assert (
         (world / "two/left_out.csv")
         .read_text()
-        .startswith('path,cause\ngood/000.png,"is not a PNG, JPEG')
+        .startswith('path,cause\ngood/000.png,"is a text file, no image"')
     )
     assert len(list((world / "two").iterdir())) == 3

@@ -87,7 +87,7 @@ def test_one_bad_image_as_the_body_is_a_bad_request():
             {"content": png(0), "headers": IMAGE},
         )
     assert (bad.status_code, black.status_code) == (400, 422)
-    assert bad.json()["error"].startswith("is not a PNG")
+    assert bad.json()["error"].startswith("is a text file")
 
 
 def test_sixteen_are_judged_and_seventeen_are_not():

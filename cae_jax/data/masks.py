@@ -1,0 +1,210 @@
+"""Ground-truth masks: one rule that finds what is defective, however a tool drew it.
+
+1. What is transparent is ground. What shows is defective where it is not black; if all of it is
+   black, or none, then wherever it shows.
+2. The ground is black, unless another color has over half of the mask and `_FRAMED` of its border:
+   then what differs from that color is defective (black on white, red on white).
+3. Of up to `_LABELS` levels each is a label, however dark: what is not exactly the ground is
+   defective. More levels, or a lossy format, are soft edges: defective is what is at least half as
+   far from the ground as the farthest level (the ringing of JPEG, blurred or resized masks).
+
+A palette counts by its colors, and by its entries where all its colors are black. Several files of
+one image are laid over each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cae_jax.data import formats
+from cae_jax.data.formats import Source
+from cae_jax.data.frame import Frame, placed_mask
+from cae_jax.data.picture import Picture
+from cae_jax.types import DataError
+
+_LABELS = 16  # levels; tools draw fewer, soft edges have more
+_FRAMED = 0.9  # of the border's pixels
+
+
+class Mask(NamedTuple):
+    """What is defective, and what a user should know of how it was read."""
+
+    defective: np.ndarray  # bool [H, W], brought to the frame
+    share: float = 0.0  # of the file's pixels that are defective
+    levels: int = 0  # of the file, where they were cut at half; else 0
+    ground: str = ""  # its color, where it is neither black nor transparent
+    scaled: str = ""  # "128 x 128 for 256 x 256", where it is smaller or larger than its image
+
+
+def read(
+    sources: Source | Sequence[Source],
+    frame: Frame,
+    expected_size: tuple[int, int] | None,
+    name: str | None = None,
+) -> Mask:
+    """Reads the mask of one image by the rule above.
+
+    A mask of another size and the image's proportions is resized to it, each pixel taking its
+    nearest one's. When brought to a frame's size, a pixel is defective where at least half of its
+    area is (Pillow's BOX filter); if that leaves nothing of a mask that had something, wherever
+    any of its area is.
+
+    Args:
+      sources: a path, a file's bytes, or a seekable binary file; or several, each a part of it.
+      frame: what its image is brought to.
+      expected_size: (height, width) of the mask's image, from `images.size`; None for the mask's
+        own.
+      name: what errors call the mask; by default its path.
+
+    Raises:
+      DataError: a file cannot be used, or has other proportions than the image.
+    """
+    parts: Sequence[Any] = sources if isinstance(sources, list | tuple) else [sources]
+    whole: np.ndarray | None = None
+    levels, ground, scaled = 0, "", ""
+    for source in parts:
+        with formats.opened(source, name) as opened:
+            own = opened.size
+            expected_size = expected_size or own
+            _check_size(own, expected_size)
+            part, some, color = marked(opened.picture())
+        if own != expected_size:
+            scaled = f"{own[1]} x {own[0]} for {expected_size[1]} x {expected_size[0]}"
+            part = _nearest(part, expected_size)
+        whole = part if whole is None else whole | part
+        levels, ground = max(levels, some), ground or color
+    if whole is None:
+        raise ValueError("a mask of no file")
+    return Mask(brought_to(frame, whole), float(whole.mean()), levels, ground, scaled)
+
+
+def decode_mask(
+    sources: Source | Sequence[Source],
+    frame: Frame,
+    expected_size: tuple[int, int] | None,
+    name: str | None = None,
+) -> np.ndarray:
+    """Returns which pixels are defective, bool [H, W]; takes and raises what `read` does."""
+    return read(sources, frame, expected_size, name).defective
+
+
+def brought_to(frame: Frame, mask: np.ndarray) -> np.ndarray:
+    """Returns a mask, bool [H, W], where its file lies in the frame, as `read` says."""
+    return placed_mask(mask, frame)
+
+
+def marked(found: Picture) -> tuple[np.ndarray, int, str]:
+    """Returns what is defective, bool [H, W]; the number of levels if cut at half; the ground."""
+    colors = found.values if found.values.ndim == 3 else found.values[..., None]
+    if not np.isfinite(colors).all():
+        raise DataError("is a mask with values that are not finite")
+    if found.entries is not None and not colors.any():
+        colors = found.entries[..., None]
+    levels = _count(colors)
+    soft = found.lossy or _is_soft(colors, levels, found.white)
+    if found.alpha is not None:
+        colors, levels, soft = _shown(colors, found.alpha, levels, soft)
+    top = float(colors.max())
+    inked = colors.max(axis=-1) >= top / 2 if soft else (colors != 0).any(axis=-1)
+    if top > 0 and (ground := _ground(colors, top, soft)) is not None:
+        color, differs = ground
+        white = found.white if found.alpha is None else 1
+        return differs, levels if soft else 0, _name(color, white)
+    return inked & (top > 0), levels if soft else 0, ""
+
+
+def _shown(
+    colors: np.ndarray, alpha: np.ndarray, levels: int, soft: bool
+) -> tuple[np.ndarray, int, bool]:
+    """Rule 1: colors with black for what is transparent, or 1 for what shows and 0 for the rest."""
+    most = float(alpha.max())
+    if most == 0:  # nothing shows: an empty layer, or a tool that leaves alpha unset
+        varied = (colors != colors[:1, :1]).any()
+        return (colors if varied else np.zeros_like(colors)), levels, soft
+    shows = alpha >= most / 2
+    if shows.all():
+        return colors, levels, soft
+    strength = colors.max(axis=-1)
+    inked = strength >= strength.max() / 2 if soft else strength > 0
+    inked &= strength > 0
+    if (inked & shows).any() and (~inked & shows).any():
+        return np.where(shows[..., None], colors, 0), levels, soft
+    return shows[..., None].astype(np.uint8), 2, False
+
+
+def _ground(colors: np.ndarray, top: float, soft: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rule 2: a ground that is not black, [C], and where a mask differs from it; None: black."""
+    border = np.concatenate([colors[0], colors[-1], colors[1:-1, 0], colors[1:-1, -1]])
+    color = np.sort(border, axis=0)[len(border) // 2]
+    if color.max() < top / 2 if soft else not color.any():
+        return None
+    away = np.abs(colors.astype(np.float32) - color.astype(np.float32)).max(axis=-1)
+    farthest = float(away.max())
+    if farthest < top / 4 if soft else farthest == 0:  # one color all over
+        return None
+    differs = away >= farthest / 2 if soft else away > 0
+    frame = np.concatenate([differs[0], differs[-1], differs[1:-1, 0], differs[1:-1, -1]])
+    if differs.mean() >= 0.5 or frame.mean() > 1 - _FRAMED:
+        return None
+    return color, differs
+
+
+def _count(colors: np.ndarray) -> int:
+    """How many levels or colors there are."""
+    if colors.shape[-1] == 1:
+        flat = colors[..., 0]
+    elif colors.dtype == np.uint8:
+        flat = colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    else:
+        flat = colors.max(axis=-1)
+    if flat.dtype in (np.uint8, np.uint16):
+        return int(np.count_nonzero(np.bincount(flat.ravel())))
+    return len(np.unique(flat))
+
+
+def _is_soft(colors: np.ndarray, levels: int, white: int) -> bool:
+    """Rule 3, of a format that keeps levels: many of them, or few at both ends of the range.
+
+    Many in the dark half alone are numbers of labels or of single defects.
+    """
+    top = float(colors.max())
+    if levels > _LABELS:
+        return top >= (white or top) / 2
+    if colors.shape[-1] > 1 or levels < 4:
+        return False
+    known = np.unique(colors).astype(np.float64)
+    low = known[(known > 0) & (known <= top / 8)]
+    high = known[(known < top) & (known >= top * 7 / 8)]
+    return top >= 128 and len(low) > 0 and len(high) > 0
+
+
+def _check_size(own: tuple[int, int], image: tuple[int, int]) -> None:
+    if own == image:
+        return
+    said = (
+        f"this mask is {own[1]} x {own[0]} pixels (width x height), "
+        f"its image {image[1]} x {image[0]}"
+    )
+    # equal proportions, up to the rounding of a side to whole pixels
+    if abs(own[0] * image[1] - own[1] * image[0]) <= max(image):
+        return
+    if abs(own[1] * image[1] - own[0] * image[0]) <= max(image):
+        said += ": it may be turned by a quarter"
+    raise DataError(said)
+
+
+def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    image = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST)) == 1
+
+
+def _name(color: np.ndarray, white: int) -> str:
+    """A ground's color in words or numbers."""
+    levels = [float(level) for level in color]
+    if white and min(levels) >= 0.9 * white:
+        return "white"
+    return "/".join(f"{level:g}" for level in levels)

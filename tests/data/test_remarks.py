@@ -1,0 +1,80 @@
+"""What a split says of odd images and masks: each kind once, with its numbers."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cae_jax.data import folder
+from cae_jax.data.frame import Frame
+
+RNG = np.random.default_rng(41)
+DEEP = RNG.integers(0, 4000, (32, 32)).astype(np.uint16)
+DEEP[0, 0] = 4000
+SHADE = RNG.integers(0, 256, (32, 32), dtype=np.uint8)
+SPOT = np.zeros((32, 32), np.uint8)
+SPOT[4:9, 5:11] = 255
+HOLED = np.dstack([SHADE, np.where(SPOT, 0, 255).astype(np.uint8)])
+
+
+def said(tmp_path, image, masks, **frame):
+    """The warnings of a category whose images and masks are these."""
+    for name in ("train/good/0", "train/good/1", "test/good/0"):
+        path = tmp_path / f"nut/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    for i, mask in enumerate(masks):
+        for part, name, array in (("test", f"{i}", image), ("ground_truth", f"{i}_mask", mask)):
+            path = tmp_path / f"nut/{part}/hole/{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+    return folder.read(tmp_path, "nut", Frame(16, 1, **frame)).warnings
+
+
+@pytest.mark.parametrize(
+    ("image", "frame", "words"),
+    [
+        (SHADE, {}, []),
+        (
+            DEEP,
+            {},
+            ["4 images of 16 bits have no value above 4000 (train/good/1.png), and 65535 counts "
+             "as white: if their camera gives 12 bits, --bit_depth=12 makes 4095 white"],
+        ),
+        (DEEP, {"bit_depth": 12}, []),
+        (DEEP * np.uint16(5), {}, []),
+        (
+            HOLED,
+            {},
+            ["4 of 4 images have transparent pixels (train/good/0.png), which count with the "
+             "colors that lie hidden in them; --background=white, or another color, shows them "
+             "as that"],
+        ),
+        (HOLED, {"background": (0, 0, 0)}, []),
+        (np.dstack([SHADE, SHADE * 0 + 255]), {}, []),
+    ],
+)  # fmt: skip
+def test_images(tmp_path, image, frame, words):
+    found = said(tmp_path, image, [SPOT], **frame)
+    assert list(found) == [f"nut: {text}" for text in words]
+
+
+def test_masks(tmp_path):
+    large = np.full((32, 32), 255, np.uint8)
+    large[:10] = 0  # 68.75 %, black where the border is
+    soft = (np.hypot(*np.mgrid[-16:16, -16:16]) * 11).clip(0, 255).astype(np.uint8)
+    soft = 255 - soft
+    cut = (soft >= soft.max() / 2).mean()
+    assert 0 < cut < 0.5
+    masks = [SPOT, large, SPOT | 255, 255 - SPOT, soft, np.dstack([SPOT[::2, ::2]] * 3)]
+    share, levels = SPOT.mean() / 255, len(np.unique(soft))
+    mask = "ground_truth/hole/{}_mask.png".format
+    assert list(said(tmp_path, SHADE, masks)) == [
+        f"nut: 1 of 6 masks make all of their image defective, as {mask(2)}: they have no black",
+        f"nut: 1 of 6 masks cover over half of their image, {mask(1)} 69%",
+        f"nut: 1 of 6 masks have a ground that is not black (white in {mask(3)}): what differs "
+        f"from it counts as defective, there {share:.1%}",
+        f"nut: 1 of 6 masks hold many levels, {mask(4)} {levels}: what is at least half as far "
+        "from the ground as the farthest counts as defective",
+        f"nut: 1 of 6 masks are of another size than their image and were resized, {mask(5)} "
+        "16 x 16 for 32 x 32",
+    ]
