@@ -100,6 +100,8 @@ OF_CONFIG = {
     "resize": name("padd", "pad", "crop", "none", "pad", "stretch"),
     "roi": LINE | {"1,2": "must be x,y,width,height in pixels", "no.png": "--dataset=synthetic"},
     "ignore": LINE | {"no.png": "--dataset=synthetic is drawn at its size"},
+    "tile": number(0, 8192) | {"300": "--tile=300: is larger than a side of the image"},
+    "tile_overlap": number(0),
     "joint": YES_NO,
     "intensity": name("mean", "median or mean_std", "mean_std", "median", "none"),
     "on_bad_image": name("skp", "skip", "error", "skip"),

@@ -15,11 +15,11 @@ from cae_jax.data.frame import RESIZES, Frame, read_roi
 from cae_jax.evaluation import segmentation
 from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
 from cae_jax.runs import frames
-from cae_jax.scoring import compilation, residuals
+from cae_jax.scoring import compilation, residuals, tiles
 from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, UsageError, height_width, size_text, unknown_name
+from cae_jax.types import Fit, Method, Size, UsageError, height_width, size_text, unknown_name
 
 AUTO, FOLDS = -1, 5
 
@@ -45,6 +45,8 @@ class Images:
     )
     roi: str = flag("", "the part to look at: x,y,width,height, or a mask that is white there")
     ignore: str = flag("", "a mask that is white where nothing counts")
+    tile: int = flag(0, "side of the tiles that an image is inspected by; 0: whole", 0, 8192)
+    tile_overlap: int = flag(32, "pixels that two tiles have in common", 0)
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
     folds: int = flag(
         AUTO,
@@ -142,6 +144,8 @@ class Config(Images, Scoring, Output):
     def _check_data(self) -> None:
         """Raises UsageError where flags say different things of the images."""
         read_roi(self.roi)
+        if self.tile:
+            tiles.check(self.tile, self.tile_overlap, height_width(self.image_size))
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
@@ -193,6 +197,17 @@ class Config(Images, Scoring, Output):
         return self.folder / self.category / self.label / f"seed_{self.seed}"
 
     @property
+    def inspected_size(self) -> Size:
+        """Of what the method itself sees: an image, or a tile of it."""
+        return self.tile or self.image_size
+
+    @property
+    def n_tiles(self) -> int:
+        """Of an image; 1 where it is inspected whole."""
+        size = height_width(self.image_size)
+        return len(tiles.corners(size, self.tile, self.tile_overlap)) if self.tile else 1
+
+    @property
     def n_pixels(self) -> int:
         """Of an image, as it is judged."""
         return math.prod(height_width(self.image_size))
@@ -221,7 +236,11 @@ class Config(Images, Scoring, Output):
         """Returns the method; raises UsageError for options that cannot work, and where JAX has no
         device."""
         compilation.check_devices()
-        return methods.build(self.method, self.options, self.image_size, self.channels)
+        own = (self.method, self.options)
+        if not self.tile:
+            return methods.build(*own, self.image_size, self.channels)
+        size = height_width(self.image_size)
+        return methods.build_tiled(*own, self.tile, self.tile_overlap, size, self.channels)
 
     def resolved(self) -> Config:
         """Returns the record that holds from any working directory, with what the method decides.
@@ -234,7 +253,7 @@ class Config(Images, Scoring, Output):
         if self.distance and self.distance not in known:
             raise unknown_name("--distance", self.distance, known)
         own = self.options
-        own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
+        own = own.resolved(self.inspected_size) if hasattr(own, "resolved") else own
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
         masks = {
             name: os.path.abspath(os.path.expanduser(text))

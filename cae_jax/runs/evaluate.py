@@ -156,7 +156,7 @@ def _times(config: Config, split: Split, trained: Trained) -> dict[str, float]:
     batch = split.seen(split.test[first], split.test_paths[first])
     found = {"ms_per_image": scorer.milliseconds_per_image(call, trained.variables, batch)}
     if isinstance(w := config.options, Windows):
-        n_patches = patches.number(config.image_size, w.stride)
+        n_patches = config.n_tiles * patches.number(config.inspected_size, w.stride)
         found["ms_per_patch"] = found["ms_per_image"] / n_patches
     return {**found, "train_seconds": trained.seconds}
 

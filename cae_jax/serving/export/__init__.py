@@ -65,18 +65,8 @@ def export(
       DataError: a file cannot be written; the run has no pictures to check by.
       CaeError: the model cannot be exported, or a form does not score as the trained model does.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown_name("--format", name, FORMATS)
-    if not formats:
-        raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    _check_formats(run, formats)
     frame = run.cell.frame
-    for name in formats:
-        if name != "stablehlo" and not frame.plain:
-            raise UsageError(
-                f"--format={name}: resizes inside, which it can by stretching a whole image alone, "
-                "and this run has --resize, --roi or --ignore; --format=stablehlo keeps these"
-            )
     made = [name for name in FORMATS if name in formats or (name == "onnx" and "web" in formats)]
     with _beside(output, overwrite) as folder:
         what = program_of(run)
@@ -100,6 +90,25 @@ def export(
         write_whole(folder / "README.md", card.text(facts))
         _sum(folder)
     return rows
+
+
+def _check_formats(run: TrainedRun, formats: Sequence[str]) -> None:
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown_name("--format", name, FORMATS)
+    if not formats:
+        raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    for name in formats:
+        if name != "stablehlo" and not run.cell.frame.plain:
+            raise UsageError(
+                f"--format={name}: resizes inside, which it can by stretching a whole image alone, "
+                "and this run has --resize, --roi or --ignore; --format=stablehlo keeps these"
+            )
+        if name != "stablehlo" and run.cell.config.tile:
+            raise UsageError(
+                f"--format={name}: has no loop over the tiles of --tile={run.cell.config.tile}; "
+                "--format=stablehlo has"
+            )
 
 
 def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
