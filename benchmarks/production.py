@@ -140,7 +140,7 @@ def training(settings: Config, n_images: int) -> Training:
     state = _state(learn, s.seed)
     before = jax.tree.map(np.array, state.variables)  # copies: the step takes the state's buffers
     images = _images(s, n_images)
-    schedule = s.options.schedule(learn.patch_size, s.seed)
+    schedule = s.options.course(learn.patch_size, s.seed)
     began = time.perf_counter()
     crops = list(epoch_crops(images, schedule, 1))
     drawn = time.perf_counter()

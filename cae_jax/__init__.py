@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import typing
 
+__version__ = "0.1.0"
+
 if typing.TYPE_CHECKING:
     from cae_jax.serving.detector import Detector
 
@@ -13,6 +15,8 @@ def load(
     folder: str | os.PathLike[str],
     percent: int | None = None,
     false_alarms: float | None = None,
+    threshold: str | None = None,
+    checkpoint: str | None = None,
     **which: typing.Any,
 ) -> Detector:
     """Returns a detector, ready to score images: an exported folder's, or a trained run's.
@@ -23,6 +27,8 @@ def load(
         `serving.trained.open_run`.
       percent: for another threshold than the run's own, see `serving.trained.open_run`.
       false_alarms: the same by a rate, see there.
+      threshold: the same by a rule, as in "percent:95", see there.
+      checkpoint: of a workdir "last" or "best", see there.
       which: of an exported folder `runtime`, "jax" or "onnxruntime"; of a workdir flags by name
         that say which run.
 
@@ -38,7 +44,24 @@ def load(
             raise UsageError(
                 f"{folder}: an exported folder is one model; {min(others)}= is of runs"
             )
-        return exported.load(folder, percent, false_alarms, **which)
+        if checkpoint is not None:
+            raise UsageError(f"{folder}: an exported folder is one model; checkpoint= is of runs")
+        return exported.load(folder, percent, false_alarms, threshold, **which)
     from cae_jax.serving import trained
 
-    return trained.load(folder, percent, false_alarms, **which)
+    return trained.load(folder, percent, false_alarms, threshold, checkpoint, **which)
+
+
+def detector(
+    variables: dict[str, typing.Any],
+    unseen: typing.Any,
+    *,
+    percent: int | None = None,
+    false_alarms: float | None = None,
+    **flags: typing.Any,
+) -> Detector:
+    """Returns a detector of a method and variables of one's own, its threshold picked on good
+    images that were not learned from; takes and raises what `serving.own.detector` does."""
+    from cae_jax.serving import own
+
+    return own.detector(variables, unseen, percent=percent, false_alarms=false_alarms, **flags)

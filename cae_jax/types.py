@@ -106,6 +106,8 @@ class Split:
     warnings: tuple[str, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()  # found by `data.hold_out`, as are
     groups: tuple[int, ...] = ()  # per image of `train`: equal for those that repeat each other
+    layout: str = ""  # of the folder, see `data.layouts`; "" of other data sets
+    notes: tuple[str, ...] = ()  # how files were taken, where it could be otherwise
     # by path, bool [H, W]: the pixels that count; {} where all of all images do
     counts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 

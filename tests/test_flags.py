@@ -34,10 +34,20 @@ def name(bad, near, *among):
 YES_NO = {"maybe": "must be true or false"}
 LINE = {"a\nb": "must be one line"}
 SSIM_WINDOW = number(3, 255) | {"8": "must be odd and at least 3"}
+RULE = {
+    "percnt": "did you mean percent? known: conformal, exclusive, f1_best, false_alarms, max",
+    "percent:0": "percent takes a whole number of percent from 1 to 100, as in percent:90",
+    "conformal:0.6": "conformal takes a rate above 0, at most 0.5, as in conformal:0.1",
+    "max:3": "max takes no number",
+}
 # Flag: {bad value: words of the answer}.
 OF_CONFIG = {
-    "dataset": name("foldr", "folder", "folder", "mvtec_ad", "synthetic"),
+    "dataset": name("foldr", "folder", "arrays", "folder", "mvtec_ad", "synthetic"),
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
+    "layout": {"mvtec": "did you mean mvtec_ad", "@": "known: auto, btad"}
+    | {"btad": "--layout=btad: only of --dataset=folder"},
+    "good_name": LINE | {"Gut": "--good_name=Gut: only of --dataset=folder"},
+    "mask_pattern": LINE | {"{stem}_seg": "only of --dataset=folder"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "--method 'autoencodr': did you mean autoencoder or feature_autoencoder?",
@@ -95,6 +105,8 @@ OF_CONFIG = {
     "ssim_constants": name("wong", "wang", "printed", "wang"),
     "minimum_area": number(0),
     "false_alarms": number(0, 0.5, whole=False),
+    "threshold": RULE,
+    "checkpoint": name("lst", "last or best", "best", "last"),
     "opening": number(0, 64),
     "seed": number(0, 2**31 - 1),
     "resize": name("padd", "pad", "crop", "none", "pad", "stretch"),
@@ -104,10 +116,22 @@ OF_CONFIG = {
     "tile_overlap": number(0),
     "joint": YES_NO,
     "intensity": name("mean", "median or mean_std", "mean_std", "median", "none"),
+    "bit_depth": {"17": "unknown --bit_depth '17'", "twelve": "known: 10, 11, 12, 13, 14, 15"},
+    "background": LINE | {"blak": "must be none, or a color", "#12345678": "as white, black or"},
     "on_bad_image": name("skp", "skip", "error", "skip"),
     "precision": name("float3", "float32 or bfloat16", "bfloat16", "float32", "tf32"),
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),
     "checkpoint_every": number(1),
+    "early_stopping": number(0),
+    "schedule": name(
+        *("cosine_deca", "cosine_decay or warmup_cosine_decay or cosine_onecycle"),
+        *("constant", "cosine_decay", "cosine_onecycle", "exponential_decay", "linear"),
+        *("piecewise_constant", "polynomial", "warmup_constant", "warmup_cosine_decay"),
+    ),
+    "schedule_options": LINE
+    | {"a": "expected name=value", "alpha=0.1": "--schedule=constant has none"},
+    "gradient_clip": number(0, whole=False),
+    "ema": number(0, 1, whole=False) | {"1": "must be below 1"},
     "log_to": LINE | name("jsnl", "jsonl", "jsonl", "tensorboard", "wandb"),
     "keep": number(1),
     "save_maps": YES_NO,
@@ -144,6 +168,7 @@ OWN = {
         "methods": {"anogn": "did you mean anogan", "": "must be one or more"},
         "flags_of": {"screw:a=1": "only with --methods"},
         "flags_of_method": {"anogan:a=1": "only with --methods"},
+        "flags_of_model": {"gong": "expected MODEL:name=value", "gon:a=1": "did you mean gong"},
         "tables_only": YES_NO,
         "tables_dir": None,
         "dry_run": YES_NO,
@@ -155,6 +180,8 @@ OWN = {
         "output": {"": "--output is needed"},
         "percent": {"0": "range [1, 100]", "101": "range [1, 100]", "x": "a whole number"},
         "false_alarms": {"-0.1": "range [0, 0.5]", "0.51": "range [0, 0.5]", "x": "a number"},
+        "threshold": RULE,
+        "checkpoint": {"first": "one of <last|best>"},
         "batch_size": POSITIVE,
         "recursive": YES_NO,
     },
@@ -180,7 +207,7 @@ GIVEN = {  # what else a command needs before it looks at a flag
 }
 # Commands that look at a flag of free text only together with what is on disk or in a model.
 LATER = {
-    *(("evaluate", flag) for flag in ("data_dir", "distance")),
+    *(("evaluate", flag) for flag in ("data_dir", "distance", "threshold")),
     *(("score", flag) for flag in ("category", "model")),
 }
 
@@ -204,6 +231,7 @@ AGAINST = {
     "--dataset=folder --data_dir={x} --workdir={x}": "is --data_dir itself",
     "--folds=5 --method=variation_model --validation_fraction=0.3": "nothing is held out",
     "--false_alarms=0.1 --validation_fraction=0": "--false_alarms=0.1: needs good images",
+    "--threshold=conformal:0.1 --validation_fraction=0": "--threshold=conformal:0.1: needs good im",
     "--kappa=1": "--kappa: a flag of --method=f_anogan, not of autoencoder",
     "--noredraw_patches --method=variation_model": "--redraw_patches: a flag of --method=anogan",
     "--method=variation_model --epochs=3": "--epochs: a flag of --method=anogan or ",

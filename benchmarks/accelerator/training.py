@@ -29,7 +29,7 @@ def prepare(given: Mapping[str, Any], scratch: Path) -> Callable[[], dict[str, A
     settings = configure(**given["flags"], stride=1).resolved()
     o, learn = settings.options, settings.build().learn
     plan = Plan("loop", given["scan"])
-    schedule = o.schedule(learn.patch_size, settings.seed)
+    schedule = o.course(learn.patch_size, settings.seed)
     drawn = synthetic.read("weave", settings.image_size, 1, settings.seed, _IMAGES, 1, 1).train
     images = place_images(drawn, plan)
 

@@ -1,6 +1,7 @@
 """Where images come from: every data set is read into one `types.Split` per category.
 
-folder      a folder in MVTec AD's layout
+arrays      images in memory, from Python alone, see `arrays.split`
+folder      a folder, laid out as one of `layouts`
 mvtec_ad    the same layout, prepared once by tensorflow_datasets (needs no TensorFlow)
 synthetic   made-up products drawn from a seed
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,73 +19,74 @@ from types import ModuleType
 import numpy as np
 
 from cae_jax import files
-from cae_jax.data import duplicates, folder, synthetic
+from cae_jax.data import arrays, duplicates, folder, layouts, synthetic
 from cae_jax.data.frame import Frame
+from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
-DATASETS = ("folder", "mvtec_ad", "synthetic")
+DATASETS = ("arrays", "folder", "mvtec_ad", "synthetic")
 
 _LEFT_OUT_SHOWN = 10  # lines of a summary
 _TAKEN = 1  # the stream of random numbers that says which images are taken
 
 
-def categories(dataset: str, data_dir: str | None = None) -> tuple[str, ...]:
+def categories(dataset: str, data_dir: str | None = None, names: Names = USUAL) -> tuple[str, ...]:
     """Names of the categories that a data set holds, sorted.
 
     Args:
         dataset: one of `DATASETS`.
-        data_dir: folder: the parent of the categories' folders; mvtec_ad: tensorflow_datasets'
-            data_dir; synthetic: not used.
+        data_dir: folder: the parent of the categories' folders, or a category itself; mvtec_ad:
+            tensorflow_datasets' data_dir; synthetic: not used.
+        names: folder: what is known of the layout.
 
     Raises:
-        UsageError: an unknown data set; a `data_dir` that is needed and not given, is not there,
-            or is a category itself.
-        DataError: `data_dir` holds no category.
+        UsageError: an unknown data set or layout; a `data_dir` that is needed and not given, or is
+            not there.
+        DataError: `data_dir` holds no category and is none.
     """
     if dataset not in DATASETS:
         raise unknown_name("data set", dataset, DATASETS)
+    if dataset == arrays.DATASET:
+        raise UsageError("--dataset=arrays: these are given in Python, see cae_jax.runs.arrays.run")
     if dataset == "synthetic":
         return tuple(synthetic.CATEGORIES)
     root = _data_dir(dataset, data_dir)
     if dataset == "mvtec_ad":
         return _mvtec_ad().categories(root)
-    if (root / "train" / "good").is_dir():
-        parent, name = os.path.split(os.path.abspath(root))
-        raise UsageError(
-            f"--data_dir={data_dir} is a category itself (it holds train/good); "
-            f"pass --data_dir={parent} --category={name}"
-        )
-    found = folder.categories(root)
-    if not found:
-        raise DataError(f"--data_dir={data_dir} holds no category: no sub-folder has train/good")
-    return found
+    return tuple(sorted(layouts.categories(root, names)))
 
 
-def resolve(dataset: str, data_dir: str | None, asked: Sequence[str]) -> tuple[str, ...]:
+def resolve(
+    dataset: str, data_dir: str | None, asked: Sequence[str], names: Names = USUAL
+) -> tuple[str, ...]:
     """The categories that are meant by `asked`, each once, in the order asked.
 
     Args:
         dataset: one of `DATASETS`.
         data_dir: see `categories`.
         asked: names of categories; none, or "all" among them, means all that there are.
+        names: see `categories`.
 
     Raises:
         UsageError: a category that is not there, with the nearest names; also as `categories`.
-        DataError: a folder was asked for that is there and has no train/good, or whose name is not
+        DataError: a folder was asked for that is there and holds no image, or whose name is not
             UTF-8; as `categories`.
     """
-    known = categories(dataset, data_dir)
-    if not asked or "all" in asked:
-        asked = known
+    whole = not asked or "all" in asked
+    if whole:
+        asked = categories(dataset, data_dir, names)
     for name in asked:
         if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
-            raise DataError(f"category {name!r}: the name is not UTF-8; rename the folder")
-        if name in known:
+            encoding = sys.getfilesystemencoding()
+            what = f"file names are taken as {encoding} here, which PYTHONUTF8=1 changes"
+            what = "rename the folder" if encoding == "utf-8" else what
+            raise DataError(f"category {name!r}: the name is not UTF-8; {what}")
+        if whole:
             continue
-        inside = Path(data_dir or "", name)
-        if dataset == "folder" and name and inside.expanduser().is_dir():
-            raise DataError(f"{inside}: not a category, it has no train/good folder")
-        raise unknown_name("category", name, known)
+        if dataset == "folder":
+            layouts.locate(_data_dir(dataset, data_dir), name, names)
+        elif name not in (known := categories(dataset, data_dir, names)):
+            raise unknown_name("category", name, known)
     return tuple(dict.fromkeys(asked))
 
 
@@ -96,6 +98,7 @@ def read(
     seed: int,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
+    names: Names = USUAL,
 ) -> Split:
     """Reads one category into memory; `validation` is empty, see `hold_out`.
 
@@ -107,18 +110,20 @@ def read(
         seed: draws the synthetic images; the other data sets do not use it.
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
         progress: see `images.decode_all`.
+        names: see `categories`.
 
     Raises:
         UsageError: as `resolve`.
         DataError: a file or folder that cannot be used, named.
     """
-    resolve(dataset, data_dir, [category])
+    resolve(dataset, data_dir, [category], names)
     if dataset == "synthetic":
         side, _ = frame.size or (0, 0)
         return synthetic.read(category, side, frame.channels, seed)
-    reader = folder if dataset == "folder" else _mvtec_ad()
     root = _data_dir(dataset, data_dir)
-    return reader.read(root, category, frame, on_bad_image, progress)
+    if dataset == "folder":
+        return folder.read(root, category, frame, on_bad_image, progress, names)
+    return _mvtec_ad().read(root, category, frame, on_bad_image, progress)
 
 
 def take(split: Split, count: int, seed: int) -> Split:
@@ -254,7 +259,7 @@ def summary(split: Split) -> str:
         kind for kind, known in zip(split.kinds, split.has_mask, strict=True) if known
     )
     lines = [
-        f"{_shown(split.category)} ({split.dataset}), {height} x {width} pixels, "
+        f"{_shown(split.category)} ({_source(split)}), {height} x {width} pixels, "
         + ("gray" if channels == 1 else f"{channels} channels"),
         f"  train       {len(split.train):5d}",
         f"  validation  {len(split.validation):5d}",
@@ -263,6 +268,7 @@ def summary(split: Split) -> str:
     ]
     for kind in sorted(set(images) - {GOOD}):
         lines.append(f"    {_shown(kind)}: {images[kind]}, with mask: {masks[kind]}")
+    lines += [f"  note: {_shown(note)}" for note in split.notes]
     lines += [f"  warning: {_shown(warning)}" for warning in split.warnings]
     if split.left_out:
         lines.append(f"  left out: {len(split.left_out)}")
@@ -272,6 +278,10 @@ def summary(split: Split) -> str:
         if more > 0:
             lines.append(f"    ... and {more} more, see left_out.csv")
     return "\n".join(lines)
+
+
+def _source(split: Split) -> str:
+    return f"{split.dataset}, layout {split.layout}" if split.layout else split.dataset
 
 
 def _is_utf8(name: str) -> bool:

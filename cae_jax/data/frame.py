@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from cae_jax.types import DataError, Size, UsageError, height_width, size_text
 
 LARGEST_RATIO = 1.5  # of sides, that an image is stretched by without a word
 MAX_SIDE = 16384  # pixels, of a file and of what it is resized to
+BIT_DEPTHS = ("auto", *map(str, range(8, 17)))
 RESIZES = ("stretch", "pad", "crop", "none")
 
 
@@ -73,6 +74,23 @@ class Frame:
                 f"image_size must be one or two whole numbers from 1 to {MAX_SIDE}, "
                 f"not {self.image_size!r}"
             )
+
+    @classmethod
+    def of(cls, image_size: Size | None, channels: int, bit_depth: str, background: str) -> Frame:
+        """Returns the frame of flags: a bit depth of 8 to 16 or auto, a color or none.
+
+        A color is #rrggbb or a name that CSS has. Raises UsageError for another word.
+        """
+        bits = 0 if bit_depth == "auto" else int(bit_depth)
+        if background == "none":
+            return cls(image_size, channels, bits)
+        try:
+            red, green, blue = tuple[int, ...](ImageColor.getrgb(background))
+        except ValueError:  # no color, or one with an alpha
+            raise UsageError(
+                f"--background={background}: must be none, or a color as white, black or #00b140"
+            ) from None
+        return cls(image_size, channels, bits, (red, green, blue))
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data import folder, synthetic
+from cae_jax.data import layouts, synthetic
+from cae_jax.data.layouts.found import USUAL, Names
 
 
 class Counts(NamedTuple):
@@ -16,13 +17,14 @@ class Counts(NamedTuple):
     n_left_out: int  # entries that are no part of the layout, and defects without a mask
 
 
-def count(dataset: str, data_dir: str, category: str) -> Counts:
+def count(dataset: str, data_dir: str, category: str, names: Names = USUAL) -> Counts:
     """Counts a category without opening an image.
 
     Args:
         dataset: one of `data.DATASETS`.
         data_dir: see `data.categories`; it is there.
-        category: one of the names that `data.categories` returns.
+        category: one of the names that `data.resolve` returns.
+        names: folder: see `layouts`.
 
     Raises:
         DataError: the category has no images, or a folder cannot be listed.
@@ -35,5 +37,5 @@ def count(dataset: str, data_dir: str, category: str) -> Counts:
         from cae_jax.data import mvtec_ad
 
         return Counts(*mvtec_ad.count(root, category))
-    found = folder.find(root / category)
+    found = layouts.find(layouts.locate(root, category, names), names)
     return Counts(len(found.train), len(found.test), len(found.left_out))

@@ -29,6 +29,8 @@ from absl import logging
 
 from cae_jax.data import folder, images, pictures
 from cae_jax.data.frame import Frame
+from cae_jax.data.layouts import mvtec
+from cae_jax.data.layouts.found import Found, Item
 from cae_jax.types import GOOD, DataError, LeftOut, Split
 
 CATEGORIES = tuple(sorted(folder.table1()))
@@ -86,26 +88,27 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        found = folder.find(_category_folder(Path(dl_manager.manual_dir), self.builder_config.name))
+        root = _category_folder(Path(dl_manager.manual_dir), self.builder_config.name)
+        found = mvtec.mvtec_ad(root)
         self.info.metadata["left_out"] = [list(entry) for entry in found.left_out]
         return {
             "train": self._generate_examples(found.train),
             "test": self._generate_examples(found.test),
         }
 
-    def _generate_examples(self, items: Iterable[folder.Item]) -> Iterator[tuple[str, dict]]:
+    def _generate_examples(self, items: Iterable[Item]) -> Iterator[tuple[str, dict]]:
         for item in items:
             yield (
                 item.path,
                 {
                     # Paths and bytes, never arrays: those would be encoded by TensorFlow.
                     "image": item.source,
-                    "mask": item.mask or _blank_mask(item.source),
+                    "mask": item.masks[0] if item.masks else _blank_mask(item.source),
                     "label": int(item.kind != GOOD),
                     "defect_kind": item.kind,
                     "path": item.path,
                     "mask_path": item.mask_path,
-                    "has_mask": item.mask is not None or item.kind == GOOD,
+                    "has_mask": bool(item.masks) or item.kind == GOOD,
                 },
             )
 
@@ -148,7 +151,7 @@ def read(
     if not _is_prepared(data_dir, category):
         _prepare(data_dir, category)
     builder = MvtecAd(config=category, data_dir=data_dir)  # in the format that it was written in
-    found = folder.Found(
+    found = Found(
         root=f"mvtec_ad/{category}",
         train=_items(builder, "train"),
         test=_items(builder, "test"),
@@ -160,10 +163,10 @@ def read(
 def count(data_dir: Path, category: str) -> tuple[int, int, int]:
     """Returns how many images there are in train and test, and entries left out; prepares nothing.
 
-    Raises DataError as `folder.find`.
+    Raises DataError as `mvtec.mvtec_ad`.
     """
     if not _is_prepared(data_dir, category):
-        found = folder.find(_category_folder(data_dir / _MANUAL, category))
+        found = mvtec.mvtec_ad(_category_folder(data_dir / _MANUAL, category))
         return len(found.train), len(found.test), len(found.left_out)
     info = MvtecAd(config=category, data_dir=data_dir).info
     n_train, n_test = (info.splits[part].num_examples for part in ("train", "test"))
@@ -193,7 +196,7 @@ def _prepare(data_dir: Path, category: str) -> None:
         builder.download_and_prepare(download_config=config)
 
 
-def _items(builder: MvtecAd, split: str) -> tuple[folder.Item, ...]:
+def _items(builder: MvtecAd, split: str) -> tuple[Item, ...]:
     """The records of a split, images and masks still encoded, in the order of their paths."""
     skip = tfds.decode.SkipDecoding()
     try:
@@ -207,14 +210,14 @@ def _items(builder: MvtecAd, split: str) -> tuple[folder.Item, ...]:
     return tuple(sorted(items, key=lambda item: item.path))
 
 
-def _item(record: dict[str, Any]) -> folder.Item:
+def _item(record: dict[str, Any]) -> Item:
     text = {key: record[key].decode() for key in ("path", "defect_kind", "mask_path")}
-    return folder.Item(
+    return Item(
         path=text["path"],
         kind=text["defect_kind"],
         source=record["image"],
         mask_path=text["mask_path"],
-        mask=record["mask"] if text["mask_path"] else None,
+        masks=(record["mask"],) if text["mask_path"] else (),
     )
 
 
@@ -242,6 +245,8 @@ def _category_folder(manual_dir: Path, category: str) -> Path:
     root = _in_manual_dir(manual_dir, category)
     if root is None:
         raise _missing(manual_dir, f"no {category}/train/good")
+    if not (root / "test").is_dir():
+        raise DataError(f"{root / 'test'}: no such folder, and a category of MVTec AD has one")
     return root
 
 

@@ -17,18 +17,21 @@ _RULES = (
     *(f"conformal_{100 - alpha}" for alpha in thresholds.ALPHAS),
     *("min_area", "f1_best", "false_alarms"),
 )
-ACCURACIES = tuple(
-    f"{name}_accuracy_{rule}" for rule in _RULES for name in ("good", "defect", "mean")
-)
+_TOLD = ("good", "defect", "mean")
+ACCURACIES = tuple(f"{name}_accuracy_{rule}" for rule in _RULES for name in _TOLD)
 
 
 def summarize(
-    frame: pd.DataFrame, more: Sequence[verdict.OperatingPoint] = (), rate: float = 0.0
+    frame: pd.DataFrame,
+    more: Sequence[verdict.OperatingPoint] = (),
+    rate: float = 0.0,
+    asked: thresholds.Threshold | None = None,
 ) -> dict[str, Any]:
     """Returns the content of metrics.json from a table of `scores.scores_frame`.
 
     image_auroc with its 95 % interval, image_ap, image_f1_max; n_good, n_defective, n_validation,
-    n_out_of_fold; operating_points, a list of dicts, `more` ones after those of the distances;
+    n_out_of_fold; operating_points, a list of dicts, `more` ones after those of the distances, and
+    the one of the threshold that was `asked` for by its rule last, which is marked;
     leak_points, of `verdict.leak_points`; and the accuracies by name: good_accuracy_70,
     defect_accuracy_70, mean_accuracy_70 ... from the good test images (the thesis),
     good_accuracy_val_70 ... from unseen good images, held out or out of fold, ..._conformal_90,
@@ -55,30 +58,15 @@ def summarize(
     }
     points = [*verdict.operating_points(good, defective, unseen, source, rate), *more]
     result["leak_points"] = verdict.leak_points(points)
+    if asked:
+        points.append(verdict.operating_point(asked, good, defective))
     for point in points:
         at = point.threshold
-        shares = {"good": point.good_accuracy, "defect": point.defect_accuracy}
-        accuracies = {f"{name}_accuracy": share for name, share in shares.items()}
-        accuracies["mean_accuracy"] = point.balanced_accuracy
-        intervals = {
-            f"{name}_accuracy_interval": _interval(share, n)
-            for (name, share), n in zip(shares.items(), (good.size, defective.size), strict=True)
-        }
-        result["operating_points"].append(
-            {
-                "rule": at.rule,
-                "source": at.source,
-                "leaks": at.leaks,
-                "percent": at.percent,
-                "threshold": at.value,
-                "n": at.n,
-                **({} if at.rate is None else {"rate": at.rate}),
-                **accuracies,
-                **intervals,
-            }
-        )
-        if at.rule != "exclusive":
-            result |= {f"{name}_{_suffix(at)}": share for name, share in accuracies.items()}
+        told = _told(point, good.size, defective.size)
+        mark = {"asked": True} if at is asked else {}
+        result["operating_points"].append({**_picked(at), **mark, **told})
+        if at.rule != "exclusive" and at is not asked:
+            result |= {f"{name}_accuracy_{_suffix(at)}": told[f"{name}_accuracy"] for name in _TOLD}
     return result
 
 
@@ -94,6 +82,31 @@ def image_metrics(labels: ArrayLike, distances: ArrayLike) -> dict[str, float]:
         "image_auroc": metrics.image_auroc(labels, distances),
         "image_ap": metrics.average_precision(labels, distances),
         "image_f1_max": metrics.f1_max(labels, distances)[0],
+    }
+
+
+def _picked(at: thresholds.Threshold) -> dict[str, Any]:
+    """A threshold and where it comes from."""
+    return {
+        "rule": at.rule,
+        "source": at.source,
+        "leaks": at.leaks,
+        "percent": at.percent,
+        "threshold": at.value,
+        "n": at.n,
+        **({} if at.rate is None else {"rate": at.rate}),
+    }
+
+
+def _told(point: verdict.OperatingPoint, n_good: int, n_defective: int) -> dict[str, Any]:
+    """Its accuracies, with the intervals of those that are shares."""
+    good, defect = point.good_accuracy, point.defect_accuracy
+    return {
+        "good_accuracy": good,
+        "defect_accuracy": defect,
+        "mean_accuracy": point.balanced_accuracy,
+        "good_accuracy_interval": _interval(good, n_good),
+        "defect_accuracy_interval": _interval(defect, n_defective),
     }
 
 

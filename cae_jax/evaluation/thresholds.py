@@ -60,7 +60,8 @@ class Threshold:
     source: str  # TEST_GOOD, TEST_LABELLED, VALIDATION_GOOD or OUT_OF_FOLD
     percent: int | None  # 1..100: the share wanted good; None where the rule asks for none
     n: int  # how many images it was picked on
-    rate: float | None = None  # of false alarms, as wanted; of rule "false_alarms"
+    # of false alarms, as wanted; of "false_alarms", and of "conformal" at no whole percent
+    rate: float | None = None
 
     @property
     def leaks(self) -> bool:
@@ -146,6 +147,17 @@ def conformal(unseen: ArrayLike, alpha: int, source: str = VALIDATION_GOOD) -> T
     good = _not_empty(unseen)
     value = _at_rate(good, Fraction(int(alpha), 100))
     return Threshold(value, "conformal", source, 100 - int(alpha), good.size)
+
+
+def conformal_at(unseen: ArrayLike, rate: float, source: str = VALIDATION_GOOD) -> Threshold:
+    """Returns `conformal` at any rate in (0, MAX_RATE]; raises as `false_alarms`."""
+    exact = _exact(rate)
+    _check_source(source, *UNSEEN)
+    good = _not_empty(unseen)
+    percent = 100 * (1 - exact)
+    whole = int(percent) if percent.denominator == 1 else None
+    own = None if whole is not None else float(rate)
+    return Threshold(_at_rate(good, exact), "conformal", source, whole, good.size, own)
 
 
 def false_alarms(unseen: ArrayLike, rate: float, source: str = VALIDATION_GOOD) -> Threshold:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cae_jax.evaluation import metrics, segmentation, thresholds
+from cae_jax.evaluation import metrics, segmentation, threshold_rule, thresholds
 from cae_jax.evaluation.thresholds import TEST_GOOD, UNSEEN, VALIDATION_GOOD, Threshold
 from cae_jax.types import DataError, UsageError
 
@@ -24,6 +24,7 @@ COUNTS: tuple[tuple[str, str, int | None], ...] = (
     *(("ceil", source, 90) for source in UNSEEN),
     ("ceil", TEST_GOOD, 70),
 )
+_NONE = np.empty(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,14 +137,14 @@ def operating_points(
         found += [thresholds.conformal(unseen, alpha, source) for alpha in thresholds.ALPHAS]
         found += [thresholds.false_alarms(unseen, rate, source)] if rate else []
     found += [thresholds.oracle_f1(good, defective)] if np.size(good) and np.size(defective) else []
-    return [
-        OperatingPoint(
-            each,
-            good_accuracy(good, each.value),
-            defect_accuracy(defective, each.value),
-        )
-        for each in found
-    ]
+    return [operating_point(each, good, defective) for each in found]
+
+
+def operating_point(threshold: Threshold, good: ArrayLike, defective: ArrayLike) -> OperatingPoint:
+    """Returns what a threshold does on the test distances `good` [n] and `defective` [m]; raises
+    ValueError for distances that are not finite."""
+    shares = good_accuracy(good, threshold.value), defect_accuracy(defective, threshold.value)
+    return OperatingPoint(threshold, *shares)
 
 
 def leak_points(points: Iterable[OperatingPoint]) -> dict[int, float]:
@@ -208,15 +209,23 @@ def asked(
     rate: float,
     percent: int | None,
     false_alarms: float | None,
+    rule: str | None = None,
+    own_rule: str = "",
+    defective: np.ndarray = _NONE,
 ) -> Judge:
     """Returns the judge of a finished run as somebody asks for it who loads it.
 
-    Takes what `judge` takes: `rate` is the run's own, `false_alarms` the one asked for in its
-    place. Errors name `whose`. Raises UsageError for a percent and a rate, and for a rate without
-    unseen images; DataError without any good image.
+    Takes what `judge` takes: `rate` and `own_rule` are the run's own, `false_alarms` and `rule`, in
+    the manner of `threshold_rule.parse`, what is asked for in their place; `defective` are the
+    distances of the defective test images. Errors name `whose`. Raises UsageError for more than one
+    of percent, false_alarms and rule, and for a rate or a rule without the images that it needs;
+    DataError without any good image.
     """
-    if percent is not None and false_alarms is not None:
-        raise UsageError(f"percent={percent} and false_alarms={false_alarms}: take one of them")
+    given = {"percent": percent, "false_alarms": false_alarms, "threshold": rule}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        named = " and ".join(f"{name}={value}" for name, value in given.items())
+        raise UsageError(f"{named}: take one of them")
     if not len(unseen) and not len(good):
         raise DataError(f"{whose}: no good image but the training ones, so no threshold")
     if false_alarms and not len(unseen):
@@ -224,7 +233,17 @@ def asked(
             f"false_alarms={false_alarms}: {whose} has no good image but those learned from"
         )
     wanted = rate if false_alarms is None else false_alarms
-    return judge(good, unseen, points, percent, source, wanted)
+    found = judge(good, unseen, points, percent, source, wanted)
+    if text := rule or ("" if given else own_rule):
+        by_name = threshold_rule.parse(text)
+        try:
+            at = threshold_rule.threshold(by_name, good, defective, unseen, source)
+        except UsageError as error:
+            if rule:
+                raise UsageError(f"{whose}: {error}") from error
+        else:  # a run's own rule that its images were too few for: it said so
+            found = dataclasses.replace(found, threshold=at)
+    return found
 
 
 def value(point: Mapping[str, Any]) -> float:
@@ -236,7 +255,11 @@ def value(point: Mapping[str, Any]) -> float:
 
 
 def counting(points: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns the operating point of metrics.json that verdicts go by; None without any."""
+    """Returns the operating point of metrics.json that verdicts go by, the one asked for by its
+    rule before all others; None without any."""
+    for point in points:
+        if point.get("asked") and math.isfinite(value(point)):
+            return point
     found = (find(points, *key) for key in COUNTS)
     return next((point for point in found if point is not None), None)
 

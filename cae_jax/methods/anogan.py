@@ -32,8 +32,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from cae_jax.methods import adversarial, gradients
+from cae_jax.methods import adversarial, descent, gradients
 from cae_jax.methods.adversarial import Learned, cross_entropy, signed, with_params
+from cae_jax.methods.descent import Descent
 from cae_jax.models.dcgan import Discriminator, Generator, levels
 from cae_jax.options import SCORING, flag
 from cae_jax.options import check as check_values
@@ -53,7 +54,7 @@ _START = 0  # seeds the latent vectors that searches start from, whatever the ru
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=anogan."""
 
     epochs: int = flag(50, "passes over the training patches", 1)
@@ -110,7 +111,8 @@ def make(options: Options, size: Size, channels: int) -> Method:
     levels(o.patch_size)
     reconstruction.check(o, size)
     nets = networks(o, channels)
-    return Method(steps(nets, o), inspector(nets, o, size), ("anogan", *DISTANCES))
+    learn = descent.averaged(steps(nets, o), o)
+    return Method(learn, inspector(nets, o, size), ("anogan", *DISTANCES))
 
 
 def networks(o: Options, channels: int) -> Networks:
@@ -141,7 +143,7 @@ def steps(nets: Networks, o: Options) -> Steps:
     these differ among themselves, see `adversarial.spread`. Nothing is validated; the last state is
     the one to keep.
     """
-    tx = optax.adam(o.learning_rate, b1=_BETA)
+    tx = descent.guided(optax.adam(o.learning_rate, b1=_BETA), o, o.steps)
 
     def init(key: jax.Array) -> State:
         size, channels = nets.generator.patch_size, nets.generator.channels

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from cae_jax import models
-from cae_jax.methods import corruption, gradients, losses
+from cae_jax.methods import corruption, descent, gradients, losses
 from cae_jax.methods.corruption import KINDS
+from cae_jax.methods.descent import Descent
 from cae_jax.methods.gradients import PRECISIONS
 from cae_jax.options import flag, pairs
 from cae_jax.scoring import reconstruction
@@ -38,7 +39,7 @@ _CORRUPT = 2**31 - 1  # sets the key of the corruption apart from the model's ow
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=autoencoder."""
 
     model: str = flag("bergmann", "a built-in model or package.module[:Name] of your own")
@@ -123,11 +124,12 @@ def make(options: Options, size: Size, channels: int) -> Method:
     tx = gradients.optimizer(o.learning_rate, o.weight_decay, o.decoupled_weight_decay)
     learn = steps(
         model,
-        tx,
+        descent.guided(tx, o, o.steps),
         patch_loss=losses.loss(o.loss, o.ssim),
         precision=o.precision,
         corrupt=corruption.corruption(o.corruption, o.corruption_strength),
     )
+    learn = descent.averaged(learn, o)
     return Method(learn, reconstruction.by_patches(reconstructor(model, o.precision), o), DISTANCES)
 
 

@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cae_jax.methods import gradients
+from cae_jax.methods import descent, gradients
 from cae_jax.methods.adversarial import cross_entropy, signed, spread
+from cae_jax.methods.descent import Descent
 from cae_jax.models import bigan
 from cae_jax.models.bigan import PAPERS, Judged, Sizes
 from cae_jax.options import SCORING, flag
@@ -43,7 +44,7 @@ _MAKERS = ("encoder", "generator")  # all others are discriminators
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=bigan."""
 
     variant: str = flag("bigan", "bigan, Zenati's first; alad, the second", among=tuple(PAPERS))
@@ -169,7 +170,7 @@ def networks(o: Options, channels: int) -> Networks:
 
 def optimizer(o: Options) -> optax.GradientTransformation:
     """Returns what moves each network: Adam with a first beta of 0.5."""
-    return optax.adam(o.learning_rate, b1=0.5)
+    return descent.guided(optax.adam(o.learning_rate, b1=0.5), o, o.steps)
 
 
 def steps(nets: Networks, o: Options) -> Steps:

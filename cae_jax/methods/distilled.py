@@ -31,7 +31,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from cae_jax.methods import gradients
+from cae_jax.methods import descent, gradients
+from cae_jax.methods.descent import Descent
 from cae_jax.methods.features import Extractor, Features, Judged, divisors, extractor
 from cae_jax.models.efficient_ad import Autoencoder, Student
 from cae_jax.options import check as check_values
@@ -51,7 +52,7 @@ _TINY = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Features, Judged):
+class Options(Training, Descent, Features, Judged):
     """The flags of --method=distilled."""
 
     epochs: int = flag(70, "passes over as many images as --num_patches", 1)
@@ -111,7 +112,8 @@ def of_features(o: Options, found: Extractor, shape: tuple[int, int, int]) -> Me
     """
     student = Student(2 * found.channels, found.grid, o.width)
     nets = Networks(student, Autoencoder(found.channels, found.grid), found)
-    return Method(steps(nets, o, shape), functools.partial(_inspect, nets), DISTANCES, found.frozen)
+    learn = descent.averaged(steps(nets, o, shape), o)
+    return Method(learn, functools.partial(_inspect, nets), DISTANCES, found.frozen)
 
 
 def steps(nets: Networks, o: Options, shape: tuple[int, int, int]) -> Steps:
@@ -166,7 +168,8 @@ def steps(nets: Networks, o: Options, shape: tuple[int, int, int]) -> Steps:
 def optimizer(o: Options) -> optax.GradientTransformation:
     """Returns Adam with L2 in the gradient, at a tenth of its rate from `o.slow_from` on."""
     rate = optax.piecewise_constant_schedule(o.learning_rate, {o.slow_from: 0.1})
-    return optax.chain(optax.add_decayed_weights(o.weight_decay), optax.adam(rate))
+    tx = optax.chain(optax.add_decayed_weights(o.weight_decay), optax.adam(rate))
+    return descent.guided(tx, o, o.steps)
 
 
 def losses(

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cae_jax.methods import anomalies, gradients, losses
+from cae_jax.methods import anomalies, descent, gradients, losses
+from cae_jax.methods.descent import Descent
 from cae_jax.models.unet import Unet, levels
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
@@ -51,7 +52,7 @@ _SLOWER = {0.8: 0.2, 0.9: 0.2}  # from these shares of the steps on, the learnin
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training):
+class Options(Training, Descent):
     """The flags of --method=draem; the defaults are the paper's."""
 
     epochs: int = flag(700, "passes over the training images", 1)
@@ -129,13 +130,14 @@ def make(options: Options, size: Size, channels: int) -> Method:
         return Evidence({"mask": mask, **others}, {"mask": jnp.max(means, axis=(1, 2))}, made)
 
     inspect = gradients.within(o.precision, inspect)
-    return Method(steps(networks, o, channels), inspect, ("mask", *DISTANCES))
+    return Method(descent.averaged(steps(networks, o, channels), o), inspect, ("mask", *DISTANCES))
 
 
 def optimizer(o: Options) -> optax.GradientTransformation:
     """Adam, whose learning rate falls to a fifth after .8 of the steps and again after .9."""
     slower = {round(share * o.steps): times for share, times in _SLOWER.items()}
-    return optax.adam(optax.piecewise_constant_schedule(o.learning_rate, slower))
+    adam = optax.adam(optax.piecewise_constant_schedule(o.learning_rate, slower))
+    return descent.guided(adam, o, o.steps)
 
 
 def steps(networks: nn.Module, o: Options, channels: int) -> Steps:

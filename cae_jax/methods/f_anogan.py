@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from cae_jax.methods import adversarial, gradients
+from cae_jax.methods import adversarial, descent, gradients
 from cae_jax.methods.adversarial import Learned, signed, with_params
+from cae_jax.methods.descent import Descent
 from cae_jax.models.wgan import ACTIVATIONS, Critic, Encoder, Generator, depth
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
@@ -51,7 +52,7 @@ _TINY = 1e-12  # under a root, whose slope at 0 is infinite
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Windows):
+class Options(Training, Descent, Windows):
     """The flags of --method=f_anogan."""
 
     epochs: int = flag(420, "passes over the training patches, of both phases", 1)
@@ -129,7 +130,7 @@ def make(options: Options, size: Size, channels: int) -> Method:
     nets = networks(o, channels)
     own = {"izi_f": functools.partial(residuals.residual_map, "l1")}
     inspect = reconstruction.by_patches(reconstructor(nets, o.kappa), o, own=own)
-    return Method(steps(nets, o), inspect, ("izi_f", *DISTANCES))
+    return Method(descent.averaged(steps(nets, o), o), inspect, ("izi_f", *DISTANCES))
 
 
 def networks(o: Options, channels: int) -> Networks:
@@ -149,7 +150,12 @@ def optimizers(o: Options) -> dict[str, optax.GradientTransformation]:
     """
     adam = optax.adam(o.learning_rate, b1=0.0, b2=0.9)
     rmsprop = optax.rmsprop(o.encoder_learning_rate, decay=0.9, eps=1e-10, initial_scale=1.0)
-    return {"generator": adam, "critic": adam, "encoder": rmsprop}
+    of_gan, of_encoder = o.gan_steps, o.steps - o.gan_steps
+    return {
+        "generator": descent.guided(adam, o, of_gan // o.critic_steps),
+        "critic": descent.guided(adam, o, of_gan),
+        "encoder": descent.guided(rmsprop, o, of_encoder),
+    }
 
 
 def steps(nets: Networks, o: Options) -> Steps:

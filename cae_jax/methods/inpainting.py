@@ -24,7 +24,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from cae_jax.methods import gradients, losses
+from cae_jax.methods import descent, gradients, losses
+from cae_jax.methods.descent import Descent
 from cae_jax.models.unet import Unet, levels
 from cae_jax.options import check as check_values
 from cae_jax.options import flag
@@ -57,7 +58,7 @@ _MEAN = 21  # side of the mean filter over a map, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training):
+class Options(Training, Descent):
     """The flags of --method=inpainting; the defaults are the paper's."""
 
     epochs: int = flag(300, "passes over the training images", 1)
@@ -99,7 +100,7 @@ def make(options: Options, size: Size, channels: int) -> Method:
     network = Unet(features, channels)
     learn = steps(network, o, channels)
     inspect = gradients.within(o.precision, inspector(network, o))
-    return Method(learn, inspect, ("msgms", *DISTANCES))
+    return Method(descent.averaged(learn, o), inspect, ("msgms", *DISTANCES))
 
 
 def cell_sizes(side: int) -> tuple[int, ...]:
@@ -176,7 +177,8 @@ def steps(network: nn.Module, o: Options, channels: int) -> Steps:
       o: resolved.
       channels: of the images.
     """
-    tx, sizes = gradients.optimizer(o.learning_rate, o.weight_decay), cell_sizes(o.patch_size)
+    adam, sizes = gradients.optimizer(o.learning_rate, o.weight_decay), cell_sizes(o.patch_size)
+    tx = descent.guided(adam, o, o.steps)
 
     def init(key: jax.Array) -> State:
         sample = jnp.zeros((1, o.patch_size, o.patch_size, channels))

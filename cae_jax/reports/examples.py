@@ -55,7 +55,7 @@ def pack(
     top: float,
     predicted: np.ndarray | None,
     threshold: float,
-    n_before: int,
+    rows: np.ndarray,
 ) -> bytes:
     """Returns examples.npz: the pictures of a few test images, every kind among them.
 
@@ -66,7 +66,7 @@ def pack(
       top: see `scale`.
       predicted: segmentations, bool [n_test, H, W], or None where there is no threshold.
       threshold: of the segmentation.
-      n_before: how many rows of scores.csv are before those of the test images.
+      rows: int [n_test], which row of scores.csv each of them is.
 
     Returns:
       The file's bytes. `row` [k] counts the rows of scores.csv; image and
@@ -76,8 +76,11 @@ def pack(
     """
     distances = np.asarray(test.distances[distance])
     misses, alarms = worst(split.labels, distances)
-    room = max(_SHOWN - len(misses + alarms), len(set(split.kinds)))  # every kind has to be there
-    chosen = [*misses, *alarms, *choose(split.kinds, distances, room)]
+    # what is found most surely, if anything is
+    found = sorted(np.flatnonzero(split.labels).tolist(), key=distances.__getitem__)[-1:]
+    room = _SHOWN - len(misses + alarms + found)
+    room = max(room, len(set(split.kinds)))  # every kind has to be there
+    chosen = [*misses, *alarms, *found, *choose(split.kinds, distances, room)]
     shown = np.array(list(dict.fromkeys(chosen)))  # some of a kind may be among the worst
     masks = split.masks[shown]
     made = test.reconstruction
@@ -86,7 +89,7 @@ def pack(
     np.savez_compressed(
         file,
         **optional,
-        row=shown + n_before,
+        row=np.asarray(rows)[shown],
         image=_bytes(split.test[shown]),
         residual=np.asarray(test.residuals[distance][shown], np.float32),
         mask=masks,

@@ -25,6 +25,10 @@ RESULT_COLUMNS = (
 )
 
 
+_NAMED = {"category": ("category", ""), "model": ("model", ""), "seed": ("seed", "d")}
+_TOOK = {"ms_per_image": ("ms/image", ".1f"), "train_seconds": ("train s", ".0f")}
+
+
 def write_thesis_csvs(folder: str | os.PathLike[str], frame: pd.DataFrame) -> None:
     """Writes the thesis's good.csv and defective.csv (Sec. 4.1.5): path and distance, test images.
 
@@ -51,49 +55,90 @@ def format_table(frame: pd.DataFrame) -> str:
     """Returns a table of `results_table` as text of at most 100 columns, with title and legend.
 
     Where every run was asked for a rate of false alarms, the threshold for that stands in place of
-    the leak-free 90 %.
+    the leak-free 90 %. Runs whose test lacks good or defective images have a table of their own.
     """
-    honest, asked = "val_90", "good_accuracy_false_alarms"
-    title = "leak-free 90 %"
+    rows = frame.to_dict("records")
+    names = ["synthetic data" if name == "synthetic" else str(name) for name in frame["dataset"]]
+    rule = ("val_90", "leak-free 90 %")
+    if rows and all(not math.isnan(row["good_accuracy_false_alarms"]) for row in rows):
+        rule = ("false_alarms", "false alarms")
+    lines = [f"Results: {', '.join(dict.fromkeys(names)) or 'none'}"]
+    whole = [row for row in rows if row["n_good"] != 0 and row["n_defective"] != 0]
+    if whole or not rows:
+        lines += ["", *_compared(whole, *rule)]
+    if len(whole) < len(rows):
+        lines += ["", *_judged_alone([row for row in rows if row not in whole], rule[0])]
+    return "\n".join(lines)
+
+
+def _compared(rows: Sequence[Mapping[str, Any]], rule: str, title: str) -> list[str]:
+    """The table of runs that were judged on good and on defective images."""
     legend = "threshold from good images alone that the model had not seen."
-    if len(frame) and asked in frame and frame[asked].notna().all():
-        honest, title = "false_alarms", "false alarms"
+    if rule == "false_alarms":
         legend = "threshold for the --false_alarms asked for, from such good images alone."
     columns = {
-        "category": ("category", ""),
-        "model": ("model", ""),
-        "seed": ("seed", "d"),
+        **_NAMED,
         "image_auroc": ("AUROC", ".3f"),
         "good_accuracy_70": ("good", ".2f"),
         "defect_accuracy_70": ("defect", ".2f"),
-        f"good_accuracy_{honest}": ("good", ".2f"),
-        f"defect_accuracy_{honest}": ("defect", ".2f"),
-        "ms_per_image": ("ms/image", ".1f"),
-        "train_seconds": ("train s", ".0f"),
+        f"good_accuracy_{rule}": ("good", ".2f"),
+        f"defect_accuracy_{rule}": ("defect", ".2f"),
+        **_TOOK,
     }
     groups = ["", "", "", "", "thesis 70 %", "", title, "", "", ""]
-    lines = [[title for title, _ in columns.values()]]
-    for row in frame.to_dict("records"):
-        lines.append([_cell(row[name], style) for name, (_, style) in columns.items()])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    widths[4:8] = [7] * 4  # two and the gap hold the name of a group
-    body = ["  ".join(_pad(line, widths)).rstrip() for line in lines]
+    body, widths = _lines(columns, rows, dict.fromkeys(range(4, 8), 7))  # two hold a group's name
     head = "".join(
         f"{group:>{widths[i] + widths[i + 1] + 2}}  " if group else " " * (widths[i] + 2)
         for i, group in enumerate(groups)
         if i not in (5, 7)
     ).rstrip()
+    return [
+        *(head, *body),
+        "good, defect: share of the good and of the defective test images that are told right.",
+        "thesis 70 %: threshold from the good test images themselves (it leaks);",
+        f"{title}: {legend}",
+    ]
+
+
+def _judged_alone(rows: Sequence[Mapping[str, Any]], rule: str) -> list[str]:
+    """The table of runs whose test lacks a class: what the threshold rests on."""
+    columns = {
+        **_NAMED,
+        "n_train": ("learned from", "d"),
+        "rests_on": ("threshold from", ""),
+        f"good_accuracy_{rule}": ("good right", ".2f"),
+        f"defect_accuracy_{rule}": ("defects found", ".2f"),
+        **_TOOK,
+    }
+    rows = [{**row, "rests_on": _rests_on(row)} for row in rows]
+    known = {name for name in columns for row in rows if _cell(row[name], columns[name][1]) != "-"}
+    body, _ = _lines({name: columns[name] for name in columns if name in known}, rows, {})
+    return [
+        *body,
+        "No AUROC: it needs good and defective test images. What is found of defects is not known",
+        "without them; threshold from: good images that the model had not seen.",
+    ]
+
+
+def _rests_on(row: Mapping[str, Any]) -> str:
+    for name, how in (("n_out_of_fold", "out of fold"), ("n_validation", "held out")):
+        if row[name] > 0:
+            return f"{row[name]:.0f} {how}"
+    return "test images"
+
+
+def _lines(
+    columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, Any]], least: dict[int, int]
+) -> tuple[list[str], list[int]]:
+    """A table's lines, with rules below the titles and the last row, and its columns' widths, of
+    which some have a least one."""
+    lines = [[title for title, _ in columns.values()]]
+    for row in rows:
+        lines.append([_cell(row[name], style) for name, (_, style) in columns.items()])
+    widths = [max(least.get(i, 0), *(len(line[i]) for line in lines)) for i in range(len(columns))]
+    body = ["  ".join(_pad(line, widths)).rstrip() for line in lines]
     rule = "-" * max(map(len, body))
-    names = ["synthetic data" if name == "synthetic" else str(name) for name in frame["dataset"]]
-    return "\n".join(
-        [
-            f"Results: {', '.join(dict.fromkeys(names)) or 'none'}",
-            *("", head, body[0], rule, *body[1:], rule),
-            "good, defect: share of the good and of the defective test images that are told right.",
-            "thesis 70 %: threshold from the good test images themselves (it leaks);",
-            f"{title}: {legend}",
-        ]
-    )
+    return [body[0], rule, *body[1:], rule], widths
 
 
 def _cell(value: Any, style: str) -> str:

@@ -44,8 +44,9 @@ def name(point: Mapping[str, Any]) -> str:
         whose = {TEST_GOOD: "thesis, ", **dict.fromkeys(UNSEEN, "quantile, ")}.get(str(source), "")
         kind = " (exclusive)" if rule == "exclusive" else ""
         return f"{whose}{percent} % of {source}{kind}"
-    if rule == "conformal" and isinstance(percent, int):
-        return f"conformal, false alarms {_bound(point)} {100 - percent} %"
+    if rule == "conformal" and (isinstance(percent, int) or _wanted(point)):
+        rate = 1 - percent / 100 if isinstance(percent, int) else _wanted(point)
+        return f"conformal, false alarms {_bound(point)} {_rate(rate)}"
     if rule == "false_alarms" and _wanted(point):
         return promise(point)
     if rule == "min_area":
@@ -74,10 +75,24 @@ def promise(point: Mapping[str, Any]) -> str:
     )
 
 
+def leak(threshold: thresholds.Threshold) -> str:
+    """Returns that a threshold leaks, in words; "" where it does not."""
+    if not threshold.leaks:
+        return ""
+    return (
+        f"the threshold ({name(dataclasses.asdict(threshold))}) leaks: it was picked on test "
+        "images, and flatters the numbers that are of these"
+    )
+
+
 def unkept(threshold: thresholds.Threshold) -> str:
     """Returns what comes of a rate that too few images can promise; "" where there is none."""
     rate = threshold.rate
-    if not rate or threshold.n >= thresholds.images_needed(rate):
+    if (
+        not rate
+        or threshold.rule != "false_alarms"
+        or threshold.n >= thresholds.images_needed(rate)
+    ):
         return ""
     return promise(dataclasses.asdict(threshold))
 
@@ -148,7 +163,10 @@ def leak_points(metrics: Mapping[str, Any]) -> dict[int, float]:
 
 def _drawn(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found = points(metrics)
-    return [point for key in _DRAWN if (point := verdict.find(found, *key))]
+    usual = [point for key in _DRAWN if (point := verdict.find(found, *key))]
+    counts = verdict.counting(found)
+    asked = [counts] if counts and counts.get("asked") else []
+    return [*asked, *(point for point in usual if not asked or name(point) != name(asked[0]))]
 
 
 def _wanted(point: Mapping[str, Any]) -> float:

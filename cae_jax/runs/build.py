@@ -10,7 +10,7 @@ from cae_jax.data import joint
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar
 from cae_jax.scoring import scorer
-from cae_jax.types import Split, State, Steps, Variables, height_width
+from cae_jax.types import DataError, Split, State, Steps, Variables, height_width
 
 
 def read_split(config: Config) -> Split:
@@ -23,11 +23,17 @@ def read_split(config: Config) -> Split:
             split = data.read(
                 *(c.dataset, c.data_dir, name, c.frame, c.seed, c.on_bad_image),
                 progress=bar.update,
+                names=c.names,
             )
             split = data.take(split, c.train_images, c.seed)
             n = len(split.train) + len(split.test)
             with Bar(f"search {name} for duplicates", n, "images", brief=True) as searched:
                 splits.append(data.hold_out(split, c.validation_fraction, c.seed, searched.update))
+    if not c.folds and not any(len(s.validation) or len(s.test) for s in splits):
+        raise DataError(
+            f"{c.category}: good images alone, and none held out, so that no threshold can be "
+            "picked: --validation_fraction or --folds above 0"
+        )
     return joint.join(splits) if c.joint else splits[0]
 
 

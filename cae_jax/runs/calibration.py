@@ -34,6 +34,8 @@ class Calibration(NamedTuple):
     distances: dict[str, np.ndarray]  # by name, float32 [n]
     area: MinimumArea  # of the maps of all of them, by the run's distance
     maps: np.ndarray  # float32 [k, H, W]: of _KEPT of them at most, evenly spaced
+    rows: np.ndarray  # int [k]: which of them these are of
+    images: np.ndarray  # float32 [n, H, W, C]: of the split
     seconds: float  # that fitting without each fold took; 0 where none was
 
 
@@ -76,8 +78,9 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
                         maps[i] = each.copy()
             del variables  # before the next model is made
     size = height_width(config.image_size)
-    shown = np.array([maps[i] for i in sorted(maps)], np.float32).reshape(-1, *size)
-    return Calibration(source, paths, distances, area, shown, seconds)
+    rows = np.array(sorted(maps), int)
+    shown = np.array([maps[i] for i in rows], np.float32).reshape(-1, *size)
+    return Calibration(source, paths, distances, area, shown, rows, images, seconds)
 
 
 class _Judging(NamedTuple):

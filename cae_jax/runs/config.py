@@ -9,96 +9,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_jax import data, methods, options
+from cae_jax import methods, options
 from cae_jax.data import joint, synthetic
-from cae_jax.data.frame import RESIZES, Frame, read_roi
-from cae_jax.evaluation import segmentation
-from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
+from cae_jax.data.frame import Frame, read_roi
+from cae_jax.data.layouts.found import USUAL, Names
+from cae_jax.evaluation import segmentation, threshold_rule
+from cae_jax.options import IDENTITY, Fields, Pixels, flag
 from cae_jax.runs import frames
+from cae_jax.runs.shared import AUTO, FOLDS, Images, Output, Scoring
 from cae_jax.scoring import compilation, residuals, tiles
-from cae_jax.scoring.intensity import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
-from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, Size, UsageError, height_width, size_text, unknown_name
-
-AUTO, FOLDS = -1, 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Which images, and how they are read."""
-
-    dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
-    # free: a run is of the images and not of their place, which may be another one tomorrow
-    data_dir: str = flag(
-        "", "folder: the parent of the categories; mvtec_ad: the TFDS folder", part=FREE
-    )
-    category: str = flag("all", "a category, several with commas, or all")
-    joint: bool = flag(False, "one model for all these categories, not one each")
-    image_size: int | tuple[int, int] = flag(
-        Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
-    )
-    resize: str = flag(
-        "stretch",
-        "how they get there: stretch; pad, or crop, keeps their shape; none: they are that size",
-        among=RESIZES,
-    )
-    roi: str = flag("", "the part to look at: x,y,width,height, or a mask that is white there")
-    ignore: str = flag("", "a mask that is white where nothing counts")
-    tile: int = flag(0, "side of the tiles that an image is inspected by; 0: whole", 0, 8192)
-    tile_overlap: int = flag(32, "pixels that two tiles have in common", 0)
-    channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
-    folds: int = flag(
-        AUTO,
-        "of cross-fitting, where nothing is held out; 0: hold out; -1: as the method learns, "
-        f"{FOLDS} in one pass, 0 by steps",
-        AUTO,
-        1000,
-    )
-    train_images: int = flag(0, "learn from so many, drawn by the seed; 0: from all", 0)
-    intensity: str = flag(
-        "none",
-        "divide each image by its own: median, of its pixels; mean_std: less the mean, by the "
-        "deviation; none",
-        among=INTENSITIES,
-    )
-    validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
-    on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Scoring:
-    """How a trained method's maps become scores, and scores verdicts."""
-
-    distance: str = flag("", "what the verdict rests on; the method's first if empty", part=SCORING)
-    residual_smooth: float = flag(
-        0.0, "sigma of a Gaussian over residual maps, in pixels", 0, 64, part=SCORING
-    )
-    residual_border: str = flag(
-        "reflect", "at the image's border: reflect, edge or crop", among=BORDERS, part=SCORING
-    )
-    image_score: str = residuals.score_flag("sum")
-    top_share: float = flag(
-        0.01, "share of the pixels that image_score=top averages", 0, 1, part=SCORING
-    )
-    minimum_area: int = flag(
-        0, "smallest defect, in pixels; 0: a share of the image", 0, part=SCORING
-    )
-    false_alarms: float = flag(
-        0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
-    )
-    opening: int = flag(
-        4, "diameter of the disc that opens a segmentation; 0: none", 0, 64, part=SCORING
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """Where everything is written."""
-
-    workdir: str = flag("", "where everything is written; runs/DATASET when empty", part=FREE)
-    save_maps: bool = flag(False, "also write every test image's residual map and mask", part=FREE)
-    overwrite: bool = flag(False, "replace what another run left in the workdir", part=FREE)
+from cae_jax.types import (
+    Fit,
+    Method,
+    Size,
+    Steps,
+    UsageError,
+    height_width,
+    size_text,
+    unknown_name,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +65,8 @@ class Config(Images, Scoring, Output):
         options.check(self.options)
         self._check_data()
         residuals.check(self.reduction())
+        if self.threshold:
+            threshold_rule.parse(self.threshold)
         if self.minimum_area > self.n_pixels:
             raise UsageError(
                 f"--minimum_area={self.minimum_area}: must be at most the image's "
@@ -142,10 +74,15 @@ class Config(Images, Scoring, Output):
             )
 
     def _check_data(self) -> None:
-        """Raises UsageError where flags say different things of the images."""
+        """Raises UsageError where flags say different things of the images, or no color."""
         read_roi(self.roi)
+        _ = self.bare_frame
         if self.tile:
             tiles.check(self.tile, self.tile_overlap, height_width(self.image_size))
+        if self.dataset != "folder":
+            for name, value in self.names._asdict().items():
+                if value != getattr(USUAL, name):
+                    raise UsageError(f"--{name}={value}: only of --dataset=folder")
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
@@ -172,14 +109,21 @@ class Config(Images, Scoring, Output):
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories asked for, not yet resolved; those of a joint cell."""
+        # as a shell completes the name of a folder: "cookie/"
+        asked = ",".join(name.strip().rstrip("/\\") for name in self.category.split(","))
         if self.joint:
-            return joint.names(self.category)
-        return tuple(name.strip() for name in self.category.split(",") if name.strip())
+            return joint.names(asked)
+        return tuple(name for name in asked.split(",") if name)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The categories whose images a cell is of: its own, or all of a joint one."""
         return self.categories if self.joint else (self.category,)
+
+    @property
+    def names(self) -> Names:
+        """What is known of how the folder is laid out."""
+        return Names(self.layout, self.good_name, self.mask_pattern)
 
     @property
     def frame(self) -> Frame:
@@ -188,8 +132,13 @@ class Config(Images, Scoring, Output):
 
     def framed(self, kept: Path, first: bool = False) -> Frame:
         """Returns what images are brought to; see `frames.frame` for the arguments and errors."""
-        bare = Frame(self.image_size, self.channels, resize=self.resize)
-        return frames.frame(bare, {"roi": self.roi, "ignore": self.ignore}, kept, first)
+        return frames.frame(self.bare_frame, {"roi": self.roi, "ignore": self.ignore}, kept, first)
+
+    @property
+    def bare_frame(self) -> Frame:
+        """What images are brought to, but for --roi and --ignore."""
+        found = Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
+        return dataclasses.replace(found, resize=self.resize)
 
     @property
     def cell_folder(self) -> Path:
@@ -254,6 +203,7 @@ class Config(Images, Scoring, Output):
             raise unknown_name("--distance", self.distance, known)
         own = self.options
         own = own.resolved(self.inspected_size) if hasattr(own, "resolved") else own
+        _check_early(self.method, own, method.learn)
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
         masks = {
             name: os.path.abspath(os.path.expanduser(text))
@@ -287,6 +237,11 @@ class Config(Images, Scoring, Output):
         elif self.false_alarms and not fraction:
             raise UsageError(
                 f"--false_alarms={self.false_alarms}: needs good images that were not learned "
+                "from: --folds, or a --validation_fraction above 0"
+            )
+        elif self.threshold and threshold_rule.parse(self.threshold).needs_unseen and not fraction:
+            raise UsageError(
+                f"--threshold={self.threshold}: needs good images that were not learned "
                 "from: --folds, or a --validation_fraction above 0"
             )
         return {"folds": folds, "validation_fraction": fraction}
@@ -328,6 +283,16 @@ class Config(Images, Scoring, Output):
                 kind = "size" if isinstance(default, Pixels) else type(default).__name__
                 raise UsageError(f"{where}: {line!r} is no {kind}") from error
         return configure(**values)
+
+
+def _check_early(name: str, own: Any, learn: Steps | Fit) -> None:
+    """Raises UsageError where nothing says when to stop early."""
+    patience = getattr(own, "early_stopping", 0)
+    if patience and not (isinstance(learn, Steps) and learn.best_by):
+        raise UsageError(
+            f"--early_stopping={patience}: --method={name} has no loss that tells the best epoch "
+            "from others; leave it out, and take fewer --epochs"
+        )
 
 
 def shared() -> Fields:

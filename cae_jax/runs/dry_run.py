@@ -72,7 +72,7 @@ def _counts(c: Config) -> listing.Counts:
     """Of a cell's category, or of all of a joint one."""
     each = []
     for name in c.parts:
-        found = listing.count(c.dataset, c.data_dir, name)
+        found = listing.count(c.dataset, c.data_dir, name, c.names)
         taken = data.n_taken(name, found.n_train, c.train_images)
         each.append(found._replace(n_train=taken))
     return listing.Counts(*(sum(numbers) for numbers in zip(*each, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,7 +20,9 @@ from cae_jax.evaluation import (
     metrics,
     per_category,
     scores,
+    segmentation,
     summary,
+    threshold_rule,
     thresholds,
     trivial_scores,
     verdict,
@@ -36,7 +39,7 @@ from cae_jax.runs.train import Trained
 from cae_jax.scoring import patches, scorer
 from cae_jax.scoring.intensity import seen_with
 from cae_jax.scoring.reconstruction import Windows
-from cae_jax.types import GOOD, Scores, Split
+from cae_jax.types import GOOD, DataError, Scores, Split, UsageError
 
 
 class Judged(NamedTuple):
@@ -46,6 +49,16 @@ class Judged(NamedTuple):
     test: Scores[np.ndarray]
     frame: pd.DataFrame  # of scores.csv
     found: localization.Localization | None  # None where no good image was left unseen
+
+
+class Shown(NamedTuple):
+    """The images that pictures are made of: those of the test; where there is none, good ones that
+    the model has not seen."""
+
+    split: Split  # its test images are these
+    scores: Scores[np.ndarray]
+    predicted: np.ndarray | None  # bool [n, H, W]; None where there is no threshold of maps
+    rows: np.ndarray  # int [n]: which row of scores.csv each of them is
 
 
 def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
@@ -71,13 +84,12 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
         _write_maps(cell, split, judged)
     found = _metrics(config, split, trained, judged)
     _warn(cell, found)
-    _plot(cell, split, trained, judged, found, top)
+    shown = _shown(config, split, judged)
+    _plot(cell, trained, judged.frame, found, shown, top)
     files.write_json(folder / "curves.json", {"pro": localization.pro_curve(split, maps[1])})
-    predicted, value = (
-        (judged.found.predicted, judged.found.threshold.value) if judged.found else (None, math.nan)
-    )
-    n_before = len(judged.unseen.paths)
-    packed = examples.pack(split, judged.test, config.distance, top, predicted, value, n_before)
+    value = judged.found.threshold.value if judged.found else math.nan
+    of_shown = (shown.split, shown.scores, config.distance, top, shown.predicted, value, shown.rows)
+    packed = examples.pack(*of_shown)
     files.write_whole(folder / "examples.npz", packed)
     beside = folder / f".{FINISHED}"  # the page needs it, and it must come last
     files.write_json(beside, found)
@@ -89,18 +101,54 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
 def judge(config: Config, split: Split, trained: Trained) -> Judged:
     """Scores the unseen good and the test images by every distance, in one pass over them.
 
-    Raises CaeError where a distance or a map is not finite, naming the image.
+    Raises CaeError where a distance or a map is not finite, naming the image; DataError where there
+    is no image that the model has not learned from.
     """
     unseen = calibrate(config, split, trained)
+    if not unseen.paths and not split.test_paths:
+        raise DataError(
+            f"{split.category}: all {len(split.train)} good images are one image, and there is no "
+            "other: nothing to pick a threshold on"
+        )
     call = scoring_call(config, all_distances=True)
     with Bar(f"score {config.category} test", len(split.test), "images", first=COMPILING) as bar:
         batch = scorer.default_batch_size()
-        given = split.seen(split.test, split.test_paths)
-        test = scorer.score_all(call, trained.variables, given, batch, bar.update)
+        test = _no_scores(config)
+        if split.test_paths:
+            given = split.seen(split.test, split.test_paths)
+            test = scorer.score_all(call, trained.variables, given, batch, bar.update)
     finite.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
     maps = test.residuals[config.distance]
     found = localization.localize(split, maps, unseen.area, unseen.source)
     return Judged(unseen, test, _frame(config, split, unseen, test), found)
+
+
+def _no_scores(config: Config) -> Scores[np.ndarray]:
+    """Of no image, by every distance."""
+    names, size = config.build().distances, config.frame.size or (0, 0)
+    empty = np.zeros((0, *size), np.float32)
+    return Scores({n: np.zeros(0, np.float32) for n in names}, dict.fromkeys(names, empty), None)
+
+
+def _shown(config: Config, split: Split, judged: Judged) -> Shown:
+    unseen, name = judged.unseen, config.distance
+    if split.test_paths:
+        predicted = judged.found.predicted if judged.found else None
+        rows = len(unseen.paths) + np.arange(len(split.test_paths))
+        return Shown(split, judged.test, predicted, rows)
+    n = len(unseen.rows)
+    good = dataclasses.replace(
+        split,
+        test=files.rows(unseen.images, unseen.rows),
+        test_paths=tuple(unseen.paths[i] for i in unseen.rows),
+        kinds=(GOOD,) * n,
+        masks=np.zeros(unseen.maps.shape, bool),
+        has_mask=np.ones(n, bool),
+    )
+    threshold, opening = unseen.area.threshold, config.opening
+    predicted = segmentation.segment(unseen.maps, threshold, opening) if judged.found else None
+    scores_of = Scores({name: unseen.distances[name][unseen.rows]}, {name: unseen.maps}, None)
+    return Shown(good, scores_of, predicted, unseen.rows)
 
 
 def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> dict[str, Any]:
@@ -112,7 +160,10 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         "n_train": len(split.train),
         **by_distance[config.distance],
         **summary.summarize(
-            judged.frame, [judged.found.point] if judged.found else [], config.false_alarms
+            judged.frame,
+            [judged.found.point] if judged.found else [],
+            config.false_alarms,
+            _asked(config, judged.frame),
         ),
         "distances": by_distance,
         **localization.results(split, maps, judged.test.distances[config.distance], judged.found),
@@ -133,7 +184,26 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
         found["categories"] = per_category.results(
             config.parts, split, distances, maps, found["operating_points"]
         )
-    found["flag"] = trivial_scores.flag(found["image_auroc"], found["trivial_auroc"])
+    found["flag"] = ""  # of good images alone there is nothing to say
+    if split.test_paths:
+        found["flag"] = trivial_scores.flag(found["image_auroc"], found["trivial_auroc"])
+    return found
+
+
+def _asked(config: Config, frame: pd.DataFrame) -> thresholds.Threshold | None:
+    """The threshold of the rule that was asked for; where there are no images for it, that is said,
+    and the usual one counts."""
+    if not config.threshold:
+        return None
+    good, defective, unseen = scores.distances_of(frame)
+    rule = threshold_rule.parse(config.threshold)
+    try:
+        found = threshold_rule.threshold(rule, good, defective, unseen, scores.source(frame))
+    except UsageError as error:
+        say(f"warning: {config.category}: {error}; verdicts go by the usual threshold")
+        return None
+    if said := rules.leak(found):
+        say(f"warning: {config.category}: {said}")
     return found
 
 
@@ -154,6 +224,8 @@ def _times(config: Config, split: Split, trained: Trained) -> dict[str, float]:
     call = scoring_call(config)
     first = slice(scorer.default_batch_size())
     batch = split.seen(split.test[first], split.test_paths[first])
+    if not split.test_paths:
+        batch = split.seen(split.train[first], split.train_paths[first])
     found = {"ms_per_image": scorer.milliseconds_per_image(call, trained.variables, batch)}
     if isinstance(w := config.options, Windows):
         n_patches = config.n_tiles * patches.number(config.inspected_size, w.stride)
@@ -207,15 +279,15 @@ def _write_maps(cell: Cell, split: Split, judged: Judged) -> None:
 
 def _plot(
     cell: Cell,
-    split: Split,
     trained: Trained,
-    judged: Judged,
+    frame: pd.DataFrame,
     found: Mapping[str, Any],
+    shown: Shown,
     top: float,
 ) -> None:
     """Draws the training curve, Figures 15 and 16, the histogram, and Figure 12."""
     folder, name = cell.folder, cell.config.distance
-    drawn = charts.of_run(judged.frame, found, pd.DataFrame(trained.history))
+    drawn = charts.of_run(frame, found, pd.DataFrame(trained.history))
     if drawn.training:
         plots.plot_training_curve(folder / "training_curve.png", drawn.training, cell.title)
     if drawn.whiskers:
@@ -224,15 +296,15 @@ def _plot(
         plots.plot_histogram(folder / "histogram.png", drawn.histogram, cell.title)
     point = verdict.counting(found["operating_points"])
     counts = None if point is None else verdict.value(point)
-    distances, made = judged.test.distances[name], judged.test.reconstruction
-    chosen = examples.choose(split.kinds, distances, plots.COLUMNS)
+    of, distances, made = shown.split, shown.scores.distances[name], shown.scores.reconstruction
+    chosen = examples.choose(of.kinds, distances, plots.COLUMNS)
     plots.plot_gallery(
         folder / "gallery.png",
-        split.test[chosen],
+        of.test[chosen],
         None if made is None else made[chosen],
-        judged.test.residuals[name][chosen],
-        split.masks[chosen],
-        [plots.gallery_title(split.kinds[i], float(distances[i]), counts) for i in chosen],
+        shown.scores.residuals[name][chosen],
+        of.masks[chosen],
+        [plots.gallery_title(of.kinds[i], float(distances[i]), counts) for i in chosen],
         top,
         name,
     )
@@ -240,6 +312,8 @@ def _plot(
 
 def _shortcuts(config: Config, split: Split) -> dict[str, Any]:
     """How well test images are told apart by numbers that know nothing of defects."""
+    if not split.test_paths:
+        return {"trivial_auroc": {}, "light_auroc": {}, "light": ""}
 
     def auroc(found: Mapping[str, np.ndarray]) -> dict[str, float]:
         return {name: metrics.image_auroc(split.labels, values) for name, values in found.items()}

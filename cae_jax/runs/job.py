@@ -109,7 +109,7 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     raises as `run`."""
     configs = [config.resolved() for config in configs]
     first = configs[0]
-    names = data.resolve(first.dataset, first.data_dir, first.categories)
+    names = data.resolve(first.dataset, first.data_dir, first.categories, first.names)
     if first.joint:
         names = (joint.name(names),)
     cells = [cells_of.make(config, name) for name in names for config in configs]
@@ -128,7 +128,7 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
         learn, t = cell.config.build().learn, cell.config.options
         key = None  # of those that train together
         if isinstance(learn, Steps) and default_plan(t.members, 2, t.batch_size).stacked:
-            key = (learn, t.schedule(learn.patch_size, 0))
+            key = (learn, t.course(learn.patch_size, 0))
         group = at.get(key, [])
         if not group or len(group) == _TOGETHER:
             group = []
@@ -154,7 +154,8 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
         with _keeping(failed, cell):
             if isinstance(trained, CaeError):
                 raise trained
-            write_evaluation(cell, split, trained)
+            judging = load_trained(cell) if cell.config.checkpoint == "best" else trained
+            write_evaluation(cell, split, judging)
             if multihost.is_first():  # which writes what is written once
                 cells_of.write_results(cell.config.folder)
     return failed
@@ -194,6 +195,8 @@ def evaluate_again(
       UsageError: no run there, or a change that cannot work.
       DataError: a checkpoint or an image that cannot be read.
     """
+    if changes.keys() & {"false_alarms"} and "threshold" not in changes:
+        changes = {**changes, "threshold": ""}  # which would count before the rate
     found = cells_of.find(workdir)
     cells = [cell._replace(config=cell.config.changed(**changes).resolved()) for cell in found]
     with contextlib.ExitStack() as stack:

@@ -42,8 +42,8 @@ class Trained(NamedTuple):
     features: np.ndarray | None = None
 
 
-def load_trained(cell: Cell, best: bool = False) -> Trained:
-    """Returns what a cell's last checkpoint holds, or the best one.
+def load_trained(cell: Cell) -> Trained:
+    """Returns what the checkpoint of a cell's --checkpoint holds, and how all its training went.
 
     Raises DataError for a run not trained out, and for a checkpoint of another run.
     """
@@ -53,15 +53,20 @@ def load_trained(cell: Cell, best: bool = False) -> Trained:
         epochs = cell.config.options.epochs
         expected = jax.eval_shape(learn.init, jax.random.key(0)).variables
     with _open(cell, method) as checkpoints:
-        found = checkpoints.restore_variables(expected, best)
-    if not found or (found.epoch < epochs and not best):
+        found = checkpoints.restore_variables(expected)
+        held = found.held if found else {}
+        if cell.config.checkpoint == "best" and (
+            best := checkpoints.restore_variables(expected, True)
+        ):
+            held = best.held
+    if not found or (found.epoch < epochs and not _early(cell, learn, found.notes)):
         at = f"its last whole checkpoint is of epoch {found.epoch}" if found else "no checkpoint"
         at += "".join(f" ({fault})" for fault in checkpoints.faults)
-        again = "run experiments.run again"
+        again = "run the same command again"
         if cell.finished:
             again = f"remove {cell.folder / FINISHED} and {again}"
         raise DataError(f"{cell.folder}: not trained to the end, {at}; {again}")
-    return _trained(method, found.held, found.notes["history"], found.notes["seconds"])
+    return _trained(method, held, found.notes["history"], found.notes["seconds"])
 
 
 def train_cells(pairs: Sequence[tuple[Cell, Split]]) -> list[Trained | CaeError]:
@@ -126,7 +131,10 @@ def _train(
         except DataError as error:
             ends[i] = error
             continue
-        schedule = cell.config.options.schedule(method.learn.patch_size, cell.config.seed)
+        if _early(cell, method.learn, {"history": start.history}):
+            ends[i] = _trained(method, start.state.variables, start.history, start.seconds)
+            continue
+        schedule = cell.config.options.course(method.learn.patch_size, cell.config.seed)
         good, held_out = (
             all_even(part, cell.config.intensity) for part in (split.train, split.validation)
         )
@@ -160,11 +168,16 @@ def _train_saving(
     def save(i: int, at: loop.Progress) -> None:
         _check_space(cells[i], at.state)
         notes = {"history": at.history, "seconds": at.seconds, "partial": at.partial}
-        checkpoints[i].save(at.epoch, at.state, notes, at.steps, _loss(at.history, learn.best_by))
+        mark = loop.mark(at.history[-1], learn.best_by) if at.history else math.nan
+        checkpoints[i].save(at.epoch, at.state, notes, at.steps, mark)
 
     def on_epoch(i: int, at: loop.Progress) -> None:
         tell[i](at)
-        if at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
+        early = loop.ended_early(at.history, learn.best_by, t.early_stopping)
+        if early:
+            since = f"for {t.early_stopping} epochs the {learn.best_by} was no lower"
+            say(f"{cells[i].folder}: stopped early, after epoch {at.epoch} of {t.epochs}: {since}")
+        if early or at.epoch % t.checkpoint_every == 0 or at.epoch == t.epochs:
             save(i, at)
 
     plan = default_plan(t.members, n, t.batch_size)
@@ -218,7 +231,8 @@ def _trained(
 def _open(cell: Cell, method: Method) -> Checkpoints:
     """The checkpoints of a cell."""
     c = cell.config
-    of_training = {f"--{k}": v for k, v in identity(c).items()}
+    # a longer run goes through the same checkpoints, see `longer`
+    of_training = {f"--{k}": v for k, v in identity(c).items() if k != "epochs"}
     if method.frozen:
         of_training["frozen"] = _sha256(method.frozen)
     if cell.begun:
@@ -236,13 +250,10 @@ def _sha256(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def _loss(history: list[dict[str, float]], best_by: str) -> float:
-    """The last epoch's value of the metric that marks the best, lowest one: of the images held out
-    where there are any."""
-    if not history or not best_by:
-        return math.nan
-    loss = history[-1].get(f"validation_{best_by}", math.nan)
-    return history[-1].get(best_by, math.nan) if math.isnan(loss) else loss
+def _early(cell: Cell, learn: Steps | Fit, notes: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's history ends a run before its last epoch."""
+    patience = getattr(cell.config.options, "early_stopping", 0)
+    return isinstance(learn, Steps) and loop.ended_early(notes["history"], learn.best_by, patience)
 
 
 def _check_space(cell: Cell, tree: State | Variables) -> None:

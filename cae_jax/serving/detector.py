@@ -37,12 +37,15 @@ class Model(NamedTuple):
     scale: float  # the value of a map at the top of the one color scale; NaN where not known
     runtime: str  # "jax" or "onnxruntime"
     card: dict[str, Any]  # an exported folder's model.json; {} of a run
+    bit_depth: str = "auto"  # as the flags of a run have them
+    background: str = "none"
     looks: Frame | None = None  # what images are brought to; None: stretched to `image_size`
 
     @property
     def frame(self) -> Frame:
         """What images are brought to."""
-        return self.looks or Frame(self.image_size, self.channels)
+        own = Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
+        return self.looks or own
 
 
 class Verdict(NamedTuple):
@@ -57,7 +60,7 @@ class Verdict(NamedTuple):
     mask: np.ndarray  # bool [H, W]: where the defect is, by the minimum-area threshold
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: it may be a key of a cache
 class Detector:
     """A model with what judges its scores; `cae_jax.load` makes one.
 
@@ -77,6 +80,11 @@ class Detector:
     def threshold(self) -> Threshold:
         """Above which a distance is called defective."""
         return self.judge.threshold
+
+    def __repr__(self) -> str:
+        """One line: what it is of, what it takes, and its threshold."""
+        m, value = self.model, self.threshold.value
+        return f"<Detector {m.title!r}, {m.distance} > {value:.6g} is defective, {m.frame}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles what loads it again."""
@@ -109,11 +117,12 @@ class Detector:
         a frame counts, a last channel more, 1 where it does.
 
         Args:
-          image: a file, its bytes or a binary stream of them; a PIL image; or an array [H, W] or
-            [H, W, 1 or 3], uint8, uint16, or float in [0, 1], of NumPy, JAX, PyTorch or whatever
-            else has `__array__` or `__dlpack__`.
-          bgr: an array's three channels are blue, green, red, as OpenCV reads them; nothing else
-            is changed.
+          image: a file, its bytes or a binary stream of them; a PIL image; or an array as
+            `data.images.from_array` takes it: [H, W] or [H, W, 1 to 4], of bool, uint8, uint16 or
+            float in [0, 1], of NumPy, JAX, PyTorch or whatever else has `__array__` or
+            `__dlpack__`.
+          bgr: an array's colors are blue, green, red, as OpenCV reads them; nothing else is
+            changed.
 
         Raises:
           DataError: the image cannot be used.

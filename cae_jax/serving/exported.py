@@ -6,6 +6,7 @@ or in ONNX Runtime, which then needs no JAX at all.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -35,6 +36,7 @@ def load(
     folder: str | os.PathLike[str],
     percent: int | None = None,
     false_alarms: float | None = None,
+    threshold: str | None = None,
     runtime: str | None = None,
 ) -> Detector:
     """Returns an exported folder as a detector.
@@ -43,6 +45,7 @@ def load(
       folder: what `experiments.export` wrote.
       percent: see `serving.trained.open_run`.
       false_alarms: see there.
+      threshold: see there.
       runtime: "jax" or "onnxruntime"; None takes the first of them that the folder has a file for.
 
     Raises:
@@ -55,24 +58,26 @@ def load(
     card = json.loads((root / FACTS).read_text(encoding="utf-8"))
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
-    name, scores = _runtime(root, runtime, card["formats"]), card["scores"]
-    if own := percent is None and false_alarms is None:
+    name = _runtime(root, runtime, card["formats"])
+    if own := percent is None and false_alarms is None and threshold is None:
         percent, false_alarms = card["asked"]["percent"], card["asked"]["false_alarms"]
-    judge = verdict.asked(
-        str(root),
-        np.array(scores["test_good"], np.float64),
-        np.array(scores["unseen"], np.float64),
-        card["operating_points"],
-        scores["source"],
-        card["false_alarms"],
-        percent,
-        false_alarms,
-    )
+        threshold = card["asked"].get("threshold")
+    judge = _judge(root, card, percent, false_alarms, threshold)
     if own and judge.threshold.value != card["threshold"]:
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
-    if said := rules.unkept(judge.threshold):
-        print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
-    model = Model(
+    for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
+        if said:
+            print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
+    call = (_jax if name == "jax" else _onnxruntime)(root, card)
+    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
+    given |= {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
+    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
+    model = _model(root, card, version, name)
+    return Detector(model, judge, call, (load, given), MANY if together else 1)
+
+
+def _model(root: Path, card: dict[str, Any], version: str, runtime: str) -> Model:
+    return Model(
         title=card["title"],
         category=card["category"],
         method=card["method"],
@@ -83,14 +88,34 @@ def load(
         distance=card["distance"],
         opening=card["opening"],
         scale=card["scale"],
-        runtime=name,
+        runtime=runtime,
         card=card,
+        bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
+        background=card.get("background", "none"),
     )
-    call = (_jax if name == "jax" else _onnxruntime)(root, card)
-    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
-    given |= {"percent": percent, "false_alarms": false_alarms}
-    together = name == "jax" and card["stablehlo"]["batch"] == "together"
-    return Detector(model, judge, call, (load, given), MANY if together else 1)  # or it is no gain
+
+
+def _judge(
+    root: Path,
+    card: dict[str, Any],
+    percent: int | None,
+    false_alarms: float | None,
+    threshold: str | None,
+) -> verdict.Judge:
+    scores = card["scores"]
+    return verdict.asked(
+        str(root),
+        np.array(scores["test_good"], np.float64),
+        np.array(scores["unseen"], np.float64),
+        card["operating_points"],
+        scores["source"],
+        card["false_alarms"],
+        percent,
+        false_alarms,
+        threshold,
+        card.get("threshold_rule", ""),
+        np.array(scores.get("test_defective", []), np.float64),
+    )
 
 
 def check(root: Path) -> str:
@@ -209,8 +234,9 @@ def _frame(root: Path, card: dict[str, Any]) -> Frame | None:
         white = images.decode(root / f"{flag}.png", Frame(None, 1))[..., 0] >= 0.5
         areas.append(Area(f"--{flag}", white if flag == "roi" else ~white))
     roi = tuple(found["roi"]) if found["roi"] else None
-    size, channels = _size(card["image_size"]), card["channels"]
-    return Frame(size, channels, resize=found["resize"], roi=roi, areas=tuple(areas))
+    own = (card.get("bit_depth", "auto"), card.get("background", "none"))
+    whole = Frame.of(_size(card["image_size"]), card["channels"], *own)
+    return dataclasses.replace(whole, resize=found["resize"], roi=roi, areas=tuple(areas))
 
 
 def _size(found: int | list[int]) -> Size:

@@ -49,6 +49,23 @@ class Progress(NamedTuple):
         return len(next(iter(self.partial.values()))) if self.partial else 0
 
 
+def mark(row: Mapping[str, float], best_by: str) -> float:
+    """Returns an epoch's value of the metric that marks the best, lowest one: of the images held
+    out where there are any; NaN without such a metric."""
+    value = row.get(f"validation_{best_by}", math.nan)
+    return row.get(best_by, math.nan) if math.isnan(value) else value
+
+
+def ended_early(history: Sequence[Mapping[str, float]], best_by: str, patience: int) -> bool:
+    """Returns whether the last `patience` epochs brought no lower `mark` than the ones before.
+
+    The history alone decides, which is in every checkpoint: a start from one ends where a straight
+    run ends. False for a patience of 0.
+    """
+    marks = [mark(row, best_by) for row in history]
+    return 0 < patience < len(marks) and min(marks[-patience:]) >= min(marks[:-patience])
+
+
 def fresh_state(learn: Steps, seed: int) -> State:
     """Returns the state that training with `seed` starts from."""
     # rbg: with threefry, compiling the initialisation takes several times longer on a CPU
@@ -73,7 +90,8 @@ def train_members(
     stop: Callable[[], bool] = lambda: False,
     on_stop: Callable[[int, Progress], None] = lambda member, progress: None,
 ) -> list[Progress | CaeError]:
-    """Trains members to their schedule's end; the same start gives the same end, to the bit.
+    """Trains members to their schedule's end, or an early one, see `ended_early`; the same start
+    gives the same end, to the bit.
 
     Args:
       learn: how.
@@ -130,7 +148,16 @@ def _train_together(
     state = place_state(stack(states) if plan.stacked else states[0], plan)
     ends: list[Progress | CaeError] = [member.start for member in members]
     done = start.steps  # of the epoch
+
+    def over(end: Progress | CaeError) -> bool:
+        """Whether nothing more comes of a member, though the others go on."""
+        return isinstance(end, CaeError) or (
+            not end.steps and ended_early(end.history, learn.best_by, schedule.patience)
+        )
+
     for epoch in range(start.epoch + 1, schedule.epochs + 1):
+        if all(map(over, ends)):
+            break
         began = time.perf_counter()
         hear = functools.partial(_hear, on_step, (epoch - 1) * schedule.steps_per_epoch + done)
         crops = _together(members, epoch)[done:]
@@ -138,7 +165,7 @@ def _train_together(
         finite = jax.device_get(_finite(state, plan.stacked))
         states = unstack(state, len(members)) if plan.stacked else [state]
         for i, before in enumerate(ends):
-            if isinstance(before, CaeError):
+            if isinstance(before, CaeError) or over(before):
                 continue
             of_member = _joined(before.partial, {k: values[:, i] for k, values in metrics.items()})
             end = _judged(before, states[i], finite[i], of_member, epoch)
@@ -150,7 +177,7 @@ def _train_together(
             seconds = before.seconds + (time.perf_counter() - began) / len(members)
             ends[i] = end = end._replace(seconds=seconds)
             (on_stop if stopped else on_epoch)(i, end)
-        if stopped or all(isinstance(end, CaeError) for end in ends):
+        if stopped:
             break
         done = 0
     return ends

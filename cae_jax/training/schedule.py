@@ -38,6 +38,9 @@ class Training:
     checkpoint_every: int = flag(1, "epochs between checkpoints", 1, part=FREE)
     keep: int = flag(2, "last checkpoints kept, besides the one of the lowest loss", 1, part=FREE)
 
+    early_stopping: int = flag(
+        0, "stop after so many epochs whose loss, of images held out, is no lower; 0: never", 0
+    )
     log_to: str = flag(
         "",
         "what else is told of each epoch, several with commas: jsonl, a line on standard output; "
@@ -55,11 +58,11 @@ class Training:
         """Training steps in all."""
         return self.epochs * self.steps_per_epoch
 
-    def schedule(self, patch_size: int, seed: int) -> Schedule:
-        """Returns the course of a run."""
+    def course(self, patch_size: int, seed: int) -> Schedule:
+        """Returns how long and on what a run trains."""
         return Schedule(
             *(self.epochs, self.batch_size, self.num_patches, patch_size, seed),
-            *(self.redraw_patches, self.augment),
+            *(self.redraw_patches, self.augment, self.early_stopping),
         )
 
 
@@ -73,6 +76,7 @@ class Schedule(NamedTuple):
     seed: int
     redraw: bool = False  # new crops every epoch instead
     augment: str = "none"  # of crops.KINDS; validation crops are always plain
+    patience: int = 0  # epochs without a lower loss, after which it ends early; 0: never
 
     @property
     def steps_per_epoch(self) -> int:

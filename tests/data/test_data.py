@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cae_jax import data
-from cae_jax.data import folder, images
+from cae_jax.data import folder, images, layouts
 from cae_jax.data.frame import Frame
 from cae_jax.types import DataError, LeftOut, UsageError
 
@@ -179,16 +179,21 @@ def test_a_mask_of_another_size_than_its_image(nut):
     assert not split.masks[3].any()
 
 
+def test_without_test_images_there_is_nothing_to_judge(nut):
+    (nut / "test").rename(nut.with_name("away"))
+    for _ in range(2):
+        split = read(nut)
+        assert (len(split.train), len(split.test), split.warnings) == (4, 0, ())
+        (nut / "test" / "good").mkdir(parents=True, exist_ok=True)  # which holds no image
+
+
 def test_missing_and_empty_folders(nut):
-    for part in ("test", "train/good"):
-        (nut / part).rename(nut / "away")
-        with pytest.raises(DataError, match=f"nut/{part}: no such folder"):
-            folder.find(nut)
-        (nut / part).mkdir()
-        with pytest.raises(DataError, match=f"nut/{part}: no image"):
-            folder.find(nut)
-        (nut / part).rmdir()
-        (nut / "away").rename(nut / part)
+    (nut / "train").rename(nut.with_name("away"))
+    with pytest.raises(DataError, match="nut: test, and no train/good with good images"):
+        layouts.find(nut)
+    (nut / "train" / "good").mkdir(parents=True)
+    with pytest.raises(DataError, match="nut/train/good: no image"):
+        layouts.find(nut)
 
 
 def test_one_sided_tests_and_table_1_counts_are_warned_of(nut):
@@ -224,6 +229,7 @@ def test_categories_and_how_they_are_asked_for(nut):
         data.resolve("folder", root, ["all"]) == data.resolve("folder", root, []) == ("bolt", "nut")
     )
     assert data.resolve("folder", root, ["nut", "bolt", "nut"]) == ("nut", "bolt")
+    assert data.categories("folder", str(nut)) == ("nut",)  # itself a category
     synthetic = data.categories("synthetic", None)
     assert data.resolve("synthetic", None, [synthetic[-1]]) == (synthetic[-1],)
     for error, match, call in (
@@ -242,8 +248,8 @@ def test_categories_and_how_they_are_asked_for(nut):
         (UsageError, "gone: no such folder", lambda: data.categories("folder", root + "/gone")),
         (
             UsageError,
-            f"--data_dir={root} --category=nut",
-            lambda: data.categories("folder", str(nut)),
+            "category=../x: must be the name",
+            lambda: data.resolve("folder", root, ["../x"]),
         ),
         (DataError, "holds no category", lambda: data.categories("folder", root + "/empty")),
         (DataError, "empty: not a category", lambda: data.resolve("folder", root, ["empty"])),
@@ -365,10 +371,10 @@ def test_real_images():
     assert split.left_out == ()
     assert len(split.warnings) == 3
     assert data.categories("folder", str(REAL / "cookie")) == ("cookie",)
-    found = folder.find(REAL / "cookie" / "cookie")
+    found = layouts.find(REAL / "cookie" / "cookie")
     good = [item for item in found.test if item.kind == "good"]
     assert (len(found.train), len(good), len(found.test)) == (31, 14, 46)
-    assert sum(item.mask is not None for item in found.test) == 32
-    screw = folder.find(REAL / "mvtec_ad" / "screw")
+    assert sum(bool(item.masks) for item in found.test) == 32
+    screw = layouts.find(REAL / "mvtec_ad" / "screw")
     assert (len(screw.train), len(screw.test)) == (320, 160)
-    assert sum(item.mask is not None for item in screw.test) == 119
+    assert sum(bool(item.masks) for item in screw.test) == 119

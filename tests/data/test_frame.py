@@ -140,3 +140,12 @@ def test_what_is_no_part_is_refused(text):
         read_roi(text)
     assert read_roi("mask.png") is None
     assert read_roi("1, 2,3,4") == (1, 2, 3, 4)
+
+
+def test_a_frame_of_flags():
+    assert Frame.of(9, 1, "auto", "none") == Frame(9, 1)
+    assert Frame.of(9, 3, "12", "#00b140") == Frame(9, 3, 12, (0, 177, 64))
+    assert Frame.of(9, 3, "8", "White") == Frame(9, 3, 8, (255, 255, 255))
+    for word in ("", "blak", "#12345", "#ffffff80", "transparent"):
+        with pytest.raises(UsageError, match=f"^--background={word}: must be none, or a color"):
+            Frame.of(9, 1, "auto", word)

@@ -75,13 +75,32 @@ def compiled(function):
     return jax.jit(function)
 
 
+def test_a_schedule_a_clip_and_an_average_keep_the_state_in_shape(subject):
+    """Of every method that learns by steps; the optimisers' states hold what they need."""
+    if not isinstance(subject.method.learn, Steps):
+        pytest.skip("learns in one pass")
+    asked = {"schedule": "cosine_decay", "gradient_clip": 0.5, "ema": 0.9}
+    learn = subject.config.changed(**asked).build().learn
+    plain, key = subject.method.learn, jax.random.key(0)
+    state, before = jax.eval_shape(learn.init, key), jax.eval_shape(plain.init, key)
+    kept = [jax.tree.map(lambda x: (x.shape, x.dtype), each.variables) for each in (state, before)]
+    assert kept[0] == kept[1]  # scoring sees no difference
+    more = [len(jax.tree.leaves(each.opt_state)) for each in (state, before)]
+    assert more[0] > more[1]
+    crops = jax.ShapeDtypeStruct(crops_of(learn, 4).shape, np.float32)
+    after, _ = jax.eval_shape(learn.step, state, crops)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    one, two = (jax.tree.map(lambda x: (x.shape, x.dtype), each) for each in (after, state))
+    assert one == two
+
+
 def test_it_is_a_record_of_the_contract(subject):
     assert isinstance(subject.method, Method)
     assert isinstance(subject.method.learn, Fit | Steps)
     assert subject.method.distances
     assert subject.config.distance == subject.method.distances[0]
     if isinstance(subject.method.learn, Steps):
-        assert isinstance(subject.config.options.schedule(PATCH, 0).steps_per_epoch, int)
+        assert isinstance(subject.config.options.course(PATCH, 0).steps_per_epoch, int)
 
 
 def test_every_flag_of_its_own_tells_what_it_is(subject):

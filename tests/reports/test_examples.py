@@ -45,6 +45,11 @@ def make(rng, kinds, channels=1):
     return split, scores, rng.random((n, *SIZE)) < 0.4
 
 
+def rows_of(split):
+    """Which rows of scores.csv the test images are: after those held out."""
+    return N_VALIDATION + np.arange(len(split.test))
+
+
 def unpack(packed):
     with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
@@ -130,7 +135,7 @@ def test_scale_is_a_quantile_of_good_pixels_on_validation_images_if_there_are_an
 def test_what_is_packed_is_read_back(rng, tmp_path, channels):
     kinds = rng.permutation([GOOD] * 20 + ['sc"ratch'] * 15 + ["größe"] * 9).tolist()
     split, scores, predicted = make(rng, kinds, channels)
-    packed = examples.pack(split, scores, "ssim", 1.7, predicted, 0.1, N_VALIDATION)
+    packed = examples.pack(split, scores, "ssim", 1.7, predicted, 0.1, rows_of(split))
     files.write_whole(tmp_path / "examples.npz", packed)
     files.write_csv(tmp_path / "scores.csv", frame_of(split, scores, "ssim"))
     files.write_json(tmp_path / "metrics.json", {"distance": "ssim"})
@@ -158,7 +163,7 @@ def test_what_is_packed_is_read_back(rng, tmp_path, channels):
 
 def test_without_a_segmentation_nothing_is_predicted(rng):
     split, scores, _ = make(rng, [GOOD, "dent", "dent", GOOD, "dent"])
-    arrays = unpack(examples.pack(split, scores, "l2", 3.0, None, math.nan, N_VALIDATION))
+    arrays = unpack(examples.pack(split, scores, "l2", 3.0, None, math.nan, rows_of(split)))
     assert sorted(arrays["row"]) == [3, 4, 5, 6, 7]
     assert arrays["predicted"].shape == (5, *SIZE)
     assert arrays["predicted"].dtype == bool
@@ -169,10 +174,10 @@ def test_without_a_segmentation_nothing_is_predicted(rng):
 def test_a_method_that_reconstructs_nothing(rng, tmp_path):
     split, scores, predicted = make(rng, [GOOD, "dent", GOOD, "dent"])
     packed = examples.pack(
-        split, scores._replace(reconstruction=None), "l2", 3.0, predicted, 0.5, N_VALIDATION
+        split, scores._replace(reconstruction=None), "l2", 3.0, predicted, 0.5, rows_of(split)
     )
     assert "reconstruction" not in unpack(packed)
-    with_one = unpack(examples.pack(split, scores, "l2", 3.0, predicted, 0.5, N_VALIDATION))
+    with_one = unpack(examples.pack(split, scores, "l2", 3.0, predicted, 0.5, rows_of(split)))
     assert {*with_one} == {*unpack(packed), "reconstruction"}
     files.write_whole(tmp_path / "examples.npz", packed)
     files.write_csv(tmp_path / "scores.csv", frame_of(split, scores, "l2"))
@@ -203,8 +208,8 @@ def test_every_kind_and_the_worst_of_both_sides_are_packed(rng, counts):
     split, scores, predicted = make(rng, kinds)
     # the first kind of defect has all the worst misses, so the last one is among none of them
     scores.distances["l2"] += np.array([50.0 * list(counts).index(kind) for kind in kinds])
-    rows = unpack(examples.pack(split, scores, "l2", 1.0, predicted, 0.5, N_VALIDATION))["row"]
-    assert len(set(rows)) == len(rows) <= max(24, len(counts) + 12)
+    rows = unpack(examples.pack(split, scores, "l2", 1.0, predicted, 0.5, rows_of(split)))["row"]
+    assert len(set(rows)) == len(rows) <= max(24, len(counts) + 13)
     frame = frame_of(split, scores, "l2")
     assert set(frame["defect_kind"][rows]) == set(counts)
     assert set(frame["split"][rows]) == {"test"}
@@ -216,3 +221,4 @@ def test_every_kind_and_the_worst_of_both_sides_are_packed(rng, counts):
     assert sorted(found[labels == 1])[:6] == misses
     assert sorted(found[labels == 0])[-6:] == alarms
     assert {*rows} >= worst_of(frame)
+    assert max(distances[split.labels == 1], default=None) in (*found[labels == 1], None)

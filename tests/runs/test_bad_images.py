@@ -211,7 +211,7 @@ def test_skip_lists_every_bad_file_with_its_cause_and_the_run_goes_on(skipped):
     assert head == ("path", "cause")
     causes = dict(rows)
     others = {
-        "a.png": "a folder where an image belongs",
+        "a.png": "a folder without an image in it",
         "wrong.txt": r"not an image's suffix \(.*\)",
         ".hidden.png": "hidden",
     }

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from cae_jax import methods, options
-from cae_jax.runs import command_line, config
+from cae_jax.runs import command_line, config, presets
 from cae_jax.runs.config import Config, configure
 from cae_jax.types import UsageError, WeightsError
 
@@ -16,6 +16,9 @@ OTHER = {
     "dataset": "folder",
     "data_dir": "/data/with=equals and blank",
     "category": "screw, hazelnut",
+    "layout": "mvtec_loco",
+    "good_name": "Gut",
+    "mask_pattern": "{stem}_seg",
     "method": "autoencoder",  # the others are tested by their own flags
     "model": "fork.net:Net",
     "model_options": "decoder=mirror,width=3",
@@ -34,6 +37,8 @@ OTHER = {
     "patch_size": 200,
     "stride": 200,
     "channels": 3,
+    "bit_depth": "12",
+    "background": "#00b140",
     "train_images": 17,
     "intensity": "mean_std",
     "validation_fraction": 0.25,
@@ -54,11 +59,18 @@ OTHER = {
     "ssim_constants": "printed",
     "minimum_area": 40,
     "false_alarms": 0.03,
+    "threshold": "percent:95",
+    "checkpoint": "best",
     "opening": 0,
     "precision": "bfloat16",
     "members": "unroll",
     "checkpoint_every": 4,
     "log_to": "jsonl",
+    "early_stopping": 3,
+    "schedule": "cosine_decay",
+    "schedule_options": "alpha=0.1,exponent=2",
+    "gradient_clip": 1.5,
+    "ema": 0.99,
     "keep": 5,
     "save_maps": True,
     "workdir": "~/runs/é",
@@ -245,12 +257,12 @@ def test_only_the_flags_asked_for_are_defined(absl_flags, monkeypatch):
     assert set(absl_flags) - before == {"workdir", "data_dir"}
 
 
-PRESETS = sorted(path.name for path in command_line.PRESETS.glob("*.flags"))
+PRESETS = sorted(path.name for path in presets.FOLDER.glob("*.flags"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_work_and_open_with_their_command(absl_flags, monkeypatch, name):
-    path = command_line.PRESETS / name
+    path = presets.FOLDER / name
     assert path.read_text().startswith("#")
     command = path.read_text().partition("python -m experiments.")[2].split()[0]
     if command != "run":

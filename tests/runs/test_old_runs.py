@@ -101,4 +101,6 @@ def test_flags_are_read_as_they_were_written(world):
     since = {"method": "autoencoder", "folds": "0", "false_alarms": "0.0", "train_images": "0"}
     since |= {"intensity": "none", "joint": "false", "code": "0"}
     since |= {"corruption": "none", "corruption_strength": "0.0"}
+    since |= {"early_stopping": "0", "log_to": "", "schedule": "constant", "schedule_options": ""}
+    since |= {"gradient_clip": "0.0", "ema": "0.0"}
     assert again == written | since

@@ -1,11 +1,12 @@
 """A cell's training from its last checkpoint on: which one may be gone on from, and which not."""
 
 import functools
-import math
 import pathlib
 import re
 import shutil
 
+import jax
+import numpy as np
 import pytest
 import small_runs
 from small_runs import folder_of
@@ -13,6 +14,7 @@ from small_runs import folder_of
 from cae_jax.data import synthetic
 from cae_jax.runs import cell as cells
 from cae_jax.runs import job, train
+from cae_jax.training import loop
 from cae_jax.types import DataError
 
 config_of = functools.partial(small_runs.config_of, epochs=3, num_patches=80, batch_size=16)
@@ -106,19 +108,13 @@ def test_keep(world, monkeypatch):
     """The last and the best, here the second of five; another --keep is the same run."""
     config = config_of(world, "keep", epochs=5, keep=1)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_loss", lambda history, _: abs(len(history) - 2.0))
+        patch.setattr(loop, "mark", lambda row, _: abs(row["epoch"] - 2.0))
         job.run(config)
     kept = {path.name for path in (folder_of(config) / "checkpoints").iterdir()}
     assert kept == {"2", "5"}
     job.run(config.changed(keep=3))
     (cell,) = cells.find(pathlib.Path(config.workdir))
-    trained = train.load_trained(cell, best=True)
-    assert len(trained.history) == 2
-
-
-def test_the_best_is_by_validation_loss():
-    rows = [{"loss": 0.5, "validation_loss": loss} for loss in (0.3, math.nan)]
-    assert train._loss(rows[:1], "loss") == 0.3
-    assert train._loss(rows, "loss") == 0.5  # where no image is held out
-    assert math.isnan(train._loss([], "loss"))
-    assert math.isnan(train._loss(rows, ""))  # the last is the best
+    best = cell._replace(config=cell.config.changed(checkpoint="best"))
+    found, last = train.load_trained(best), train.load_trained(cell)
+    assert len(found.history) == len(last.history) == 5
+    assert not np.array_equal(*(jax.tree.leaves(each.variables)[0] for each in (found, last)))

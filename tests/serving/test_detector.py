@@ -1,6 +1,7 @@
 """A trained run as an object: it says of an image what the run itself wrote."""
 
 import functools
+import json
 import math
 import pathlib
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 
 import cae_jax
 from cae_jax.runs import job
+from cae_jax.training import checkpoints
 from cae_jax.types import DataError, UsageError
 
 config_of = functools.partial(small_runs.config_of, validation_fraction=0.3)
@@ -162,3 +164,53 @@ def test_a_damaged_checkpoint_is_named(world, tmp_path):
     with pytest.raises(DataError, match=r"2/variables/\S+ has 5 bytes, not \d+") as caught:
         cae_jax.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_rule_and_a_checkpoint_in_place_of_the_runs_own(world, capsys):
+    frame = scores_of(world)
+    held_out = frame.loc[frame["split"] == "validation", "distance"]
+    test = frame[frame["split"] == "test"]
+    good = test.loc[test["label"] == 0, "distance"]
+    assert cae_jax.load(world / "one", threshold="max").threshold.value == held_out.max()
+    assert "leaks" not in capsys.readouterr().err
+    thesis = cae_jax.load(world / "one", threshold="thesis:50")
+    assert thesis.threshold.value == sorted(good)[1]
+    assert "the threshold (thesis, 50 % of test good) leaks" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"conformal:0\.1: needs 9 unseen good images, has 3"):
+        cae_jax.load(world / "one", threshold="conformal:0.1")
+    with pytest.raises(UsageError, match="percent=9 and threshold=max: take one of them"):
+        cae_jax.load(world / "one", percent=9, threshold="max")
+    best = cae_jax.load(world / "two", category="weave", checkpoint="best")
+    last = cae_jax.load(world / "two", category="weave")
+    assert best.threshold == last.threshold  # of one epoch
+
+
+def test_another_checkpoint_brings_the_threshold_of_its_own_scores(world, monkeypatch, capsys):
+    """The best of this run is made its first epoch."""
+    shutil.copytree(world / "one", world / "best")
+    (cell,) = (world / "best").glob("*/*/seed_0")
+    for step, loss in (("1", 0.0), ("2", 9.0)):
+        notes = cell / "checkpoints" / step / "notes.json"
+        found = json.loads(notes.read_text())
+        notes.write_text(json.dumps(found | {"loss": loss}))
+        monkeypatch.setattr(checkpoints, "_fault", lambda _: "")  # it was altered
+    first = cae_jax.load(world / "best", checkpoint="best", threshold="max")
+    files = sorted((world / "in" / "tablet").glob("train/good/*.png"))
+    names = [file.relative_to(world / "in" / "tablet").as_posix() for file in files]
+    frame = scores_of(world)
+    held_out = set(frame.loc[frame["split"] == "validation", "path"])
+    distances = [
+        first.score(f).distance for f, name in zip(files, names, strict=True) if name in held_out
+    ]
+    assert first.threshold.value == pytest.approx(max(distances), rel=1e-5)
+    assert first.threshold.value != frame.loc[frame["path"].isin(held_out), "distance"].max()
+    job.evaluate_again(world / "best", changes={"checkpoint": "best", "threshold": "f1_best"})
+    assert "best F1 (oracle)) leaks" in capsys.readouterr().err
+    metrics = json.loads((cell / "metrics.json").read_text())
+    *_, asked = metrics["operating_points"]
+    assert (asked["rule"], asked["asked"], asked["leaks"]) == ("f1_best", True, True)
+    assert len(pd.read_csv(cell / "history.csv")) == 2  # of all training
+    detector = cae_jax.load(world / "best")
+    assert detector.threshold.value == asked["threshold"]
+    job.evaluate_again(world / "best", changes={"false_alarms": 0.4})
+    assert cae_jax.load(world / "best").threshold.rule == "false_alarms"

@@ -244,7 +244,7 @@ def test_whatever_holds_an_image(world, loaded, rng):
         ("no such file.png", "no such file.png"),
         (b"no image", "<bytes>"),
         (object(), "not object"),
-        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
+        (np.zeros((4, 4, 5), np.uint8), r"\[4, 4, 5\]"),
     ):
         with pytest.raises(DataError, match=words):
             loaded.score(bad)
@@ -265,6 +265,10 @@ def test_pixels_of_a_pillow_image_are_those_of_its_file(rng):
 def test_it_is_pickled_and_belongs_to_its_process(world, loaded):
     file = next((world[0] / "in" / "tablet" / "test").rglob("*.png"))
     again = pickle.loads(pickle.dumps(loaded))
+    assert {loaded: 1, again: 2}[loaded] == 1  # a key, by identity
+    assert repr(again) == repr(loaded)
+    assert len(repr(loaded).splitlines()) == 1
+    assert loaded.model.title in repr(loaded)
     assert again.model == loaded.model
     assert again.score(file).distance == loaded.score(file).distance
     elsewhere = dataclasses.replace(loaded, process=os.getpid() + 1)

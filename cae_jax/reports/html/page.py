@@ -88,11 +88,18 @@ def _summary(m: Mapping[str, Any]) -> dict[str, Any]:
         ("pixel AUROC", rate(m.get("pixel_auroc")), "", "where the defect is"),
         ("AU-PRO", rate(m.get("au_pro_30")), "", "up to 30 % false positive pixels"),
     ]
-    if point := rules.shown(m):
+    point = rules.shown(m)
+    if 0 in (m.get("n_good"), m.get("n_defective")):  # nothing to compare: no tile of a dash
+        tiles = []
+    if point and m.get("n_good") == m.get("n_defective") == 0:
+        value = amount(verdict.value(point))
+        tiles = [("threshold", value, "", f"{rules.name(point)}, {amount(point.get('n'))} images")]
+    elif point:
         for key, label in (("good", "good images right"), ("defect", "defects found")):
             name = f"{key}_accuracy"
             share, interval = percent(point.get(name)), _interval(point, name, 100)
-            tiles.append((label, share, interval, rules.name(point)))
+            if share != DASH:
+                tiles.append((label, share, interval, rules.name(point)))
     facts = [
         (label, m[key] if isinstance(m[key], str) else amount(m[key]))
         for key, label in _FACTS.items()
@@ -109,6 +116,13 @@ def _thresholds(m: Mapping[str, Any]) -> dict[str, Any] | None:
     points = rules.points(m)
     if not points:
         return None
+    judged = {
+        "good_accuracy": "good images right",
+        "defect_accuracy": "defects found",
+        "mean_accuracy": "mean",
+    }
+    if m.get("n_good") == m.get("n_defective") == 0:
+        judged = {}
     rows = [
         [
             words(rules.name(point)),
@@ -120,13 +134,12 @@ def _thresholds(m: Mapping[str, Any]) -> dict[str, Any] | None:
             figure(amount(verdict.value(point)), verdict.value(point)),
             *(
                 figure(percent(point.get(key)), point.get(key), _interval(point, key, 100))
-                for key in ("good_accuracy", "defect_accuracy", "mean_accuracy")
+                for key in judged
             ),
         ]
         for point in sorted(points, key=lambda point: bool(point.get("leaks")))
     ]
-    columns = ["rule", "leak", "picked on", "images", "threshold", "good images right"]
-    columns += ["defects found", "mean"]
+    columns = ["rule", "leak", "picked on", "images", "threshold", *judged.values()]
     worth = rules.leak_points(m)
     return {
         "table": Table("What each threshold rule gives", columns, rows),
@@ -135,13 +148,16 @@ def _thresholds(m: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _distances(m: Mapping[str, Any]) -> Table | None:
-    keys = list(_METRICS)[1:]
+    of = _records(m.get("distances"))
+    keys = [key for key in list(_METRICS)[1:] if any(rate(v.get(key)) != DASH for v in of.values())]
+    if not keys:
+        return None
     rows = [
         [
             words(name, kind="verdict" if name == m.get("distance") else ""),
             *(figure(rate(values.get(key)), values.get(key)) for key in keys),
         ]
-        for name, values in _records(m.get("distances")).items()
+        for name, values in of.items()
     ]
     columns = ["distance", *(_METRICS[key] for key in keys)]
     return Table("Metrics of each distance", columns, rows) if rows else None
@@ -250,6 +266,7 @@ def _kinds(m: Mapping[str, Any]) -> dict[str, Table | None]:
         columns = ["kind", *(_METRICS[key] for key in keys)]
         found["kinds"] = Table("Metrics of each defect kind", columns, rows)
     sizes = [s for s in sizes if isinstance(s, dict) and s] if isinstance(sizes, list) else []
+    sizes = sizes if any(real(s.get("n")) > 0 for s in sizes) else []
     if sizes:
         columns = list(dict.fromkeys(key for size in sizes for key in size))
         rows = [[_sized(key, size.get(key)) for key in columns] for size in sizes]

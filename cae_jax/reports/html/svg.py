@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -155,8 +156,9 @@ def _dot(x: float, y: float, style: str, radius: float, title: str = "") -> _Sha
 
 
 def _line(xs: Sequence[float], ys: Sequence[float], style: str, tag: str = "polyline") -> _Shape:
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-    return _Shape(tag, style, {"points": points})
+    points = (f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+    # one of those that fall on one place: thousands of images would be thousands of points
+    return _Shape(tag, style, {"points": " ".join(point for point, _ in itertools.groupby(points))})
 
 
 def _path(way: str, style: str) -> _Shape:

@@ -115,7 +115,7 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
     c, folder = run.cell.config, run.cell.folder
     metrics = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     table = scores.read_scores(folder / "scores.csv")
-    good, _, unseen = scores.distances_of(table)
+    good, defective, unseen = scores.distances_of(table)
     threshold = run.judge.threshold
     points = metrics.pop("operating_points")
     return {
@@ -125,6 +125,8 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "method": c.method,
         "image_size": c.image_size,  # a side, or [height, width]
         "channels": c.channels,
+        "bit_depth": c.bit_depth,
+        "background": c.background,
         "intensity": c.intensity,
         "distance": c.distance,
         "opening": c.opening,
@@ -132,9 +134,15 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "threshold": threshold.value,
         "threshold_of": dataclasses.asdict(threshold),
         "map_threshold": run.judge.map_threshold,
-        "asked": {name: run.given[name] for name in ("percent", "false_alarms")},
+        "asked": {name: run.given[name] for name in ("percent", "false_alarms", "threshold")},
+        "threshold_rule": c.threshold,
         "false_alarms": c.false_alarms,
-        "scores": {"unseen": unseen, "test_good": good, "source": scores.source(table)},
+        "scores": {
+            "unseen": unseen,
+            "test_good": good,
+            "test_defective": defective,
+            "source": scores.source(table),
+        },
         "operating_points": points,
         "metrics": metrics,
         "flags": [
@@ -176,15 +184,15 @@ def _checked(
     run: TrainedRun, folder: Path, formats: list[str], given: list[Sample], wanted: list[Verdict]
 ) -> list[Row]:
     _sum(folder)
-    rows, channels = [], run.cell.config.channels
+    rows, frame = [], run.cell.config.frame
     for runtime, form in exported.RUNTIMES.items():
         if form in formats:
             found = exported.load(folder, runtime=runtime)
             rows += check.detected(f"{form} in {runtime}", given, wanted, found)
     if "stablehlo" in formats and run.cell.frame.plain:
-        rows += stablehlo.whole(folder, given[1], wanted[1], channels)
+        rows += stablehlo.whole(folder, given[1], wanted[1], frame)
     if "onnx" in formats:
-        rows += onnx_files.whole(folder, given, wanted, channels)
+        rows += onnx_files.whole(folder, given, wanted, frame)
     check.check(rows)
     return rows
 

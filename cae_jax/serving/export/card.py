@@ -93,7 +93,10 @@ def _operating(facts: Mapping[str, Any]) -> list[str]:
 def _leaks(threshold: Mapping[str, Any]) -> str:
     if threshold["source"] in thresholds.UNSEEN:
         return "No test image was looked at for it."
-    return "It was picked on the good test images that the numbers above are of, so these flatter."
+    whose = "good" if threshold["source"] == thresholds.TEST_GOOD else "labelled"
+    return (
+        f"It was picked on the {whose} test images that the numbers above are of, so these flatter."
+    )
 
 
 def _p_value(n: int) -> str:

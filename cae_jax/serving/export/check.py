@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cae_jax.data import images
+from cae_jax.data import images, layouts
 from cae_jax.data.frame import Frame
 from cae_jax.reports.run_files import read_run
 from cae_jax.runs.cell import Cell
@@ -56,16 +56,26 @@ class Row(NamedTuple):
         return abs(self.score - self.trained) / max(abs(self.trained), 1e-30)
 
 
+def _folder(cell: Cell) -> Path:
+    """Where the images of a run are; nowhere, where they have gone."""
+    config = cell.config
+    try:
+        return layouts.locate(Path(config.data_dir), config.category, config.names)
+    except CaeError:
+        return Path(config.data_dir, config.category)
+
+
 def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
     """Returns n images of a run's test set in odd sizes and several modes, as PNG files.
 
     They are its data set's files where these are still there, else the pictures that the run has
     kept. Raises DataError where it has none.
     """
-    run, frame = read_run(cell.folder), cell.frame
+    run, keep = read_run(cell.folder), not cell.frame.plain
     if run.examples is None or not len(run.examples.image):
         raise DataError(f"{cell.folder}/examples.npz: no picture to check an export by")
     found = []
+    frame = dataclasses.replace(cell.config.bare_frame, image_size=None, resize="stretch")
     labels = run.frame["label"].to_numpy()[run.examples.row]
     drawn = np.random.default_rng(0).permutation(len(labels))
     kinds = [[at for at in drawn if labels[at] == label] for label in (0, 1)]
@@ -74,12 +84,12 @@ def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
         kind = kinds[i % len(kinds)]
         at = int(kind[i // len(kinds) % len(kind)])
         path = str(run.frame["path"].iloc[run.examples.row[at]])
-        file = Path(cell.config.data_dir, cell.config.category, path)
+        file = _folder(cell) / path
         pixels = run.examples.image[at]
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         if cell.config.data_dir and file.is_file():
-            image = Image.open(io.BytesIO(file.read_bytes()))
-        found.append(_variant(path, image, i, keep=not frame.plain))
+            pixels = np.rint(images.decode(file, frame) * 255).astype(np.uint8)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        found.append(_variant(path, image, i, 2 ** (frame.bit_depth or 16) - 1, keep))
     return found
 
 
@@ -136,12 +146,13 @@ def compared(form: str, sample: Sample, wanted: Verdict, found: Mapping[str, np.
     return compare(form, sample, wanted, answer)
 
 
-def unresized(sample: Sample, channels: int) -> np.ndarray:
+def unresized(sample: Sample, frame: Frame) -> np.ndarray:
     """Returns a sample's own pixels, float32 [1, H, W, C] in [0, 1]."""
-    return images.decode(sample.png, Frame(None, channels))[None]
+    return images.decode(sample.png, dataclasses.replace(frame, image_size=None))[None]
 
 
-def _variant(name: str, image: Image.Image, i: int, keep: bool) -> Sample:
+def _variant(name: str, image: Image.Image, i: int, white: int, keep: bool) -> Sample:
+    """A picture in another size and mode; `white` is that of 16 bits."""
     tall, wide = _SIDES[i % len(_SIDES)]
     size = (int(image.width * wide) | 1, int(image.height * tall) | 1)
     size = image.size if keep else size  # a part of an image is one of its size alone
@@ -151,7 +162,8 @@ def _variant(name: str, image: Image.Image, i: int, keep: bool) -> Sample:
     if mode == "P":
         image = image.quantize(64)
     elif mode == "I;16":
-        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+        levels = np.asarray(image).astype(np.uint32) * white // 255
+        image = Image.fromarray(levels.astype(np.uint16))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return Sample(name, buffer.getvalue(), f"{mode}, {size[0]} x {size[1]}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from cae_jax.data.frame import Frame
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
@@ -68,7 +69,7 @@ def in_one(folder: Path) -> bytes:
 
 
 def whole(
-    folder: Path, samples: Sequence[Sample], wanted: Sequence[Verdict], channels: int
+    folder: Path, samples: Sequence[Sample], wanted: Sequence[Verdict], frame: Frame
 ) -> list[Row]:
     """Returns what model.onnx makes of samples at their own size, beside the trained model."""
     import onnxruntime
@@ -77,7 +78,7 @@ def whole(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rows = []
     for sample, trained in zip(samples, wanted, strict=True):
-        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, channels)})
+        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, frame)})
         found = dict(zip(OUTPUTS, answer, strict=True))
         rows.append(check.compared("onnx, resized inside", sample, trained, found))
     return rows

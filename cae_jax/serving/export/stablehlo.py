@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import export
 
+from cae_jax.data.frame import Frame
 from cae_jax.files import write_whole
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
@@ -54,12 +55,12 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
     }
 
 
-def whole(folder: Path, sample: Sample, wanted: Verdict, channels: int) -> list[Row]:
+def whole(folder: Path, sample: Sample, wanted: Verdict, frame: Frame) -> list[Row]:
     """Returns how the program that resizes inside judges a sample beside the trained model."""
     program = export.deserialize(bytearray((folder / "stablehlo" / "image.bin").read_bytes()))
     with np.load(folder / "stablehlo" / "weights.npz", allow_pickle=False) as archive:
         weights = {name: archive[name] for name in archive.files}
-    found = jax.device_get(jax.jit(program.call)(weights, check.unresized(sample, channels)))
+    found = jax.device_get(jax.jit(program.call)(weights, check.unresized(sample, frame)))
     return [check.compared("stablehlo, resized inside", sample, wanted, found)]
 
 

@@ -1,0 +1,134 @@
+"""How people and public data sets lay out images in folders: found by what is there.
+
+A layout is a pair of functions, in a file of its family: whether a folder is a category laid out
+so, and what the category holds. `LAYOUTS` is the order in which they are tried.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from cae_jax.data.layouts import mvtec, plain
+from cae_jax.data.layouts.found import USUAL, Found, Names, holds_images, subfolders
+from cae_jax.types import DataError, UsageError, unknown_name
+
+AUTO = "auto"
+
+
+class Layout(NamedTuple):
+    """One way to lay out a category."""
+
+    fits: Callable[[Path, Names], bool]  # opens no image
+    find: Callable[[Path, Names], Found]
+
+
+LAYOUTS = {
+    "mvtec_ad_2": Layout(mvtec.is_mvtec_ad_2, mvtec.mvtec_ad_2),
+    "mvtec_loco": Layout(mvtec.is_mvtec_loco, mvtec.mvtec_loco),
+    "btad": Layout(mvtec.is_btad, mvtec.btad),
+    "mvtec_ad": Layout(mvtec.is_mvtec_ad, mvtec.mvtec_ad),
+    "kinds": Layout(plain.is_kinds, plain.kinds),
+    "good_images": Layout(plain.is_good_images, plain.good_images),
+}
+NAMES = (AUTO, *LAYOUTS)
+# What tells a category from the folder of several: not one of kinds, for products have names, too;
+# and least of all one of good images, which any folder of images could be.
+_SURE = {name: layout for name, layout in LAYOUTS.items() if name != "good_images"}
+_STRONG = {name: layout for name, layout in _SURE.items() if name != "kinds"}
+
+
+def layout_of(root: Path, names: Names = USUAL) -> str:
+    """Returns the name of the layout of a category's folder, "" where it is none.
+
+    Raises UsageError for a --layout that is none, DataError where it is not clear what is good.
+    """
+    return _fit(root, names, LAYOUTS)
+
+
+def find(root: Path, names: Names = USUAL) -> Found:
+    """Lists what a category holds, without opening an image.
+
+    Raises:
+        DataError: no image to learn from, or files and folders that could mean different things.
+        UsageError: a --layout that is none, or that this folder does not have.
+    """
+    name = layout_of(root, names)
+    if name:
+        return LAYOUTS[name].find(root, names)
+    if names.layout == AUTO:
+        raise DataError(f"{root}: no image in it, nor in a folder in it")
+    raise UsageError(f"--layout={names.layout}: {root} is not laid out so, see docs/data.md")
+
+
+def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
+    """Returns the categories in a folder, by name: the folders in it that are categories, or it
+    itself, where it is one.
+
+    Raises:
+        DataError: neither, with what is there instead.
+        UsageError: a --layout that is none.
+    """
+    own = {_name_of(data_dir): data_dir}
+    if _fit(data_dir, names, _STRONG):
+        return own
+    inside = {each.name: each for each in subfolders(data_dir) if _fit(each, names, _SURE)}
+    if any(_fit(each, names, _STRONG) for each in inside.values()):
+        return inside
+    if _fit(data_dir, names, _SURE):
+        return own
+    if inside:
+        return inside
+    for each in subfolders(data_dir):
+        if deeper := [sub.name for sub in subfolders(each) if _fit(sub, names, _STRONG)]:
+            raise DataError(
+                f"{data_dir} holds no category, but {each} does: {', '.join(deeper[:5])}; "
+                f"--data_dir={each}"
+            )
+    if _fit(data_dir, names, LAYOUTS):
+        return own
+    raise DataError(f"{data_dir} holds no category and no image; see docs/data.md for layouts")
+
+
+def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
+    """Returns the folder of a category: one of `categories`, or a folder of images in `data_dir`,
+    which are good ones where it has no other layout.
+
+    Raises DataError where it is neither, UsageError for a path in place of a name or a name that is
+    not there, and as `categories`.
+    """
+    if not category or os.path.basename(category) != category or category in (".", ".."):
+        raise UsageError(
+            f"--category={category}: must be the name of a folder in --data_dir={data_dir}"
+        )
+    inside = data_dir / category
+    try:
+        known = categories(data_dir, names)
+    except DataError:
+        if holds_images(inside):
+            return inside
+        raise
+    if category in known:
+        return known[category]
+    if inside.is_dir():
+        if holds_images(inside):
+            return inside
+        raise DataError(f"{inside}: not a category, it holds no image")
+    raise unknown_name("category", category, known)
+
+
+def _fit(root: Path, names: Names, among: Mapping[str, Layout]) -> str:
+    """The first of these layouts that a folder has, or the one asked for; "" for none."""
+    if names.layout not in NAMES:
+        raise unknown_name("--layout", names.layout, NAMES)
+    for name, layout in among.items():
+        if names.layout in (AUTO, name) and layout.fits(root, names):
+            return name
+    return ""
+
+
+def _name_of(folder: Path) -> str:
+    """What a category is called that is a folder given by its path."""
+    return os.path.basename(os.path.abspath(folder)) or "images"

@@ -1,0 +1,209 @@
+"""What a category is found to hold, before any file is opened, and how folders are walked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cae_jax.data import images
+from cae_jax.types import GOOD, DataError, LeftOut
+
+# What good and defective images are called by factories and data sets, in lower case.
+GOOD_NAMES = frozenset(
+    {"good", "ok", "okay", "normal", "nominal", "pass", "passed", "io", "defect_free", "no_defect"}
+)
+BAD_NAMES = frozenset(
+    {"bad", "ng", "nok", "ko", "nio", "fail", "failed", "reject", "rejected", "faulty"}
+    | {"defect", "defects", "defective", "abnormal", "anomaly", "anomalies", "anomalous"}
+)
+MASK_NAMES = frozenset({"ground_truth", "groundtruth", "mask", "masks", "gt"})
+_RESULTS = ("flags.txt", "run.json")  # in a folder that a run, or a scoring, wrote
+
+
+class Names(NamedTuple):
+    """What the user says of a layout: flags of the same names."""
+
+    layout: str = "auto"
+    good_name: str = ""  # the folder of good images; "" knows it by GOOD_NAMES
+    mask_pattern: str = ""  # of a mask's name without its suffix, "{stem}_seg"; "" knows the usual
+
+
+USUAL = Names()  # nothing
+
+
+class Item(NamedTuple):
+    """One image to use: where its bytes are, what it shows, and its masks."""
+
+    path: str  # relative to the category, forward slashes
+    kind: str  # GOOD or the defect kind
+    source: Path | bytes
+    mask_path: str = ""  # of the first; "" for a good image and for a defect without a mask
+    masks: tuple[Path | bytes, ...] = ()  # each of a part of what is defective
+
+
+class Found(NamedTuple):
+    """What a category holds before anything is decoded, each part in the order of its paths."""
+
+    root: str  # what errors put before a path
+    train: tuple[Item, ...]
+    test: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...]
+    layout: str = ""  # its name, see `layouts`; "" where there is but one
+    notes: tuple[str, ...] = ()  # what the user should know of how files were taken
+
+
+@dataclasses.dataclass
+class Tree:
+    """A category's folder while it is read: lists files, and notes what is not used and why."""
+
+    root: Path
+    left_out: list[LeftOut] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def path(self, file: Path) -> str:
+        """Returns a file's path relative to the category, with forward slashes."""
+        return file.relative_to(self.root).as_posix()
+
+    def leave(self, file: Path, cause: str) -> None:
+        """Notes an entry that is not used."""
+        self.left_out.append(LeftOut(self.path(file), cause))
+
+    def images(self, folder: Path) -> list[Path]:
+        """Returns the images in a folder and the folders in it, sorted; the rest is noted."""
+        found = []
+        for entry in entries(folder):
+            if entry.name.startswith("."):
+                self.leave(entry, "hidden")
+            elif entry.is_dir():
+                if is_result(entry):
+                    self.leave(entry, "results, not images of a product")
+                    continue
+                inside = self.images(entry) if _leads_on(entry) else []
+                found += inside
+                if not inside:
+                    self.leave(entry, "a folder without an image in it")
+            elif entry.suffix.lower() not in images.SUFFIXES:
+                self.leave(entry, f"not an image's suffix ({suffixes()})")
+            else:
+                found.append(entry)
+        return found
+
+    def folders(self, folder: Path, cause: str) -> list[Path]:
+        """Returns the folders in a folder, sorted; other entries are noted with the cause."""
+        found = []
+        for entry in entries(folder):
+            hidden = entry.name.startswith(".")
+            if entry.is_dir() and not hidden:
+                found.append(entry)
+            else:
+                self.leave(entry, "hidden" if hidden else cause)
+        return found
+
+    def good(self, files: Sequence[Path]) -> list[Item]:
+        """Returns good images as items."""
+        return [Item(self.path(file), GOOD, file) for file in files]
+
+    def found(self, layout: str, train: Sequence[Item], test: Sequence[Item]) -> Found:
+        """Returns what the category holds.
+
+        Raises DataError where it holds nothing to learn from.
+        """
+        if not train:
+            raise DataError(f"{self.root}: no good image to learn from (layout {layout})")
+        learn, judge = tuple(sorted(train, key=_path)), tuple(sorted(test, key=_path))
+        left_out = tuple(sorted(self.left_out))
+        return Found(str(self.root), learn, judge, left_out, layout, tuple(self.notes))
+
+
+def entries(folder: Path) -> list[Path]:
+    """Returns a folder's entries, sorted by name, whatever the file system's order or the locale.
+
+    Raises DataError where it cannot be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder that are not hidden, sorted; [] of what is no folder."""
+    if not folder.is_dir():
+        return []
+    return [each for each in entries(folder) if each.is_dir() and not each.name.startswith(".")]
+
+
+def is_image(file: Path) -> bool:
+    """Returns whether a file has an image's suffix and is not hidden."""
+    return file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
+
+
+def holds_images(folder: Path) -> bool:
+    """Returns whether a folder, or a folder in it, holds an image; stops at the first one."""
+    return next(walk(folder), None) is not None
+
+
+def count_images(folder: Path) -> int:
+    """Returns how many images a folder and the folders in it hold."""
+    return sum(1 for _ in walk(folder))
+
+
+def suffixes() -> str:
+    """Returns the suffixes that are read, as messages list them."""
+    return " ".join(sorted(images.SUFFIXES))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yields the images in a folder and the folders in it, in any order; links are followed, once
+    round a circle. What cannot be listed is passed over: reading it says why."""
+    seen = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen or is_result(Path(path)):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (file for name in names if is_image(file := Path(path, name)))
+
+
+def is_result(folder: Path) -> bool:
+    """Returns whether a run or a scoring wrote a folder: its pictures are not images of a product,
+    also where a --workdir lies among them."""
+    return any((folder / name).is_file() for name in _RESULTS)
+
+
+def plain(name: str) -> str:
+    """Returns a folder's name as GOOD_NAMES and the like have it: "OK" and "Defect-free" are "ok"
+    and "defect_free"."""
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def good_folder(where: Path, names: Names) -> Path | None:
+    """Returns the folder of good images among those in a folder, by --good_name or a usual name.
+
+    Raises DataError where several could be it.
+    """
+    there = subfolders(where)
+    if names.good_name:
+        return next((each for each in there if each.name == names.good_name), None)
+    fit = [each for each in there if plain(each.name) in GOOD_NAMES]
+    if len(fit) > 1:
+        words = " and ".join(each.name for each in fit)
+        raise DataError(f"{where}: holds {words}: which of them is good? --good_name={fit[0].name}")
+    return fit[0] if fit else None
+
+
+def _path(item: Item) -> str:
+    return item.path
+
+
+def _leads_on(folder: Path) -> bool:
+    """Whether a folder is no link back to one that it lies in."""
+    if not folder.is_symlink():
+        return True
+    real = os.path.realpath(folder)
+    return real not in {os.path.realpath(parent) for parent in folder.parents}

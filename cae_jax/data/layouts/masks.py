@@ -1,0 +1,122 @@
+"""Which mask is of which image, by their names: each mask is used once."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cae_jax.data import images
+from cae_jax.data.layouts.found import Tree
+from cae_jax.types import UsageError
+
+STEM = "{stem}"  # of an image, in --mask_pattern
+_WORDS = "mask|gt|labels?|ground_?truth|seg|segmentation"
+
+
+class _Rule(NamedTuple):
+    of: re.Pattern[str]  # a mask's name without its suffix; group 1 is the image's
+    several: bool = False  # masks of one image, each of a part
+
+
+_RULES = (
+    _Rule(re.compile(r"(.+)_mask")),
+    _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})")),
+    _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})[-_. ]?\d+"), several=True),
+    _Rule(re.compile(rf"(?:{_WORDS})[-_. ](.+)")),
+)
+_SAME = _Rule(re.compile(r"(.+)"))  # a mask that is named like its image
+
+
+def pair(
+    tree: Tree,
+    files: Sequence[Path],
+    folder: Path,
+    masks: Sequence[Path],
+    home: Path,
+    pattern: str = "",
+) -> dict[Path, tuple[Path, ...]]:
+    """Returns the masks of each image that has any; the other masks are noted in the tree.
+
+    A mask of 000.png is known by any of these names, in this order, whatever its suffix and
+    capitals: any in a folder 000; 000_mask; 000 with another ending (-mask, _gt, _label ...);
+    the same numbered (000_mask_1: several of one image); mask_000; 000; 000.png. Of several that
+    fit, the one that lies in `home` as its image lies in `folder` is meant.
+
+    Args:
+      tree: of the category.
+      files: images of defects, below `folder`.
+      folder: where they are.
+      masks: those to choose among, below `home`.
+      home: where they are.
+      pattern: --mask_pattern; where it is given, a mask is known by it alone.
+
+    Raises:
+      UsageError: a pattern without {stem}.
+    """
+    unused = dict.fromkeys(masks)
+    pairs: dict[Path, tuple[Path, ...]] = {}
+    for file in files if not pattern else ():
+        inside = home / file.parent.relative_to(folder) / file.stem
+        if mine := tuple(mask for mask in unused if mask.parent == inside != home):
+            pairs[file] = mine
+            unused = {mask: None for mask in unused if mask not in mine}
+    for rule, nearby in itertools.product(_rules(pattern), (True, False)):
+        claims: dict[str, list[Path]] = {}
+        for mask in unused:
+            claims.setdefault(_stem(rule, mask), []).append(mask)
+        left = [file for file in files if rule.several or file not in pairs]
+        same = collections.Counter(file.stem.lower() for file in left)
+        for file in left:
+            fit, place = claims.get(file.stem.lower(), []), file.parent.relative_to(folder)
+            if nearby:
+                fit = [mask for mask in fit if mask.parent.relative_to(home) == place]
+            elif same[file.stem.lower()] > 1 or (len(fit) > 1 and not rule.several):
+                continue  # whose mask it is, nobody can tell
+            for mask in fit if rule.several else _capitals_first(fit, file)[:1]:
+                if mask in unused:
+                    pairs[file] = (*pairs.get(file, ()), mask)
+                    del unused[mask]
+    for mask in unused:
+        tree.leave(mask, "mask without an image, or a second of one")
+    return pairs
+
+
+def image_of(file: Path, pattern: str = "") -> str:
+    """Returns the name, in lower case and without a suffix, of the image that a file is the mask
+    of, if it is named as masks are: with an ending or a beginning, or by the pattern; else ""."""
+    rules = _rules(pattern) if pattern else _RULES
+    return next(filter(None, (_stem(rule, file) for rule in rules)), "")
+
+
+@functools.cache
+def _rules(pattern: str) -> tuple[_Rule, ...]:
+    if not pattern:
+        return (*_RULES, _SAME)
+    stem, suffix = os.path.splitext(pattern)
+    stem = stem if suffix.lower() in images.SUFFIXES else pattern
+    if stem.count(STEM) != 1 or "/" in stem:
+        raise UsageError(
+            f"--mask_pattern={pattern}: must be a mask's name with {STEM} for its image's, as in "
+            f"{STEM}_mask"
+        )
+    before, after = map(re.escape, stem.lower().split(STEM))
+    return (_Rule(re.compile(f"{before}(.+){after}")),)
+
+
+def _stem(rule: _Rule, mask: Path) -> str:
+    found = rule.of.fullmatch(mask.stem.lower())
+    if not found:
+        return ""
+    stem, suffix = os.path.splitext(found[1])
+    return stem if suffix in images.SUFFIXES else found[1]
+
+
+def _capitals_first(masks: Sequence[Path], image: Path) -> list[Path]:
+    """Masks whose names have the image's capitals before those that have others."""
+    return sorted(masks, key=lambda mask: image.stem not in mask.stem)

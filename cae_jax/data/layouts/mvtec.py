@@ -1,0 +1,257 @@
+"""MVTec AD's layout, and its kin: a train folder of good images, a test folder of kinds.
+
+    ROOT/train/good/*         ROOT/test/KIND/*
+    ROOT/test/good/*          ROOT/ground_truth/KIND/STEM_mask.png
+
+(Bergmann et al., MVTec AD, CVPR 2019; MPDD is laid out so, too, and VisA after its own
+preparation.) Good images are in a folder `good`, or of another name of GOOD_NAMES. Folders may lie
+in these folders. test may be missing: then there is nothing to judge.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cae_jax.data.layouts import masks as masks_of
+from cae_jax.data.layouts.found import (
+    BAD_NAMES,
+    MASK_NAMES,
+    USUAL,
+    Found,
+    Item,
+    Names,
+    Tree,
+    count_images,
+    entries,
+    good_folder,
+    holds_images,
+    is_image,
+    plain,
+    subfolders,
+    suffixes,
+)
+from cae_jax.types import GOOD, DataError
+
+UNMASKED = "scored, but has no mask to compare with"
+_VALIDATION = ("validation", "val", "valid")  # more good images
+_UNPUBLISHED = ("test_private", "test_private_mixed")  # of MVTec AD 2
+
+
+def is_mvtec_ad(root: Path, names: Names) -> bool:
+    """Returns whether a folder is a category of images to learn from, and maybe a test; also where
+    a folder of it is still empty."""
+    train = root / "train"
+    if not train.is_dir():
+        return False
+    return (train / GOOD).is_dir() or (root / "test").is_dir() or holds_images(train)
+
+
+def mvtec_ad(root: Path, names: Names = USUAL) -> Found:
+    """Lists a category in MVTec AD's layout; see `_listed` for the errors."""
+    return _listed(root, names, "mvtec_ad")
+
+
+def is_btad(root: Path, names: Names) -> bool:
+    """Returns whether a folder is a product of BTAD: ok and ko for good and defective."""
+    return (root / "train" / "ok").is_dir() and (root / "test" / "ko").is_dir()
+
+
+def btad(root: Path, names: Names = USUAL) -> Found:
+    """Lists a product of BTAD (Mishra et al., VT-ADL, ISIE 2021): as MVTec AD, ok and ko for good
+    and defective, masks named like their images."""
+    return _listed(root, names, "btad")
+
+
+def is_mvtec_ad_2(root: Path, names: Names) -> bool:
+    """Returns whether a folder is a category of MVTec AD 2."""
+    return (root / "test_public").is_dir() and (root / "train").is_dir()
+
+
+def mvtec_ad_2(root: Path, names: Names = USUAL) -> Found:
+    """Lists a category of MVTec AD 2 (Heckler-Kram et al., 2025): the test is test_public, with
+    its ground_truth inside; of the private tests nobody knows which images are good."""
+    return _listed(root, names, "mvtec_ad_2", test="test_public")
+
+
+def is_mvtec_loco(root: Path, names: Names) -> bool:
+    """Returns whether a folder is a category of MVTec LOCO AD."""
+    kinds = ("logical_anomalies", "structural_anomalies")
+    return (root / "train").is_dir() and any((root / "test" / kind).is_dir() for kind in kinds)
+
+
+def mvtec_loco(root: Path, names: Names = USUAL) -> Found:
+    """Lists a category of MVTec LOCO AD (Bergmann et al., IJCV 130, 2022): a folder of masks for
+    each image, one mask a defect. Saturation thresholds in defects_config.json are noted."""
+    found = _listed(root, names, "mvtec_loco")
+    thresholds = _saturation(root / "defects_config.json")
+    return found._replace(notes=(*found.notes, *thresholds))
+
+
+def _saturation(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    try:
+        defects = json.loads(path.read_text(encoding="utf-8"))
+        n = sum("saturation_threshold" in each for each in defects)
+    except (OSError, ValueError, TypeError) as error:
+        return [f"{path.name} cannot be read: {error}"]
+    if not n:
+        return []
+    return [
+        f"{path.name} has saturation thresholds of {n} defects: sPRO, which needs them, is not "
+        "computed; a mask counts whole"
+    ]
+
+
+def _listed(root: Path, names: Names, layout: str, test: str = "test") -> Found:
+    """Lists a category without opening an image.
+
+    A defect image without a mask is used and listed as left out of what compares pixels.
+
+    Raises:
+        DataError: nothing to learn from, or it is not clear which images are good.
+    """
+    tree = Tree(root)
+    truth = _ground_truth(root, root / test)
+    parts = {"train", test, *_VALIDATION}
+    for entry in entries(root):
+        if entry.name in _UNPUBLISHED and layout == "mvtec_ad_2":
+            tree.leave(entry, f"{count_images(entry)} images whose truth is not published")
+        elif entry.name not in parts and entry != truth:
+            tree.leave(entry, "not part of the layout")
+    train = _to_learn(tree, root / "train", names)
+    for each in _VALIDATION:
+        if (root / each).is_dir() and (more := _to_learn(tree, root / each, names)):
+            tree.notes.append(f"{each}: its {len(more)} good images are learned from, too")
+            train += more
+    return tree.found(layout, tree.good(train), _to_judge(tree, root / test, truth, names))
+
+
+def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
+    """Good images of train or validation: in the folder of good ones, or all where there is
+    none and no folder of another name that says it holds defects."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder, and a category needs one")
+    good = good_folder(folder, names)
+    if good is not None:
+        for entry in entries(folder):
+            if entry != good:
+                tree.leave(entry, "not part of the layout")
+        _say_good(tree, good)
+        found = tree.images(good)
+        if not found:
+            raise DataError(f"{good}: no image in it; suffixes read: {suffixes()}")
+        return found
+    there = [each for each in subfolders(folder) if holds_images(each)]
+    bad = [each.name for each in there if plain(each.name) in BAD_NAMES]
+    if names.good_name or bad:
+        held = ", ".join(each.name for each in there) or "no folder of images"
+        asked = f"no folder {names.good_name}" if names.good_name else "no folder of good images"
+        raise DataError(
+            f"{folder}: {asked}, it holds {held}; name the one of good images: --good_name=NAME"
+        )
+    found = tree.images(folder)
+    if not found:
+        raise DataError(f"{folder}: no image in it; suffixes read: {suffixes()}")
+    if there:
+        words = ", ".join(each.name for each in there)
+        tree.notes.append(
+            f"{folder.name}: no folder {GOOD}, so all {len(found)} images are learned from as "
+            f"good ones, those in {words} too (--good_name=NAME: those of one folder alone)"
+        )
+    return found
+
+
+def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[Item]:
+    """The images of every kind in test, with their masks."""
+    if not test.is_dir():
+        return []
+    good = good_folder(test, names)
+    folders = tree.folders(test, "not in the folder of a defect kind")
+    kinds = [each for each in folders if each != truth]
+    files = {kind: tree.images(kind) for kind in kinds}
+    items = tree.good(files.get(good, [])) if good else []
+    if good:
+        _say_good(tree, good)
+    defective = {kind: found for kind, found in files.items() if kind != good}
+    pairs = _masks(tree, truth, defective, good, names) if truth else {}
+    for kind, found in defective.items():
+        for file in found:
+            masks = pairs.get(file, ())
+            mask_path = tree.path(masks[0]) if masks else ""
+            items.append(Item(tree.path(file), kind.name, file, mask_path, masks))
+            if not masks:
+                tree.leave(file, UNMASKED)
+    flat = sum(1 for each in entries(test) if each.is_file() and not each.name.startswith("."))
+    if flat and not kinds:
+        tree.notes.append(
+            f"{test.name}: {flat} files in no folder of a kind, so nobody knows which are good; "
+            "experiments.score judges them"
+        )
+    elif not good and any(defective.values()):
+        words = ", ".join(kind.name for kind in defective)
+        tree.notes.append(
+            f"{test.name}: no folder of good images among {words}; if one of them is, say so: "
+            "--good_name=NAME"
+        )
+    return items
+
+
+def _masks(
+    tree: Tree,
+    truth: Path,
+    files: dict[Path, list[Path]],
+    good: Path | None,
+    names: Names,
+) -> dict[Path, tuple[Path, ...]]:
+    """The masks of defective images: in a folder of their kind, or all in one."""
+    pairs: dict[Path, tuple[Path, ...]] = {}
+    by_kind = {kind.name: kind for kind in files}
+    for folder in subfolders(truth):
+        if good and folder.name == good.name:
+            for mask in tree.images(folder):
+                tree.leave(mask, "mask of a good image")
+        else:
+            kind = by_kind.get(folder.name, folder)
+            images = files.get(kind, [])
+            pairs |= masks_of.pair(
+                *(tree, images, kind, tree.images(folder), folder, names.mask_pattern)
+            )
+    loose = _loose(tree, truth)
+    if not loose:
+        return pairs
+    stems: dict[str, list[Path]] = {}
+    for found in files.values():
+        for file in found:
+            stems.setdefault(file.stem.lower(), []).append(file)
+    alone = [found[0] for found in stems.values() if len(found) == 1 and found[0] not in pairs]
+    flat = {truth / file.name: file for file in alone}
+    of_loose = masks_of.pair(tree, list(flat), truth, loose, truth, names.mask_pattern)
+    return pairs | {flat[image]: masks for image, masks in of_loose.items()}
+
+
+def _loose(tree: Tree, truth: Path) -> list[Path]:
+    """The masks that lie in no folder of a kind; what else lies there is noted."""
+    loose = []
+    for entry in entries(truth):
+        if entry.is_dir() and not entry.name.startswith("."):
+            continue
+        if is_image(entry):
+            loose.append(entry)
+        else:
+            hidden = entry.name.startswith(".")
+            tree.leave(entry, "hidden" if hidden else "not in the folder of a defect kind")
+    return loose
+
+
+def _ground_truth(root: Path, test: Path) -> Path | None:
+    """The folder of masks, beside the test or in it; None where there is none."""
+    there = [root / "ground_truth", test / "ground_truth", *subfolders(root), *subfolders(test)]
+    return next((each for each in there if each.is_dir() and plain(each.name) in MASK_NAMES), None)
+
+
+def _say_good(tree: Tree, good: Path) -> None:
+    """Notes a folder of good images that is called otherwise: it may be a kind of defect."""
+    if good.name != GOOD:
+        tree.notes.append(f"{tree.path(good)} is taken for good images")

@@ -1,0 +1,144 @@
+"""Folders that people have: good images alone, or a folder of good ones beside those of defects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cae_jax.data.layouts import masks as masks_of
+from cae_jax.data.layouts.found import (
+    BAD_NAMES,
+    MASK_NAMES,
+    USUAL,
+    Found,
+    Item,
+    Names,
+    Tree,
+    count_images,
+    good_folder,
+    holds_images,
+    plain,
+    subfolders,
+    suffixes,
+)
+from cae_jax.data.layouts.mvtec import UNMASKED
+from cae_jax.types import GOOD, DataError
+
+_PARTS = frozenset({"train", "test", "testing", "training", "validation", "val"})
+
+
+def is_kinds(root: Path, names: Names) -> bool:
+    """Returns whether a folder holds one of good images and others: kinds of defects."""
+    there = subfolders(root)
+    if any(plain(each.name) in _PARTS for each in there):
+        return False
+    good = good_folder(root, names)
+    if good is None or not holds_images(good):
+        return False
+    return any(each != good and holds_images(each) for each in there)
+
+
+def kinds(root: Path, names: Names = USUAL) -> Found:
+    """Lists folders of kinds beside each other, good/ and scratch/: all good images are learned
+    from, all others judged. A folder of masks holds those of any kind.
+
+    Raises DataError where it is not clear which folder is good.
+    """
+    tree = Tree(root)
+    good = good_folder(root, names)
+    if good is None:
+        raise DataError(f"{root}: no folder of good images in it; name it: --good_name=NAME")
+    test: list[Item] = []
+    folders = tree.folders(root, "in no folder of a kind")
+    truth = next((each for each in folders if plain(each.name) in MASK_NAMES), None)
+    train = tree.good(tree.images(good))
+    files = [file for each in folders if each not in (good, truth) for file in tree.images(each)]
+    pairs: dict[Path, tuple[Path, ...]] = {}
+    if truth:
+        there = tree.images(truth)
+        pairs = masks_of.pair(tree, files, root, there, truth, names.mask_pattern)
+    for file in files:
+        masks = pairs.get(file, ())
+        mask_path = tree.path(masks[0]) if masks else ""
+        test.append(Item(tree.path(file), _kind(root, file), file, mask_path, masks))
+        if not masks:
+            tree.leave(file, UNMASKED)
+    tree.notes.append(
+        f"{good.name} holds the good images: all are learned from, so none of them is in the test; "
+        f"train/{GOOD} and test/{GOOD} would say which are for what"
+    )
+    return tree.found("kinds", train, test)
+
+
+def is_good_images(root: Path, names: Names) -> bool:
+    """Returns whether a folder, or a folder in it, holds images."""
+    return root.is_dir() and holds_images(root)
+
+
+def good_images(root: Path, names: Names = USUAL) -> Found:
+    """Lists a folder of good images, flat or nested: all are learned from, none is judged.
+
+    Raises DataError where names of folders or files say that not all are good images, unless the
+    layout was asked for by its name.
+    """
+    tree = Tree(root)
+    found = tree.images(root)
+    if not found:
+        raise DataError(f"{root}: no image in it; suffixes read: {suffixes()}")
+    if names.layout != "good_images":
+        _check(root, found)
+    within = sorted({file.relative_to(root).parts[0] for file in found if file.parent != root})
+    if within:
+        shown = ", ".join(within[:5]) + (", ..." if len(within) > 5 else "")
+        tree.notes.append(
+            f"the images of {len(within)} folders ({shown}) are learned as one product; "
+            f"--category={','.join(within[:2])} makes one of each"
+            if len(within) > 1
+            else f"the images in {shown} are learned from"
+        )
+    tree.notes.append(
+        "good images alone: thresholds rest on those that the model has not seen, and nothing "
+        "tells how many defects it finds"
+    )
+    return tree.found("good_images", tree.good(found), [])
+
+
+def _check(root: Path, files: list[Path]) -> None:
+    """Raises DataError for names that no folder of good images alone would have."""
+    own = "if all of them show good products: --layout=good_images"
+    parts = {folder for file in files for folder in file.relative_to(root).parents}
+    strange = [part for part in parts if plain(part.name) in BAD_NAMES | MASK_NAMES | _PARTS]
+    if strange:
+        part = min(
+            strange, key=lambda part: (plain(part.name) not in _PARTS, len(part.parts), part)
+        )
+        raise DataError(f"{root}: {_near_miss(root, part)}{own}")
+    stems = {file.stem.lower() for file in files}
+    for file in files:
+        if (image := masks_of.image_of(file)) and image in stems:
+            raise DataError(
+                f"{root}: {file.relative_to(root)} is named like the mask of another image; {own}"
+            )
+
+
+def _near_miss(root: Path, part: Path) -> str:
+    """What would be a layout, from what is there."""
+    strange = BAD_NAMES | MASK_NAMES | _PARTS
+    others = [each for each in subfolders(root / part.parent) if plain(each.name) not in strange]
+    counts = {each: n for each in others if (n := count_images(each))}
+    good = next(iter(counts), None)
+    there = f"{counts[good]} images lie in {good}" if good else ""
+    if plain(part.name) in _PARTS:
+        more = f", but {there}: if they are to learn from, call it train; " if good else "; "
+        return f"{part}, and no train/{GOOD} with good images to learn from{more}"
+    more = "--data_dir=FOLDER names the folder of good ones alone; "
+    if good:
+        more = f"{there}: are they the good ones? --good_name={good.name}; "
+    n = count_images(root / part)
+    return f"{n} images lie in {part}, whose name is not one of good images; {more}"
+
+
+def _kind(root: Path, file: Path) -> str:
+    """The kind of a defective image: its folder, or where that holds none but folders, and is
+    called bad, the folder in it."""
+    parts = file.relative_to(root).parts[:-1]
+    return parts[1] if len(parts) > 1 and plain(parts[0]) in BAD_NAMES else parts[0]

@@ -1,0 +1,270 @@
+"""Every layout by a tiny tree of it: what is learned from, what is judged, by which mask."""
+
+import dataclasses
+import os
+
+import layout_trees as trees
+import numpy as np
+import pytest
+
+from cae_jax import data
+from cae_jax.data import joint, layouts
+from cae_jax.data.frame import Frame
+from cae_jax.data.layouts.found import Names
+from cae_jax.types import DataError, UsageError
+
+TRAIN = ("train/good/0.png", "train/good/1.png")
+
+
+def split_of(root, **names):
+    return data.read("folder", str(root), root.name, Frame(trees.SIDE), 0, names=Names(**names))
+
+
+def judged(split):
+    """{path: (kind, rows of its mask)} of the test images, None for no mask."""
+    rows = [
+        np.flatnonzero(mask.any(axis=1)).tolist() if known else None
+        for mask, known in zip(split.masks, split.has_mask, strict=True)
+    ]
+    return dict(zip(split.test_paths, zip(split.kinds, rows, strict=True), strict=True))
+
+
+def causes(split):
+    return {entry.path: entry.cause for entry in split.left_out}
+
+
+@pytest.mark.parametrize("word", ["good", "Good", "OK", "ok", "normal", "Defect-free", "io"])
+def test_good_images_by_any_usual_name(tmp_path, word):
+    root = trees.write(
+        tmp_path / "part",
+        *(f"train/{word}/0.png", f"train/{word}/1.png"),
+        *(f"test/{word}/2.png", "test/scratch/2.png"),
+    )
+    split = split_of(root)
+    assert split.train_paths == (f"train/{word}/0.png", f"train/{word}/1.png")
+    assert sorted(split.kinds) == ["good", "scratch"]
+    assert any(f"test/{word} is taken for good" in note for note in split.notes) == (word != "good")
+    assert data.categories("folder", str(tmp_path)) == data.categories("folder", str(root))
+
+
+def test_a_good_name_of_ones_own(tmp_path):
+    root = trees.write(tmp_path, "train/Gut/0.png", "test/Gut/1.png", "test/OK/2.png")
+    assert judged(split_of(root, good_name="Gut")) == {
+        "test/Gut/1.png": ("good", []),
+        "test/OK/2.png": ("OK", None),
+    }
+    with pytest.raises(DataError, match=r"train: no folder Guut, it holds Gut; .*--good_name=NAME"):
+        split_of(root, good_name="Guut")
+
+
+def test_two_folders_that_could_be_good_are_asked_about(tmp_path):
+    root = trees.write(tmp_path, *TRAIN, "test/OK/2.png", "test/good/1.png")
+    with pytest.raises(DataError, match=r"test: holds OK and good: which of them.*--good_name=OK"):
+        split_of(root)
+    assert judged(split_of(root, good_name="good"))["test/OK/2.png"] == ("OK", None)
+
+
+def test_no_good_folder_in_test_is_asked_about(tmp_path):
+    split = split_of(trees.write(tmp_path, *TRAIN, "test/gut/1.png", "test/dent/2.png"))
+    assert split.kinds == ("dent", "gut")
+    assert any("no folder of good images among dent, gut" in note for note in split.notes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{}_mask.png", "{}_MASK.PNG", "{}_gt.png", "{}-mask.bmp", "{}_label.png", "mask_{}.png",
+     "{}.png", "{}.jpg.png", "{}_ground_truth.tif", "{}.mask.png"],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", ["ground_truth/dent", "ground_truth", "masks/dent"])
+def test_masks_by_any_usual_name_and_place(tmp_path, name, folder):
+    root = trees.write(tmp_path, *TRAIN, "test/dent/a7.png", "test/dent/b7.png", "test/good/a7.png")
+    trees.mask(root / folder / name.format("a7"), 2, 5)
+    trees.mask(root / folder / name.format("b7"), 9)
+    split = split_of(root)
+    assert judged(split) == {
+        "test/dent/a7.png": ("dent", [2, 5]),
+        "test/dent/b7.png": ("dent", [9]),
+        "test/good/a7.png": ("good", []),
+    }
+    assert split.left_out == ()
+
+
+def test_several_masks_of_an_image_and_one_of_none(tmp_path):
+    root = trees.write(tmp_path, *TRAIN, "test/dent/0.png", "=ground_truth/dent/9_mask.png")
+    trees.mask(root / "ground_truth/dent/0_mask_1.png", 2)
+    trees.mask(root / "ground_truth/dent/0_mask_2.png", 6)
+    split = split_of(root)
+    assert judged(split) == {"test/dent/0.png": ("dent", [2, 6])}
+    assert "mask without an image" in causes(split)["ground_truth/dent/9_mask.png"]
+
+
+def test_masks_by_a_pattern_of_ones_own(tmp_path):
+    root = trees.write(tmp_path, *TRAIN, "test/dent/0.png", "=ground_truth/dent/defect 0 seen.png")
+    assert judged(split_of(root))["test/dent/0.png"] == ("dent", None)
+    pattern = "defect {stem} seen"
+    assert judged(split_of(root, mask_pattern=pattern))["test/dent/0.png"] == ("dent", [3])
+    for wrong in ("*_seg", "masks/{stem}"):
+        with pytest.raises(UsageError, match=r"mask_pattern=.*\{stem\}"):
+            split_of(root, mask_pattern=wrong)
+
+
+def test_a_mask_in_one_folder_for_all_kinds_needs_one_image_of_its_name(tmp_path):
+    root = trees.write(
+        tmp_path, *TRAIN, "test/dent/0.png", "test/bent/0.png", "=ground_truth/0_mask.png"
+    )
+    split = split_of(root)
+    assert judged(split) == {"test/bent/0.png": ("bent", None), "test/dent/0.png": ("dent", None)}
+    assert "mask without an image" in causes(split)["ground_truth/0_mask.png"]
+
+
+def test_folders_in_folders(tmp_path):
+    root = trees.write(
+        tmp_path,
+        *("train/good/day1/0.png", "train/good/day2/0.png", "test/dent/cam1/0.png"),
+        *("test/dent/cam2/0.png", "=ground_truth/dent/cam2/0_mask.png"),
+    )
+    os.symlink(root / "train", root / "train" / "good" / "day2" / "round")
+    split = split_of(root)
+    assert split.train_paths == ("train/good/day1/0.png", "train/good/day2/0.png")
+    assert judged(split) == {
+        "test/dent/cam1/0.png": ("dent", None),
+        "test/dent/cam2/0.png": ("dent", [3]),
+    }
+
+
+def test_btad(tmp_path):
+    root = trees.write(
+        tmp_path / "01",
+        *("train/ok/0.bmp", "test/ok/1.bmp", "test/ko/2.bmp", "=ground_truth/ko/2.png"),
+    )
+    split = split_of(root)
+    assert split.layout == "btad"
+    assert judged(split) == {"test/ko/2.bmp": ("ko", [3]), "test/ok/1.bmp": ("good", [])}
+
+
+def test_mvtec_ad_2(tmp_path):
+    root = trees.write(
+        tmp_path / "can",
+        *(*TRAIN, "validation/good/2.png", "test_public/good/3.png", "test_public/bad/4.png"),
+        *("=test_public/ground_truth/bad/4_mask.png", "test_private/5.png"),
+        "test_private_mixed/6.png",
+    )
+    split = split_of(root)
+    assert split.layout == "mvtec_ad_2"
+    assert split.train_paths == (*TRAIN, "validation/good/2.png")
+    assert judged(split) == {
+        "test_public/bad/4.png": ("bad", [3]),
+        "test_public/good/3.png": ("good", []),
+    }
+    assert causes(split)["test_private"] == "1 images whose truth is not published"
+
+
+def test_mvtec_loco(tmp_path):
+    root = trees.write(
+        tmp_path / "box",
+        *(*TRAIN, "validation/good/0.png", "test/good/0.png"),
+        *("test/logical_anomalies/0.png", "test/structural_anomalies/0.png"),
+    )
+    trees.mask(root / "ground_truth/logical_anomalies/0/000.png", 2, value=236)
+    trees.mask(root / "ground_truth/logical_anomalies/0/001.png", 8, value=241)
+    trees.mask(root / "ground_truth/structural_anomalies/0/000.png", 11, value=255)
+    (root / "defects_config.json").write_text('[{"pixel_value": 236, "saturation_threshold": 9}]')
+    split = split_of(root)
+    assert split.layout == "mvtec_loco"
+    assert judged(split) == {
+        "test/good/0.png": ("good", []),
+        "test/logical_anomalies/0.png": ("logical_anomalies", [2, 8]),
+        "test/structural_anomalies/0.png": ("structural_anomalies", [11]),
+    }
+    assert any("saturation thresholds of 1 defects" in note for note in split.notes)
+
+
+def test_kinds_beside_each_other(tmp_path):
+    root = trees.write(
+        tmp_path / "part",
+        *("OK/0.png", "OK/1.png", "scratch/2.png", "NG/dent/3.png", "=mask/2_mask.png"),
+    )
+    split = split_of(root)
+    assert split.layout == "kinds"
+    assert split.train_paths == ("OK/0.png", "OK/1.png")
+    assert judged(split) == {"NG/dent/3.png": ("dent", None), "scratch/2.png": ("scratch", [3])}
+    other = split_of(trees.write(tmp_path / "b", "fine/0.png", "torn/1.png"), good_name="fine")
+    assert judged(other) == {"torn/1.png": ("torn", None)}
+
+
+def test_good_images_alone_flat_and_nested(tmp_path):
+    flat = split_of(trees.write(tmp_path / "flat", "1.png", "0.png"))
+    assert (flat.category, flat.layout) == ("flat", "good_images")
+    assert (flat.train_paths, flat.test_paths, flat.warnings) == (("0.png", "1.png"), (), ())
+    nested = trees.write(tmp_path / "nested", "a/0.png", "b/c/1.png")
+    trees.gray(nested / "runs" / "seed_0" / "picture.png", 3)
+    (nested / "runs" / "seed_0" / "flags.txt").write_text("")
+    split = split_of(nested)
+    assert split.train_paths == ("a/0.png", "b/c/1.png")
+    assert causes(split)["runs/seed_0"].startswith("results")
+    assert any("2 folders (a, b) are learned as one" in note for note in split.notes)
+    assert data.resolve("folder", str(nested), ["b"]) == ("b",)  # one of them alone
+    found = layouts.find(layouts.locate(nested, "b"))
+    assert [item.path for item in found.train] == ["c/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "match"),
+    [
+        (("0.png", "NG/1.png"), "1 images lie in NG.*--layout=good_images"),
+        (("fine/0.png", "defects/1.png"), "1 images lie in .*fine.*--good_name=fine"),
+        (
+            ("fine/0.png", "test/good/1.png"),
+            "test, and no train/good .*1 images lie in .*fine: if",
+        ),
+        (("0.png", "=0_mask.png"), "0_mask.png is named like the mask of another image"),
+        (("images/0.png", "=masks/0.png"), "1 images lie in masks"),
+        (("train/bad/0.png", "test/good/0.png"), "train: no folder of good images, it holds bad"),
+    ],
+)
+def test_what_may_not_all_be_good_is_not_learned_from(tmp_path, paths, match):
+    root = trees.write(tmp_path / "part", *paths)
+    with pytest.raises(DataError, match=match):
+        split_of(root)
+    assert len(split_of(root, layout="good_images").train) == len(paths)
+
+
+def test_train_without_a_good_folder_and_a_test_that_nobody_has_sorted(tmp_path):
+    split = split_of(trees.write(tmp_path, "train/a/0.png", "train/1.png", "test/2.png"))
+    assert split.train_paths == ("train/1.png", "train/a/0.png")
+    assert split.test_paths == ()
+    assert any("nobody knows which are good; experiments.score" in note for note in split.notes)
+    assert any("all 2 images are learned from" in note for note in split.notes)
+
+
+def test_categories_beside_each_other_and_one_level_deeper(tmp_path):
+    for name in ("a", "b"):
+        trees.write(tmp_path / "set" / name, *TRAIN)
+    trees.write(tmp_path / "set" / "c", "0.png")
+    assert data.categories("folder", str(tmp_path / "set")) == ("a", "b")
+    assert data.resolve("folder", str(tmp_path / "set"), ["c"]) == ("c",)
+    with pytest.raises(DataError, match=r"but .*set does: a, b; --data_dir=.*set"):
+        data.categories("folder", str(tmp_path))
+
+
+def test_a_layout_that_is_asked_for(tmp_path):
+    root = trees.write(tmp_path / "part", *TRAIN, "test/good/2.png")
+    assert split_of(root, layout="mvtec_ad").layout == "mvtec_ad"
+    with pytest.raises(UsageError, match=r"--layout=btad: .*part is not laid out so"):
+        layouts.find(root, Names("btad"))
+    with pytest.raises(UsageError, match="--layout 'visaa'"):
+        layouts.find(root, Names("visaa"))
+
+
+def test_a_split_of_several_says_the_layouts_of_all(tmp_path):
+    trees.write(tmp_path / "a", *TRAIN, "test/good/0.png")
+    trees.write(tmp_path / "b", "train/ok/0.png", "test/ok/0.png", "test/ko/0.png")
+    one, two = (
+        dataclasses.replace(
+            data.read("folder", str(tmp_path), name, Frame(trees.SIDE), 0), groups=()
+        )
+        for name in "ab"
+    )
+    joined = joint.join([one, two])
+    assert joined.layout == "btad+mvtec_ad"
+    assert "b: train/ok is taken for good images" in joined.notes
