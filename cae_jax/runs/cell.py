@@ -20,10 +20,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from cae_jax import files
+from cae_jax.data.frame import Frame
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.reports import results
 from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS, cells_with
-from cae_jax.runs import longer, provenance
+from cae_jax.runs import frames, longer, provenance
 from cae_jax.runs.config import Config, identity
 from cae_jax.runs.machine import lock
 from cae_jax.runs.machine.progress import say
@@ -63,6 +64,11 @@ class Cell(NamedTuple):
         return path.exists() and longer.is_longer(_read_flags(path), self.config)
 
     @property
+    def frame(self) -> Frame:
+        """What its images are brought to, by its own copies of masks; raises as `frames.frame`."""
+        return self.config.framed(self.folder, first=True)
+
+    @property
     def fingerprint(self) -> str:
         """Of the images that it was begun with; raises KeyError before that."""
         return provenance.read(self.folder)["data_fingerprint"]
@@ -97,7 +103,7 @@ def make(config: Config, category: str) -> Cell:
     if config.joint and hasattr(config.options, "together"):
         own = config.options.together(len(config.parts))
         config = dataclasses.replace(config, options=own)
-    return Cell(config.folder / category / config.label / f"seed_{config.seed}", config)
+    return Cell(config.cell_folder, config)
 
 
 def find(workdir: Path) -> list[Cell]:
@@ -189,12 +195,14 @@ def prepare(cell: Cell, split: Split) -> None:
     written.
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
+    frame = cell.config.frame
     if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
         _clear(cell.folder)
     each, made_of = provenance.begin(cell.folder, cell.config, split)
     (cell.folder / FINISHED).unlink(missing_ok=True)  # of fewer epochs
     # First of all files: whatever else lies in a cell belongs to these flags.
     files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())
+    masks = frames.keep(frame, cell.folder)
     for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
         # object: pandas' own strings refuse a file name that is no UTF-8
         rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
@@ -204,6 +212,7 @@ def prepare(cell: Cell, split: Split) -> None:
         cell.folder / VERSIONS,
         {
             "python": platform.python_version(),
+            **{f"{flag}_sha256": digest for flag, digest in masks.items()},
             **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
             "device": scorer.device(),
             "seed": cell.config.seed,

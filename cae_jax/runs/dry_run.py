@@ -96,7 +96,7 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
     maps = 4 * pixels * (len(method.distances) + c.channels) * judged
     image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), c.channels), np.float32)
     if isinstance(w := c.options, Windows):
-        windows = patches.number(c.image_size, w.stride)
+        windows = patches.number(c.inspected_size, w.stride)
         one = 4 * windows * 4 * w.patch_size**2 * c.channels
     else:
         one = 4 * _elements(jax.make_jaxpr(method.inspect)(variables, image).jaxpr)
@@ -144,7 +144,8 @@ def _method(c: Config, size: Sizes) -> str:
     if isinstance(t := c.options, Training):
         line += f", {t.epochs} epochs of {t.steps_per_epoch} steps of {t.batch_size} patches"
     if isinstance(c.options, Windows):
-        line += f"; an image is judged by {patches.number(c.image_size, c.options.stride)} patches"
+        n = c.n_tiles * patches.number(c.inspected_size, c.options.stride)
+        line += f"; an image is judged by {n} patches"
     if c.folds:
         line += f"; fitted once more for each of {c.folds} folds"
     return line

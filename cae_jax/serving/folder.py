@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from cae_jax.data import images, pictures
+from cae_jax.data.frame import Frame
 from cae_jax.data.layouts.found import is_result
 from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
@@ -123,7 +124,8 @@ def score_folder(
     """
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
-    at, excel = scoring_call(run.cell.config, run.variables, batch_size), csv == "excel"
+    at = scoring_call(run.cell.config, run.variables, batch_size, run.cell.frame)
+    excel = csv == "excel"
     identity = _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
@@ -191,7 +193,7 @@ def _score_share(
             found = Scores({name: batch.distances}, maps, None)
             finite.check_finite(found, [str(root / path) for path in batch.paths])
             if save_maps:
-                _write_maps(run, output, batch)
+                _write_maps(run, at.frame, output, batch)
             _write_rows(run.judge, batch, scores, excel)
             for each in batch.left_out:
                 left_out.write(growing_table.row(*each, excel=excel))
@@ -225,14 +227,16 @@ def _same(row: str, file: Path) -> bool:
     return Stamp(int(size), int(modified), sha256).still(file)
 
 
-def _write_maps(run: TrainedRun, output: Path, batch: Batch) -> None:
+def _write_maps(run: TrainedRun, frame: Frame, output: Path, batch: Batch) -> None:
     if batch.residuals is None:
         return
     judge, opening = run.judge, run.cell.config.opening
     for path, size, residual in zip(batch.paths, batch.sizes, batch.residuals, strict=True):
         mask = judge.mask(residual, opening) if math.isfinite(judge.map_threshold) else None
+        if mask is not None and (counts := frame.counts(size)) is not None:
+            mask &= counts
         # With the suffix: two images of a folder may differ in nothing else.
-        pictures.write_prediction(output, path, size, residual, mask)
+        pictures.write_prediction(output, path, size, residual, mask, frame)
 
 
 def _identity(run: TrainedRun, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class TrainedRun:
             scale=color_scale(self.cell),
             runtime="jax",
             card={},
+            looks=self.cell.frame,
             bit_depth=config.bit_depth,
             background=config.background,
         )
