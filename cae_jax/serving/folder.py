@@ -1,6 +1,6 @@
 """A folder of any size, scored by a trained run in bounded memory, restartable.
 
-Every batch's rows are written before the next one's. In the output folder:
+Every batch's rows are written before the next one's. In the output folder::
 
     scores.csv      path, distance, p_value, defective: one row per image, sorted by path; bytes,
                     modified, sha256: which file it was
