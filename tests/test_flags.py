@@ -163,6 +163,7 @@ OWN = {
         "methods": {"anogn": "did you mean anogan", "": "must be one or more"},
         "flags_of": {"screw:a=1": "only with --methods"},
         "flags_of_method": {"anogan:a=1": "only with --methods"},
+        "flags_of_model": {"gong": "expected MODEL:name=value", "gon:a=1": "did you mean gong"},
         "tables_only": YES_NO,
         "tables_dir": None,
         "dry_run": YES_NO,

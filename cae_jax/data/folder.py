@@ -64,12 +64,11 @@ def assemble(
 
     Raises:
         DataError: an image or a mask cannot be used, or every image of a part is skipped.
-        UsageError: an argument makes no sense.
+        UsageError: `on_bad_image` is neither.
     """
     _check_how(on_bad_image)
     bad: list[LeftOut] = []
-    parts = []
-    noted: dict[str, images.Seen] = {}
+    parts, noted = [], dict[str, images.Seen]()
     for part, items in (("train", found.train), ("test", found.test)):
         pixels, kept, skipped, seen = images.decode_all(
             [item.source for item in items], frame, "skip", progress

@@ -22,7 +22,7 @@ from cae_jax import files
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.reports import results
 from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS, cells_with
-from cae_jax.runs import provenance
+from cae_jax.runs import longer, provenance
 from cae_jax.runs.config import Config, identity
 from cae_jax.runs.machine import lock
 from cae_jax.runs.machine.progress import say
@@ -53,7 +53,13 @@ class Cell(NamedTuple):
     @property
     def left_to_do(self) -> bool:
         """Whether the job has something to do for it."""
-        return self.config.overwrite or not self.finished
+        return self.config.overwrite or not self.finished or self.longer
+
+    @property
+    def longer(self) -> bool:
+        """Whether its folder holds the same run with fewer epochs, as far as it can be seen."""
+        path = self.folder / FLAGS
+        return path.exists() and longer.is_longer(_read_flags(path), self.config)
 
     @property
     def fingerprint(self) -> str:
@@ -149,11 +155,14 @@ def check_same(cell: Cell) -> None:
     path = cell.folder / FLAGS
     if cell.config.overwrite or not path.exists():
         return
-    before, now = (
-        identity(config, IDENTITY, SCORING) for config in (_read_flags(path), cell.config)
-    )
-    for name in ("method", *now):
-        if before.get(name) != now[name]:
+    there = _read_flags(path)
+    before, now = (identity(config, IDENTITY, SCORING) for config in (there, cell.config))
+    others = [name for name in ("method", *now) if before.get(name) != now[name]]
+    if others == ["epochs"]:
+        longer.check(cell.folder, there, cell.config)
+        return
+    for name in others:
+        if name != "epochs":
             raise UsageError(
                 f"{cell.folder} holds a run with --{name}={before.get(name)}, now {now[name]}: "
                 "take another --workdir, or --overwrite"
@@ -176,6 +185,7 @@ def prepare(cell: Cell, split: Split) -> None:
     if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
         _clear(cell.folder)
     each, made_of = provenance.begin(cell.folder, cell.config, split)
+    (cell.folder / FINISHED).unlink(missing_ok=True)  # of fewer epochs
     # First of all files: whatever else lies in a cell belongs to these flags.
     files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())
     for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):

@@ -56,23 +56,10 @@ def load(
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
     name = _runtime(root, runtime, card["formats"])
-    scores = card["scores"]
     if own := percent is None and false_alarms is None and threshold is None:
         percent, false_alarms = card["asked"]["percent"], card["asked"]["false_alarms"]
         threshold = card["asked"].get("threshold")
-    judge = verdict.asked(
-        str(root),
-        np.array(scores["test_good"], np.float64),
-        np.array(scores["unseen"], np.float64),
-        card["operating_points"],
-        scores["source"],
-        card["false_alarms"],
-        percent,
-        false_alarms,
-        threshold,
-        card.get("threshold_rule", ""),
-        np.array(scores.get("test_defective", []), np.float64),
-    )
+    judge = _judge(root, card, percent, false_alarms, threshold)
     if own and judge.threshold.value != card["threshold"]:
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
     for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
@@ -101,6 +88,29 @@ def _model(card: dict[str, Any], version: str, runtime: str) -> Model:
         card=card,
         bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
         background=card.get("background", "none"),
+    )
+
+
+def _judge(
+    root: Path,
+    card: dict[str, Any],
+    percent: int | None,
+    false_alarms: float | None,
+    threshold: str | None,
+) -> verdict.Judge:
+    scores = card["scores"]
+    return verdict.asked(
+        str(root),
+        np.array(scores["test_good"], np.float64),
+        np.array(scores["unseen"], np.float64),
+        card["operating_points"],
+        scores["source"],
+        card["false_alarms"],
+        percent,
+        false_alarms,
+        threshold,
+        card.get("threshold_rule", ""),
+        np.array(scores.get("test_defective", []), np.float64),
     )
 
 

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from cae_jax.data import images, pictures
-from cae_jax.evaluation import finite
+from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
@@ -150,6 +150,8 @@ def _score_share(
     before = growing_table.rows(output / "scores.csv", "scores")
     mine = multihost.share(paths)
     done = {path for path in mine if path in before and _same(before[path], root / path)}
+    if said := thresholds.few(len(run.judge.held_out)):
+        say(f"warning: {run.cell.title}: {said}")
     if changed := sum(path in before and path not in done for path in mine):
         say(f"{root}: {changed} images are not the files that were scored: they are scored anew")
     left = [path for path in mine if path not in done]
