@@ -111,7 +111,7 @@ def large_array(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
       DataError: that folder has too little room.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size > _free_memory() // _PART:
+    if size > free_memory() // _PART:
         return np.frombuffer(_mapped(size), dtype).reshape(shape)
     whole = np.empty(size + _ALIGNED, np.uint8)
     begin = -whole.ctypes.data % _ALIGNED
@@ -151,8 +151,8 @@ def _mapped(size: int) -> mmap.mmap:
         ) from error
 
 
-def _free_memory() -> int:
-    """Bytes that may be taken without another program's loss."""
+def free_memory() -> int:
+    """Returns how many bytes may be taken without another program's loss."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         with open("/proc/meminfo", encoding="ascii") as lines:
             line = next(line for line in lines if line.startswith("MemAvailable:"))

@@ -74,7 +74,7 @@ def test_no_folder_is_an_error(tmp_path, write):
 def held(request, monkeypatch, tmp_path):
     """Where large arrays lie."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(files, "_free_memory", lambda: 0 if request.param == "file" else 2**30)
+    monkeypatch.setattr(files, "free_memory", lambda: 0 if request.param == "file" else 2**30)
     return request.param
 
 
@@ -109,10 +109,10 @@ def test_no_room_for_a_large_array(held, monkeypatch, tmp_path):
 
 
 def test_what_a_container_grants_counts(monkeypatch, tmp_path):
-    most = files._free_memory()
+    most = files.free_memory()
     assert 0 < most < 2**60
     monkeypatch.setattr(files, "_limits", lambda: [2**63, 2**20])
-    assert files._free_memory() == 2**20
+    assert files.free_memory() == 2**20
 
 
 def test_names_as_long_as_names_can_be(tmp_path):
