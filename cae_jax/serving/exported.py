@@ -6,6 +6,7 @@ or in ONNX Runtime, which then needs no JAX at all.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from cae_jax.data import images
+from cae_jax.data.frame import Area, Frame
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
@@ -69,16 +72,17 @@ def load(
     given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
     given |= {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
     together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
-    model = _model(card, version, name)
+    model = _model(root, card, version, name)
     return Detector(model, judge, call, (load, given), MANY if together else 1)
 
 
-def _model(card: dict[str, Any], version: str, runtime: str) -> Model:
+def _model(root: Path, card: dict[str, Any], version: str, runtime: str) -> Model:
     return Model(
         title=card["title"],
         category=card["category"],
         method=card["method"],
         version=version,
+        looks=_frame(root, card),
         image_size=_size(card["image_size"]),
         channels=card["channels"],
         distance=card["distance"],
@@ -218,6 +222,21 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         return _scores(card, score, found, None)
 
     return call
+
+
+def _frame(root: Path, card: dict[str, Any]) -> Frame | None:
+    """What images are brought to; None for stretched ones."""
+    found = card.get("frame")
+    if found is None:
+        return None
+    areas = []
+    for flag in found["masks"]:
+        white = images.decode(root / f"{flag}.png", Frame(None, 1))[..., 0] >= 0.5
+        areas.append(Area(f"--{flag}", white if flag == "roi" else ~white))
+    roi = tuple(found["roi"]) if found["roi"] else None
+    own = (card.get("bit_depth", "auto"), card.get("background", "none"))
+    whole = Frame.of(_size(card["image_size"]), card["channels"], *own)
+    return dataclasses.replace(whole, resize=found["resize"], roi=roi, areas=tuple(areas))
 
 
 def _size(found: int | list[int]) -> Size:
