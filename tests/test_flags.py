@@ -150,7 +150,7 @@ MEASURED = {"json": None, "repeats": POSITIVE}  # None: any path
 COMPARED = MEASURED | {"profile_dir": None, "against": {"torc": "did you mean torch"}}
 # Of commands alone, and those that mean something else there than to the others.
 OWN = {
-    "run": {"dry_run": YES_NO},
+    "run": {"dry_run": YES_NO, "time_steps": number(0)},
     "evaluate": {"workdir": {"": "--workdir is needed"}},
     "report": {"workdir": {"": "--workdir is needed"}},
     "describe": {
@@ -287,7 +287,7 @@ def flags_of(told):
 
 def test_help_ends_well_and_the_table_knows_every_flag(told, flags_of):
     assert {told[command][0] for command in COMMANDS} == {0}
-    assert set(flags_of["run"]) == {*OF_CONFIG, "dry_run"}
+    assert set(flags_of["run"]) == {*OF_CONFIG, "dry_run", "preset", "time_steps"}
     for command, flags in flags_of.items():
         assert set(flags) <= {*OF_CONFIG, *OWN[command]}, command
         assert set(OWN[command]) <= set(flags), command

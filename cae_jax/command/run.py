@@ -11,6 +11,9 @@ from absl import flags
 from cae_jax.runs import command_line
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and needed, do nothing")
+_TIME_STEPS = flags.DEFINE_integer(
+    "time_steps", 3, "of --dry_run: training steps to take, which tell the time; 0: none", 0
+)
 
 
 def run() -> None:
@@ -20,7 +23,7 @@ def run() -> None:
 
     settings = command_line.given()
     if _DRY_RUN.value:
-        print(dry_run.forecast(job.plan([settings])))
+        print(dry_run.forecast(job.plan([settings]), _TIME_STEPS.value))
         return
     table = job.run(settings)
     print("\n" + results.format_table(table))

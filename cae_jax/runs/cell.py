@@ -61,7 +61,7 @@ class Cell(NamedTuple):
     def longer(self) -> bool:
         """Whether its folder holds the same run with fewer epochs, as far as it can be seen."""
         path = self.folder / FLAGS
-        return path.exists() and longer.is_longer(_read_flags(path), self.config)
+        return path.exists() and longer.is_longer(read_flags(path), self.config)
 
     @property
     def frame(self) -> Frame:
@@ -130,7 +130,7 @@ def listed(workdir: Path) -> list[Cell]:
 
 
 def _of(folder: Path, workdir: Path) -> Cell:
-    return Cell(folder, _read_flags(folder / FLAGS).changed(workdir=str(workdir)))
+    return Cell(folder, read_flags(folder / FLAGS).changed(workdir=str(workdir)))
 
 
 def write_results(workdir: Path, excel: bool = False) -> pd.DataFrame:
@@ -168,7 +168,7 @@ def check_same(cell: Cell) -> None:
     path = cell.folder / FLAGS
     if cell.config.overwrite or not path.exists():
         return
-    there = _read_flags(path)
+    there = read_flags(path)
     before, now = (identity(config, IDENTITY, SCORING) for config in (there, cell.config))
     others = [name for name in ("method", *now) if before.get(name) != now[name]]
     if others == ["epochs"]:
@@ -221,7 +221,9 @@ def prepare(cell: Cell, split: Split) -> None:
     )
 
 
-def _read_flags(path: Path) -> Config:
+def read_flags(path: Path) -> Config:
+    """Returns the record of a cell's flags.txt; raises UsageError for flags that this version does
+    not know."""
     text = path.read_text(encoding="utf-8", errors="surrogateescape")  # as write_whole writes
     return Config.from_flagfile(text, str(path))
 

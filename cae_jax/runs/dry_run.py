@@ -1,4 +1,4 @@
-"""What a run would do, told before it does it: nothing is decoded, computed or written."""
+"""What a run would do, told before it does it: nothing is decoded or written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from cae_jax import data, files
 from cae_jax.data import listing
-from cae_jax.runs import build
+from cae_jax.runs import build, duration
 from cae_jax.runs import cell as cells_of
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -43,16 +43,17 @@ class Sizes(NamedTuple):
     copies: int  # of training: the images to learn from again
 
 
-def forecast(cells: Sequence[Cell]) -> str:
+def forecast(cells: Sequence[Cell], time_steps: int = 0) -> str:
     """Returns what running the cells would do and need, as text; writes nothing.
 
     Args:
       cells: as `job.plan` gives them; at least one.
+      time_steps: to take now, see `duration.words`; none where memory would not do.
 
     Raises what running them would raise before it reads an image: UsageError for a folder of
     another run or in another process's hands, DataError for a category with no or too few images.
     """
-    lines, whole = ["Dry run, nothing is written."], []
+    lines, whole, learned = ["Dry run, nothing is written."], [], []
     for cell in cells:
         cells_of.check_same(cell)
         if cell.left_to_do:
@@ -63,9 +64,17 @@ def forecast(cells: Sequence[Cell]) -> str:
             f"{counts.n_test} to judge" + _left_out(counts.n_left_out)
         )
         whole.append((cell, sizes(cell.config, counts)))
+        learned.append(counts.n_train)
     for cell, size in {cell.config.label: (cell, size) for cell, size in whole}.values():
         lines.append(_method(cell.config, size))
-    lines += _needs(whole)
+    todo = [(cell, size, n) for (cell, size), n in zip(whole, learned, strict=True)]
+    todo = [each for each in todo if each[0].left_to_do]
+    most = max((size.training for _, size, _ in todo), default=0) + _COMPILER
+    fits = time_steps and most < files.free_memory()
+    cells, learned = [cell for cell, _, _ in todo], [n for _, _, n in todo]
+    needs = _needs(whole)  # before steps are taken, which need memory of their own
+    lines += duration.words(cells, learned, time_steps if fits else 0)
+    lines += needs
     return "\n".join(lines)
 
 

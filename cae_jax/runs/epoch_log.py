@@ -31,7 +31,7 @@ def check(log_to: str) -> None:
         if package and importlib.util.find_spec(package) is None:
             raise UsageError(
                 f"--log_to={log_to}: {name} needs the package {package}, which is not installed: "
-                f"pip install -r {REQUIREMENTS}"
+                f"pip install -r {REQUIREMENTS}, or cae_jax[log]"
             )
 
 

@@ -14,7 +14,7 @@ import small_runs
 from cae_jax import data, files
 from cae_jax.data import listing
 from cae_jax.data.frame import Frame
-from cae_jax.runs import dry_run, job
+from cae_jax.runs import dry_run, duration, job
 from cae_jax.runs import thesis as thesis_runs
 from cae_jax.runs.machine import lock
 from cae_jax.scoring import scorer
@@ -189,3 +189,46 @@ def test_more_images_than_memory(world, monkeypatch):
     assert in_a_file.endswith("; 1 MB free there")
     assert lines[-2].endswith("; 1.05 MB free")
     assert lines[-1] == "warning: that is more memory than there is; --image_size sets how much"
+
+
+class Clock:
+    """A second passes at each look."""
+
+    now = 0
+
+    def perf_counter(self):
+        self.now += 1
+        return self.now
+
+
+def test_the_time_is_of_steps_taken_or_of_a_run_like_it(world, monkeypatch):
+    """Steps of a second, then those of a finished run: its epochs may differ, not its sizes."""
+    config = config_of(world, "timed", category="tablet", epochs=30)
+    steps = 30 * (64 // 16)
+    monkeypatch.setattr(duration, "time", Clock())
+    assert "time: not known before one like these has finished in this workdir" in told(config)
+    said = dry_run.forecast(job.plan([config]), time_steps=3)
+    assert "small_net.Tiny: 1 s a step, the median of 3 taken now on noise" in said
+    assert f"time: about 0:0{steps // 60}:{steps % 60:02} of training, one cell at a time\n" in said
+    assert not (world / "timed").exists()
+    job.run(config.changed(epochs=2))
+    metrics = small_runs.folder_of(config) / "metrics.json"
+    text = metrics.read_text()
+    metrics.write_text(re.sub('"train_seconds": [0-9.]+', '"train_seconds": 4.0', text))
+    other = config.changed(category="weave", seed=1)
+    said = told(other)  # 4 s for 8 steps
+    assert "0.5 s a step, as tablet/small_net.Tiny/seed_0 took on this device, all counted" in said
+    assert f"time: about 0:01:{steps // 2 - 60:02} of training" in said
+    assert "time: not known" in told(other.changed(batch_size=32))
+    metrics.write_text(metrics.read_text().replace(scorer.device(), "another device"))
+    assert "time: not known" in told(other)
+    assert "time:" not in told(config.changed(epochs=2))  # finished
+
+
+def test_no_step_is_taken_that_memory_would_not_hold(world, monkeypatch):
+    monkeypatch.setattr(files, "free_memory", lambda: 10**6)
+    taken = []
+    monkeypatch.setattr(duration, "_taken", lambda config, steps: taken.append(steps))
+    config = config_of(world, "small", category="tablet")
+    assert "time: not known" in dry_run.forecast(job.plan([config]), time_steps=3)
+    assert taken == [0]
