@@ -132,9 +132,8 @@ def open_run(
         *(str(cell.folder), good, unseen, points, source, rate, percent, false_alarms),
         *(threshold, cell.config.threshold, defective),
     )
-    for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
-        if said:
-            say(f"warning: {cell.title}: {said}")
+    for said in filter(None, (rules.unkept(judge.threshold), rules.leak(judge.threshold))):
+        say(f"warning: {cell.title}: {said}")
     given = {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
     given |= {"workdir": os.path.abspath(workdir), "checkpoint": checkpoint, **which}
     return TrainedRun(cell, trained.variables, judge, given)
