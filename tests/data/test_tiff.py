@@ -317,6 +317,14 @@ def test_what_is_refused(case):
     assert "\n" not in str(caught.value)
 
 
+def test_colors_that_are_not_said():
+    for array, samples in ((COLOR8, 3), (COLOR8[..., :1], 1)):
+        tags = {256: 29, 257: 37, 259: 1, 277: samples, 278: 37}
+        tags = {code: (3, [value]) for code, value in tags.items()} | {258: (3, [8] * samples)}
+        found = decoded(hand_made(tags, array.tobytes()), samples)
+        np.testing.assert_allclose(found, array / 255, atol=1e-7)
+
+
 def test_a_directory_that_points_back_ends():
     content = bytearray(pages((8, 9)))
     (count,) = struct.unpack_from("<H", content, 8)
