@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cae_jax.data.frame import Frame, stretched
+from cae_jax.data.frame import Frame, lost_of
 from cae_jax.data.images import Seen
 from cae_jax.data.masks import Mask
 
@@ -17,7 +17,7 @@ def of_all(
 ) -> tuple[str, ...]:
     """Returns the warnings of images and masks brought to a frame; each begins with `what`."""
     said = tuple(f"{what}: {text}" for text in [*of_images(seen), *of_masks(masks)])
-    return stretched(what, frame, [one.size for one in seen.values()]) + said
+    return lost_of(what, frame, [one.size for one in seen.values()]) + said
 
 
 def of_bits(n: int, largest: int, where: str) -> list[str]:
