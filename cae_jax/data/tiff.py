@@ -74,6 +74,10 @@ def _only(pages: list[Page]) -> Page:
     whole = [page for page in pages if not page.subfile & (_REDUCED | _MASK)] or pages
     if not whole:
         raise DataError("is a TIFF without a picture")
+    if all(page.subfile & _REDUCED for page in pages) and any(page.inner for page in pages):
+        raise DataError(
+            "is a camera's raw file (DNG or its kin), of which only previews can be read"
+        )
     areas = [page.width * page.height for page in whole]
     if len(whole) > 1 and areas[0] <= max(areas[1:]):
         sizes = ", ".join(f"{page.width} x {page.height}" for page in whole[:4])

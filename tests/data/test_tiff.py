@@ -284,6 +284,15 @@ def test_pages_that_are_previews(content, height, level):
     np.testing.assert_allclose(found, level / 255, atol=1e-7)
 
 
+def raw():
+    """A preview, and the picture in a directory of its own."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(np.zeros((4, 4), np.uint8), subfiletype=1, subifds=1, metadata=None)
+        writer.write(np.zeros((8, 9), np.uint16), metadata=None)
+    return buffer.getvalue()
+
+
 def stack():
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.zeros((5, 8, 9), np.uint8), imagej=True)
@@ -294,6 +303,7 @@ BAD = {
     "equal pages": (pages((8, 9), (8, 9)), r"has 2 pages \(9 x 8, 9 x 8\), none .* preview"),
     "a larger page behind": (pages((8, 9), (16, 9)), r"2 pages \(9 x 8, 9 x 16\)"),
     "a stack of ImageJ": (stack(), "has 5 pages"),
+    "a camera's raw file": (raw(), "a camera's raw file .* only previews"),
     "many pages": (pages(*[(2, 2)] * 70), "more than 64 pages"),
     "5 channels": (
         written(np.zeros((8, 9, 5), np.uint8), photometric="rgb", extrasamples=[0, 0]),
