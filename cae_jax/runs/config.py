@@ -138,7 +138,7 @@ class Config(Images, Scoring, Output):
     def bare_frame(self) -> Frame:
         """What images are brought to, but for --roi and --ignore."""
         found = Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
-        return dataclasses.replace(found, resize=self.resize)
+        return dataclasses.replace(found, resize=self.resize, mask_ground=self.mask_ground)
 
     @property
     def cell_folder(self) -> Path:
