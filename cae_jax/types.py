@@ -108,6 +108,7 @@ class Split:
     groups: tuple[int, ...] = ()  # per image of `train`: equal for those that repeat each other
     layout: str = ""  # of the folder, see `data.layouts`; "" of other data sets
     notes: tuple[str, ...] = ()  # how files were taken, where it could be otherwise
+    bit_depth: str = "auto"  # by which the white of images was taken, see `data.frame`
     # by path, bool [H, W]: the pixels that count; {} where all of all images do
     counts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 

@@ -20,5 +20,8 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    names, again = ["workdir", "data_dir", "save_maps"], "the same command judges all runs anew"
+    names, again = (
+        ["workdir", "data_dir", "save_maps", "csv"],
+        "the same command judges all runs anew",
+    )
     command_line.main(run, names, of_runs=True, again=again)

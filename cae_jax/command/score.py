@@ -11,9 +11,10 @@ from absl import flags
 from cae_jax.runs import command_line
 from cae_jax.runs.machine import multihost
 from cae_jax.scoring import compilation
-from cae_jax.serving import folder, trained
+from cae_jax.serving import folder, score_page, trained
 
 _WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
+_AS_RUN = ("on_bad_image", "save_maps", "overwrite", "csv")
 _PERCENT = flags.DEFINE_integer(
     "percent",
     None,
@@ -34,8 +35,11 @@ _THRESHOLD = flags.DEFINE_string(
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", None, ["last", "best"], "whose weights judge")
 _RECURSIVE = flags.DEFINE_bool("recursive", True, "also the folders in the folder")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
-flags.DEFINE_string("images", "", "the folder of the images to score")
-flags.DEFINE_string("output", "", "where scores.csv and left_out.csv go")
+_PICTURES = flags.DEFINE_integer(
+    "pictures", score_page.PICTURES, "images of the report with pictures; 0: no report", 0, 1000
+)
+flags.DEFINE_string("images", "", "the folder of the images to score, or one image")
+flags.DEFINE_string("output", "", "where scores.csv, left_out.csv and report.html go")
 
 
 def run() -> None:
@@ -55,16 +59,19 @@ def run() -> None:
         output,
         recursive=_RECURSIVE.value,
         batch_size=_BATCH_SIZE.value,
-        **{name: command_line.value(name) for name in ("on_bad_image", "save_maps", "overwrite")},
+        pictures_in_report=_PICTURES.value,
+        **{name: command_line.value(name) for name in _AS_RUN},
     )
     if multihost.is_first():
         print(
             f"{found.n_images} images scored, {found.n_defective} of them defective, "
             f"{found.n_left_out} left out: {output / 'scores.csv'}"
         )
+        if _PICTURES.value:
+            print(f"the most unusual ones, with pictures: {output / score_page.NAME}")
 
 
 if __name__ == "__main__":
     multihost.define_flags()
-    names = ["workdir", *_WHICH, "on_bad_image", "save_maps", "overwrite"]
+    names = ["workdir", *_WHICH, *_AS_RUN]
     command_line.main(run, names, again="the same command goes on where it stopped")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,17 +74,16 @@ def assemble(
         pixels, kept, skipped, seen = images.decode_all(
             [item.source for item in items], frame, "skip", progress
         )
-        lost = sorted(set(range(len(items))) - set(kept))
-        bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
         if on_bad_image == "skip" and items and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
+        bad += _lost(items, kept, skipped)
         parts.append((pixels, [items[i] for i in kept]))
-        noted |= {item.path: one for item, one in zip(parts[-1][1], seen, strict=True)}
+        noted |= zip((item.path for item in parts[-1][1]), seen, strict=True)
     (train, train_items), (test, test_items) = parts
     masks, has_mask, bad_masks, read = _decode_masks(test_items, frame)
-    bad += bad_masks
     good = np.array([item.kind == GOOD for item in test_items], bool)
     marked = has_mask & (masks.any(axis=(1, 2)) | good)
+    bad += bad_masks
     _check_bad(found.root, bad, on_bad_image)
     return Split(
         dataset=dataset,
@@ -103,8 +102,14 @@ def assemble(
         warnings=_warnings(category, found) + remarks.of_all(category, frame, noted, read),
         layout=found.layout,
         notes=found.notes,
+        bit_depth=str(frame.bit_depth or "auto"),
         counts=_counts(frame, noted),
     )
+
+
+def _lost(items: Sequence[Item], kept: list[int], skipped: list[LeftOut]) -> list[LeftOut]:
+    lost = sorted(set(range(len(items))) - set(kept))
+    return [LeftOut(items[i].path, one.cause) for i, one in zip(lost, skipped, strict=True)]
 
 
 def _counts(frame: Frame, noted: Mapping[str, images.Seen]) -> dict[str, np.ndarray]:

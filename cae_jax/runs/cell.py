@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
@@ -106,13 +107,17 @@ def make(config: Config, category: str) -> Cell:
 
 
 def find(workdir: Path) -> list[Cell]:
-    """Returns the cells of a workdir, sorted by folder.
+    """Returns the cells of a workdir, or of a folder in it down to a cell's own, sorted by folder.
 
     Raises:
       UsageError: no cell in it, or flags that this version does not know.
     """
     if cells := listed(workdir):
         return cells
+    for pattern in ("*/seed_*", "seed_*", "."):
+        found = sorted(Path(os.path.abspath(workdir)).glob(f"{pattern}/{FLAGS}"))
+        if found and len(found[0].parents) > 3:
+            return [_of(flags.parent, flags.parents[3]) for flags in found]
     raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/RUN/seed_N/{FLAGS})")
 
 
@@ -121,21 +126,23 @@ def listed(workdir: Path) -> list[Cell]:
 
     Raises UsageError for flags that this version does not know.
     """
-    return [
-        Cell(folder, _read_flags(folder / FLAGS).changed(workdir=str(workdir)))
-        for folder in cells_with(workdir, FLAGS)
-    ]
+    return [_of(folder, workdir) for folder in cells_with(workdir, FLAGS)]
 
 
-def write_results(workdir: Path) -> pd.DataFrame:
-    """Writes results.csv over the finished cells of a workdir, if any, and returns it."""
+def _of(folder: Path, workdir: Path) -> Cell:
+    return Cell(folder, _read_flags(folder / FLAGS).changed(workdir=str(workdir)))
+
+
+def write_results(workdir: Path, excel: bool = False) -> pd.DataFrame:
+    """Writes results.csv over the finished cells of a workdir, if any, and returns it; `excel` as
+    of `files.write_csv`."""
     rows = [
         json.loads((folder / FINISHED).read_text(encoding="utf-8"))
         for folder in cells_with(workdir, FINISHED)
     ]
     table = results.results_table(rows)
     if rows:
-        files.write_csv(workdir / "results.csv", table)
+        files.write_csv(workdir / "results.csv", table, excel)
     return table
 
 
@@ -199,7 +206,7 @@ def prepare(cell: Cell, split: Split) -> None:
     for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
         # object: pandas' own strings refuse a file name that is no UTF-8
         rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
-        files.write_csv(cell.folder / f"{name}.csv", rows)
+        files.write_csv(cell.folder / f"{name}.csv", rows, cell.config.excel)
     files.write_csv(cell.folder / FINGERPRINTS, each)
     files.write_json(
         cell.folder / VERSIONS,

@@ -172,6 +172,11 @@ class Config(Images, Scoring, Output):
         return self.minimum_area or segmentation.default_area(self.n_pixels)
 
     @property
+    def excel(self) -> bool:
+        """Whether tables are written for Excel."""
+        return self.csv == "excel"
+
+    @property
     def label(self) -> str:
         """What the run is called, as part of a path: the method, or the name it gives itself."""
         return methods.label(self.method, self.options)

@@ -74,8 +74,8 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
     for path in folder.glob(".*.tmp"):  # half written when an earlier start was killed
         path.unlink()
     judged = judge(config, split, trained)
-    files.write_csv(folder / "scores.csv", judged.frame)
-    results.write_thesis_csvs(folder, judged.frame)
+    files.write_csv(folder / "scores.csv", judged.frame, config.excel)
+    results.write_thesis_csvs(folder, judged.frame, config.excel)
     if trained.history:  # of a run that an earlier version trained
         files.write_csv(folder / HISTORY, pd.DataFrame(trained.history))
     maps = (judged.unseen.maps, judged.test.residuals[config.distance])

@@ -113,7 +113,7 @@ def _read(folder: Path) -> pd.DataFrame:
     path = folder / FINGERPRINTS
     if not path.exists():
         return pd.DataFrame(columns=fingerprints.COLUMNS)
-    return pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+    return files.read_csv(path)
 
 
 def _of_images(config: Config) -> Config:

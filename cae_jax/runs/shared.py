@@ -109,5 +109,11 @@ class Output:
     """Where everything is written."""
 
     workdir: str = flag("", "where everything is written; runs/DATASET when empty", part=FREE)
+    csv: str = flag(
+        "plain",
+        "tables: plain, or excel, with a byte order mark and no text that is a formula",
+        among=("plain", "excel"),
+        part=FREE,
+    )
     save_maps: bool = flag(False, "also write every test image's residual map and mask", part=FREE)
     overwrite: bool = flag(False, "replace what another run left in the workdir", part=FREE)

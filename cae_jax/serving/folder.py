@@ -6,6 +6,7 @@ Every batch's rows are written before the next one's. In the output folder:
                     modified, sha256: which file it was
     left_out.csv    path, cause: what could not be used
     run.json        whose scores these are
+    report.html the most unusual images first, with pictures, see `score_page`
     anomaly_maps/PATH.tiff, predicted_masks/PATH.png    on demand
 
 An image is known by its path and its file: one that was replaced is judged anew.
@@ -25,13 +26,14 @@ import numpy as np
 
 from cae_jax.data import images, pictures
 from cae_jax.data.frame import Frame
+from cae_jax.data.layouts.found import is_result
 from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import lock, multihost
 from cae_jax.runs.machine.progress import COMPILING, Bar, say
-from cae_jax.serving import growing_table
+from cae_jax.serving import growing_table, score_page
 from cae_jax.serving.stream import Batch, ScoringCall, Stamp, scored, scoring_call
 from cae_jax.serving.trained import TrainedRun
 from cae_jax.types import DataError, Scores, unknown_name
@@ -52,18 +54,21 @@ class Summary(NamedTuple):
 def find(root: Path, recursive: bool = True, but: Path | None = None) -> list[str]:
     """Returns the images in a folder, by suffix: relative paths with forward slashes, sorted.
 
-    What is hidden, and the folder `but`, is passed over. Raises DataError where the folder cannot
-    be listed or holds no image.
+    What is hidden, and what a job wrote to the folder `but` or to one in the folder, is passed
+    over. Raises DataError where the folder cannot be listed or holds no image.
     """
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
-    seen = {os.path.realpath(but)} if but else set()
+    seen, top = {os.path.realpath(but)} if but else set(), os.path.realpath(root)
+    if top in seen or is_result(root):  # an output of this kind, beside the images
+        seen = seen - {top} | {os.path.realpath(root / name) for name in growing_table.FOLDERS}
     found = []
     for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        if (real := os.path.realpath(folder)) in seen:  # linked folders may go round in a circle
+        real = os.path.realpath(folder)  # linked folders may go round in a circle
+        if real in seen or (real != top and is_result(Path(folder))):
             folders.clear()
             continue
         seen.add(real)
@@ -87,6 +92,8 @@ def score_folder(
     on_bad_image: str = "error",
     save_maps: bool = False,
     overwrite: bool = False,
+    csv: str = "plain",
+    pictures_in_report: int = 0,
 ) -> Summary:
     """Scores all images of a folder, or those that an earlier start has not.
 
@@ -94,7 +101,7 @@ def score_folder(
 
     Args:
       run: as `trained.open_run` opens it, with its threshold.
-      root: the images' folder.
+      root: the images' folder, or one image.
       output: where the tables go, see the top of this file; made when it is not there.
       recursive: also the images in the folder's folders.
       batch_size: see `scoring_call`.
@@ -103,6 +110,8 @@ def score_folder(
       save_maps: also write each image's residual map and, where the run has a threshold for it,
         predicted mask, at the image's own size.
       overwrite: throw away what another run left in `output`.
+      csv: "plain", or "excel" as of `files.write_csv`; another one may go on.
+      pictures_in_report: so many images have pictures in report.html; 0 for no report.
 
     Returns:
       The counts of the whole table.
@@ -116,26 +125,39 @@ def score_folder(
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
     at = scoring_call(run.cell.config, run.variables, batch_size, run.cell.frame)
+    excel = csv == "excel"
     identity = _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
-            paths = find(root, recursive, but=output)
+            root, paths = _images(root, recursive, output)
             stack.enter_context(lock.hold(output, (jax.process_index(), jax.process_count())))
             if multihost.is_first():
-                growing_table.claim(output, identity, overwrite)
+                growing_table.claim(output, identity, overwrite, excel)
         growing_table.check(output, identity)
         with multihost.together("merge"):
             with multihost.together("score"):
-                _score_share(run, at, root, output, paths, on_bad_image, save_maps)
+                _score_share(run, at, root, output, paths, on_bad_image, save_maps, excel)
             if multihost.is_first():
                 for name in growing_table.COLUMNS:
-                    growing_table.merge(output, name)
-    rows, left_out = (
-        growing_table.rows(output / f"{name}.csv", name) for name in growing_table.COLUMNS
-    )
+                    growing_table.merge(output, name, excel)
+                if pictures_in_report:
+                    score_page.write(run, at, root, output, pictures_in_report)
+    return _summary(output, paths)
+
+
+def _summary(output: Path, paths: list[str]) -> Summary:
+    """The counts of the whole table, where it is whole."""
+    rows, left_out = (growing_table.rows(output / f"{n}.csv", n) for n in growing_table.COLUMNS)
     if not all(path in rows or path in left_out for path in paths):
         raise DataError(f"{output}: not all images are scored yet; the same command goes on")
     return Summary(len(rows), sum(map(_defective, rows.values())), len(left_out))
+
+
+def _images(root: Path, recursive: bool, output: Path) -> tuple[Path, list[str]]:
+    """The folder and the images in it, or the one image that is meant."""
+    if root.is_file():
+        return root.parent, [root.name]
+    return root, find(root, recursive, but=output)
 
 
 def _score_share(
@@ -146,6 +168,7 @@ def _score_share(
     paths: list[str],
     on_bad_image: str,
     save_maps: bool,
+    excel: bool,
 ) -> None:
     """Scores what is missing of this process's share, each batch's rows written at once."""
     before = growing_table.rows(output / "scores.csv", "scores")
@@ -159,8 +182,8 @@ def _score_share(
     n = jax.process_count()
     part = f".part-{jax.process_index()}-of-{n}" if n > 1 else ""
     with (
-        growing_table.append_to(output, "scores", part) as scores,
-        growing_table.append_to(output, "left_out", part) as left_out,
+        growing_table.append_to(output, "scores", part, excel) as scores,
+        growing_table.append_to(output, "left_out", part, excel) as left_out,
         Bar("score", len(mine), "images", len(mine) - len(left), COMPILING) as bar,
         contextlib.closing(scored(at, root, left, save_maps)) as batches,
     ):
@@ -171,9 +194,9 @@ def _score_share(
             finite.check_finite(found, [str(root / path) for path in batch.paths])
             if save_maps:
                 _write_maps(run, at.frame, output, batch)
-            _write_rows(run.judge, batch, scores)
+            _write_rows(run.judge, batch, scores, excel)
             for each in batch.left_out:
-                left_out.write(growing_table.row(*each))
+                left_out.write(growing_table.row(*each, excel=excel))
             scores.flush()
             left_out.flush()
             if batch.left_out and on_bad_image == "error":
@@ -184,13 +207,14 @@ def _score_share(
             bar.update(len(batch.paths) + len(batch.left_out))
 
 
-def _write_rows(judge: Judge, batch: Batch, table: TextIO) -> None:
+def _write_rows(judge: Judge, batch: Batch, table: TextIO, excel: bool) -> None:
     distances = batch.distances.astype(np.float64)
     found = (distances.tolist(), judge.p_values(distances).tolist(), judge.defective(distances))
     for path, stamp, distance, p_value, defective in zip(
         batch.paths, batch.stamps, *found, strict=True
     ):
-        table.write(growing_table.row(path, distance, p_value, int(defective), *stamp))
+        about = (distance, p_value, int(defective), *stamp)
+        table.write(growing_table.row(path, *about, excel=excel))
 
 
 def _defective(row: str) -> bool:

@@ -45,7 +45,7 @@ def detector(
       DataError: images that cannot be used, none, or variables that are not this method's.
       CaeError: a score is not finite.
     """
-    good = images_of("unseen", unseen)
+    good = images_of("unseen", unseen, flags.get("bit_depth", "auto"))
     if not len(good):
         raise DataError("unseen: holds no image, so there is no threshold")
     _, height, width, channels = good.shape
@@ -95,6 +95,8 @@ def _model(config: Config, scale: float) -> Model:
         scale=scale,
         runtime="jax",
         card={},
+        bit_depth=config.bit_depth,
+        background=config.background,
     )
 
 

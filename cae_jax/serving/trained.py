@@ -57,7 +57,7 @@ class TrainedRun:
             channels=config.channels,
             distance=config.distance,
             opening=config.opening,
-            scale=_scale(self.cell),
+            scale=color_scale(self.cell),
             runtime="jax",
             card={},
             looks=self.cell.frame,
@@ -99,7 +99,7 @@ def open_run(
     """Opens a run that `experiments.run` trained.
 
     Args:
-      workdir: of the run.
+      workdir: of the run, or a folder in it that holds the run, down to its own.
       percent: 1..100, the share of unseen good images, held out or out of fold, that the threshold
         calls good; of the good test images where there are none, which is the thesis's threshold.
         None takes the one that the run's own report goes by: for its --false_alarms, else 90 % of
@@ -145,10 +145,8 @@ def open_run(
         if said:
             say(f"warning: {cell.title}: {said}")
     given = {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
-    given |= {"checkpoint": checkpoint, **which}
-    return TrainedRun(
-        cell, trained.variables, judge, {"workdir": os.path.abspath(workdir), **given}
-    )
+    given |= {"workdir": os.path.abspath(workdir), "checkpoint": checkpoint, **which}
+    return TrainedRun(cell, trained.variables, judge, given)
 
 
 def _the_one(workdir: Path, which: dict[str, Any]) -> Cell:
@@ -183,8 +181,8 @@ def _judged(cell: Cell, trained: Trained) -> tuple[pd.DataFrame, list[dict[str, 
     return judged.frame, [{"rule": "min_area", "threshold": cut}] if cut is not None else []
 
 
-def _scale(cell: Cell) -> float:
-    """The residual at the top of the color scale of the run's own pictures."""
+def color_scale(cell: Cell) -> float:
+    """Returns the residual at the top of the color scale of a run's own pictures; NaN without."""
     path = cell.folder / "examples.npz"
     if not path.exists():
         return float("nan")

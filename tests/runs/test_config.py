@@ -61,6 +61,7 @@ OTHER = {
     "false_alarms": 0.03,
     "threshold": "percent:95",
     "checkpoint": "best",
+    "csv": "excel",
     "opening": 0,
     "precision": "bfloat16",
     "members": "unroll",

@@ -17,6 +17,7 @@ from cae_jax.data import images, pictures
 from cae_jax.data.frame import Frame
 from cae_jax.reports import charts
 from cae_jax.runs.machine import lock
+from cae_jax.serving import overlay
 from cae_jax.serving.watch import journal, moves, screen, watcher
 from cae_jax.serving.watch.inbox import Entry, Waiting, scan
 from cae_jax.serving.watch.options import Options
@@ -307,8 +308,8 @@ def test_the_picture_for_a_screen(tmp_path):
     np.testing.assert_allclose(shown[128, 512 + 400], 0.4 * 240 + 0.6 * right, atol=1)
     # the mask, where the map is above 150, has an outline to the edge
     for x in (511, 512 + 511):
-        assert shown[128, x].tolist() == list(screen.OUTLINE)
-        assert shown[0, x - 100].tolist() == list(screen.OUTLINE)
+        assert shown[128, x].tolist() == list(overlay.OUTLINE)
+        assert shown[0, x - 100].tolist() == list(overlay.OUTLINE)
     assert shown[256 + 2, 2].tolist() == list(screen.COLORS[True])  # (40 + 240) / 2 is above 100
     assert (shown[256:].min(axis=-1) == 255).sum() > 200  # letters
     write(tmp_path / "in/b.png", png(50))

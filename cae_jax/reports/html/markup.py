@@ -162,6 +162,12 @@ def image(array: np.ndarray, alt: str, lossy: bool = False) -> Image:
     return png(pictures.png_bytes(array), alt)
 
 
+def photograph(array: np.ndarray, alt: str) -> Image:
+    """Returns a picture of float [H, W, 3] in [0, 1] as a JPEG, a tenth of a PNG's size."""
+    text = base64.b64encode(pictures.jpeg_bytes(array)).decode("ascii")
+    return Image(Markup(f"data:image/jpeg;base64,{text}"), alt, array.shape[1], array.shape[0])
+
+
 def png(content: bytes, alt: str) -> Image:
     """Returns a PNG file's content as a picture of the page."""
     width, height = struct.unpack(">II", content[16:24])  # of the first chunk

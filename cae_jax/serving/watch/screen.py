@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from cae_jax.data import pictures
-from cae_jax.reports import charts
+from cae_jax.serving import overlay
 from cae_jax.serving.detector import Model, Verdict
 
 SIDE = 512  # pixels, the longer one of the image and of the map beside it
 BAR = 64  # pixels, the height of the verdict's bar
 COLORS = {False: (0, 114, 178), True: (213, 94, 0)}  # Okabe and Ito's blue and vermilion
-OUTLINE = (0, 229, 255)
-_HEAT = 0.6  # of a pixel of the map; the rest is the image
 
 
 def draw(model: Model, verdict: Verdict, pixels: np.ndarray, size: tuple[int, int]) -> bytes:
@@ -28,27 +26,9 @@ def draw(model: Model, verdict: Verdict, pixels: np.ndarray, size: tuple[int, in
     """
     if not model.frame.plain:  # the image as the model sees it, on which the map lies
         pixels, size = pixels[..., : model.channels], pixels.shape[:2]
-    longer = max(size)
-    height, width = (max(1, round(side * SIDE / longer)) for side in size)
-    bands = [pictures.resize_map(band, (height, width)) for band in np.moveaxis(pixels, -1, 0)]
-    image = np.clip(np.stack(bands * (3 // len(bands)), axis=-1), 0, 1)
-    residual = pictures.resize_map(np.asarray(verdict.residual, np.float32), (height, width))
-    top = model.scale if np.isfinite(model.scale) else float(residual.max())
-    heat = charts.heat(residual, top) / np.float32(255)
-    gray = image.mean(axis=-1, keepdims=True)
-    over = (1 - _HEAT) * gray + _HEAT * heat
-    edge = outline(pictures.resize_mask(verdict.mask, (height, width)))
-    for panel in (image, over):
-        panel[edge] = np.array(OUTLINE, np.float32) / 255
+    image, over = overlay.panels(pixels, verdict.residual, verdict.mask, model.scale, size, SIDE)
     both = np.concatenate([image, over], axis=1)
     word = "DEFECTIVE" if verdict.defective else "GOOD"
     text = f"{word}   {verdict.distance:.4g} / {verdict.threshold.value:.4g}"
     bar = pictures.lettered(text, (BAR, both.shape[1]), COLORS[verdict.defective])
     return pictures.png_bytes(np.concatenate([np.rint(both * 255).astype(np.uint8), bar]))
-
-
-def outline(mask: np.ndarray) -> np.ndarray:
-    """Returns the pixels of a mask, bool [H, W], that have a neighbor outside it, or the edge."""
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inside
