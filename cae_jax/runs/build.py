@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from cae_jax import data
+from cae_jax import data, methods
 from cae_jax.data import joint
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar
-from cae_jax.scoring import scorer
+from cae_jax.scoring import scorer, strips
 from cae_jax.types import DataError, Split, State, Steps, Variables, height_width
 
 
@@ -43,6 +43,17 @@ def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
     method = config.build()
     reduction = config.reduction(method.distances if all_distances else ())
     return scorer.scorer(method.inspect, reduction, config.intensity, channels=config.channels)
+
+
+def strip_scorer(config: Config) -> strips.StripScorer | None:
+    """Returns how images of another size than --image_size are scored, on the host; None where they
+    cannot be: of --tile with --resize=none alone, without masks, and by a number of maps that does
+    not grow with them."""
+    c = config
+    if not c.tile or c.resize != "none" or c.image_score == "sum" or c.ignore or c.roi:
+        return None
+    method = methods.build(c.method, c.options, c.tile, c.channels)
+    return strips.scorer(method, c.tile, c.tile_overlap, c.reduction(), c.intensity)
 
 
 def shapes(config: Config, n_images: int) -> tuple[State | None, Variables]:

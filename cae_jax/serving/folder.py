@@ -235,7 +235,8 @@ def _write_maps(run: TrainedRun, frame: Frame, output: Path, batch: Batch) -> No
         if mask is not None and (counts := frame.counts(size)) is not None:
             mask &= counts
         # With the suffix: two images of a folder may differ in nothing else.
-        pictures.write_prediction(output, path, size, residual, mask, frame)
+        own = frame if residual.shape == frame.size else None  # a strip has the file's size
+        pictures.write_prediction(output, path, size, residual, mask, own)
 
 
 def _identity(run: TrainedRun, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:

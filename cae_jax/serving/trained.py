@@ -18,6 +18,7 @@ from cae_jax.evaluation import scores, threshold_rule, verdict
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.reports import rules
 from cae_jax.reports.run_files import FINISHED
+from cae_jax.runs import build
 from cae_jax.runs import cell as cells
 from cae_jax.runs.build import read_split, scoring_call
 from cae_jax.runs.cell import Cell
@@ -63,7 +64,15 @@ class TrainedRun:
             bit_depth=config.bit_depth,
             background=config.background,
         )
-        return Detector(model, self.judge, call, (load, self.given))
+        strips = build.strip_scorer(config)
+
+        def of_any_size(image: np.ndarray) -> Scores[np.ndarray]:
+            assert strips
+            with compilation.in_32_bits():
+                return strips(self.variables, image)
+
+        detector = Detector(model, self.judge, call, (load, self.given))
+        return dataclasses.replace(detector, strips=of_any_size if strips else None)
 
 
 def load(
