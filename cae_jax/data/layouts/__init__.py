@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data.layouts import mvtec, plain
+from cae_jax.data.layouts import mvtec, plain, published
 from cae_jax.data.layouts.found import USUAL, Found, Names, holds_images, subfolders
 from cae_jax.types import DataError, UsageError, unknown_name
 
@@ -26,6 +26,9 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
+    "visa": Layout(published.is_visa, published.visa),
+    "real_iad": Layout(published.is_real_iad, published.real_iad),
+    "kolektor_sdd2": Layout(published.is_kolektor_sdd2, published.kolektor_sdd2),
     "mvtec_ad_2": Layout(mvtec.is_mvtec_ad_2, mvtec.mvtec_ad_2),
     "mvtec_loco": Layout(mvtec.is_mvtec_loco, mvtec.mvtec_loco),
     "btad": Layout(mvtec.is_btad, mvtec.btad),
