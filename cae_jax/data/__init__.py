@@ -303,7 +303,7 @@ def _data_dir(dataset: str, data_dir: str | None) -> Path:
     if not data_dir:
         raise UsageError(f"--dataset={dataset} needs --data_dir, the folder that holds the images")
     root = Path(data_dir).expanduser()
-    if not root.is_dir():
+    if not root.is_dir() and not (dataset == "folder" and root.is_file()):  # a table of images
         raise UsageError(f"--data_dir={data_dir}: no such folder")
     return root
 

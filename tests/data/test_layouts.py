@@ -352,3 +352,44 @@ def test_kolektor_sdd2(tmp_path):
     assert (split.layout, split.train_paths) == ("kolektor_sdd2", ("train/1.png",))
     assert judged(split) == {"test/3.png": ("good", []), "test/4.png": ("defect", [6])}
     assert causes(split) == {"train/2.png": "defective, so it is not learned from"}
+
+
+@pytest.mark.parametrize("form", ["csv", "semicolons", "json", "its own path"])
+def test_a_table_of_images(tmp_path, form):
+    root = trees.write(tmp_path / "part", "a/0.png", "a/1.png", "b/2.png", "b/3.png", "=m/3.png")
+    rows = [
+        {"path": "a/0.png", "label": "0", "mask": None, "split": "train"},
+        {"path": "a/1.png", "label": "OK", "mask": None, "split": "test"},
+        {"path": "b/2.png", "label": "1", "mask": None, "split": "train"},
+        {"path": "b/3.png", "label": "dent", "mask": "m/3.png", "split": "test"},
+    ]
+    if form == "json":
+        (root / "images.json").write_text(json.dumps(rows))
+    else:
+        comma = ";" if form == "semicolons" else ","
+        lines = [comma.join(["Image", "Label", "Mask", "Split"])]
+        lines += [comma.join(value or "" for value in row.values()) for row in rows]
+        (root / "images.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    where = root / "images.csv" if form == "its own path" else root
+    (name,) = data.categories("folder", str(where))
+    assert name == ("images" if form == "its own path" else "part")
+    split = data.read("folder", str(where), name, Frame(trees.SIDE), 0)
+    assert (split.layout, split.train_paths) == ("listed", ("a/0.png",))
+    assert judged(split) == {"a/1.png": ("good", []), "b/3.png": ("dent", [3])}
+    assert causes(split) == {"b/2.png": "defective, so it is not learned from"}
+
+
+def test_what_is_wrong_with_a_table_is_said(tmp_path):
+    trees.write(tmp_path, "0.png", "1.png")
+    for line, match in (
+        ("0.png,good,tset", "record 1: split 'tset' is neither train nor test"),
+        ("0.png,,", "record 1 has no label"),
+        ("0.png,good,\n0.png,1,", "record 2: 0.png stands above, too"),
+        ("0.png,dent,", "no good image to learn from"),
+    ):
+        (tmp_path / "x.csv").write_text(f"path,label,split\n{line}\n")
+        with pytest.raises(DataError, match=match):
+            layouts.find(tmp_path)
+    (tmp_path / "y.csv").write_text("path,label\n0.png,good\n")
+    with pytest.raises(UsageError, match=r"x.csv and y.csv could list.*--data_dir=.*x.csv"):
+        layouts.find(tmp_path)
