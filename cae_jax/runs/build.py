@@ -29,12 +29,17 @@ def read_split(config: Config) -> Split:
             n = len(split.train) + len(split.test)
             with Bar(f"search {name} for duplicates", n, "images", brief=True) as searched:
                 splits.append(data.hold_out(split, c.validation_fraction, c.seed, searched.update))
-    if not c.folds and not any(len(s.validation) or len(s.test) for s in splits):
-        raise DataError(
-            f"{c.category}: good images alone, and none held out, so that no threshold can be "
-            "picked: --validation_fraction or --folds above 0"
-        )
+    check_threshold(c, sum(len(s.validation) + len(s.test) for s in splits))
     return joint.join(splits) if c.joint else splits[0]
+
+
+def check_threshold(config: Config, n: int) -> None:
+    """Raises DataError where a threshold could be picked on no image: n are held out or judged."""
+    if not config.folds and not n:
+        raise DataError(
+            f"{config.category}: good images alone, and none held out, so that no threshold can "
+            "be picked: --validation_fraction or --folds above 0"
+        )
 
 
 def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
