@@ -124,8 +124,7 @@ def score_folder(
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
     at = scoring_call(run.cell.config, run.variables, batch_size, run.cell.frame)
-    excel = csv == "excel"
-    identity = _identity(run, root, recursive, save_maps)
+    excel, identity = csv == "excel", _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
             root, paths = _images(root, recursive, output)
