@@ -12,7 +12,7 @@ from cae_jax.runs import command_line
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and needed, do nothing")
 _TIME_STEPS = flags.DEFINE_integer(
-    "time_steps", 3, "of --dry_run: training steps to take, which tell the time; 0: none", 0
+    "time_steps", 3, "of --dry_run: training steps to take, which tell the time; 0: none", 0, 1000
 )
 
 
