@@ -60,6 +60,8 @@ OTHERS = {
     "cae-jax --help": lambda: "cae-jax = " in PROJECT.read_text(),
     "pip install -r benchmarks/requirements.txt": lambda: _exist("benchmarks/requirements.txt"),
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
+    "python -m pip install -r requirements-docs.txt": lambda: _exist("requirements-docs.txt"),
+    "python -m sphinx -W -b html -c docs . site": lambda: _exist("docs/conf.py"),
     **{
         f"python -m pytest -m {mark}": lambda mark=mark: f'"{mark}: ' in PROJECT.read_text()
         for mark in ("quick", "slow")
@@ -74,6 +76,12 @@ OTHERS = {
 def blocks(text):
     """Every fenced block of a page as (language, source)."""
     return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def cells(path):
+    """The code of a notebook, as one source."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in found if c["cell_type"] == "code")
 
 
 def outside(text):
@@ -125,12 +133,13 @@ def module_of(command):
 
 
 PROGRAMS = [c for c in EVERY if c not in OTHERS and module_of(c)]
+NOTEBOOKS = sorted(ROOT.glob("docs/*.ipynb"))
 PYTHON = [
     (path.name, source)
     for path in PAGES
     for language, source in blocks(path.read_text())
     if language == "python"
-]
+] + [(path.name, cells(path)) for path in NOTEBOOKS]
 FLAGS = sorted(
     {
         flag
@@ -292,6 +301,15 @@ def test_no_command_is_overlooked(page):
         text = text.replace(command, "")
     rest = re.sub(r"<!--.*?-->|```python.*?```", "", text, flags=re.DOTALL)
     assert re.findall(r".*(?:python3? -|pip |git clone|conda |docker ).*", rest) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_what_it_said(path):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found["nbformat"] == 4
+    for cell in found["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
 
 
 @pytest.mark.parametrize(("page", "source"), PYTHON)

@@ -150,7 +150,10 @@ MEASURED = {"json": None, "repeats": POSITIVE}  # None: any path
 COMPARED = MEASURED | {"profile_dir": None, "against": {"torc": "did you mean torch"}}
 # Of commands alone, and those that mean something else there than to the others.
 OWN = {
-    "run": {"dry_run": YES_NO, "time_steps": number(0)},
+    "run": {
+        "dry_run": YES_NO,
+        "time_steps": {"x1": "must be a whole number", "-1": "is not a non-negative integer"},
+    },
     "evaluate": {"workdir": {"": "--workdir is needed"}},
     "report": {"workdir": {"": "--workdir is needed"}},
     "describe": {

@@ -1,6 +1,7 @@
 """Prints the table a model was built from: sizes, parameters, costs, errors in print.
 
-With --methods a row for each method: how it learns, how many parameters, its distances.
+With --methods a row for each method: how it learns, how many parameters, its distances. With
+--every_flag the page of every flag of a run, in Markdown.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cae_jax.types import unknown_name
 
 _FORMAT = flags.DEFINE_string("format", "text", "text or json")
 _METHODS = flags.DEFINE_list("methods", [], "methods to describe in the place of a model, or all")
+_EVERY_FLAG = flags.DEFINE_bool("every_flag", False, "print docs/flags.md")
 
 
 def run() -> None:
@@ -25,6 +27,9 @@ def run() -> None:
     if _METHODS.value:
         rows = describe.of_methods(methods.names() if _METHODS.value == ["all"] else _METHODS.value)
         print(json.dumps(rows, indent=2) if _FORMAT.value == "json" else describe.text(rows))
+        return
+    if _EVERY_FLAG.value:
+        print(describe.every_flag(), end="")
         return
     c = command_line.given()
     o = c.options

@@ -1,4 +1,5 @@
-"""Every method in a row: how it learns, how large what it learns is, what it says of an image."""
+"""Every method in a row: how it learns, how large what it learns is, what it says of an image; and
+every flag on a page."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from typing import Any
 
 import jax
 
-from cae_jax import methods
-from cae_jax.runs import build
+from cae_jax import methods, options
+from cae_jax.runs import build, config
 from cae_jax.runs.config import configure
+from cae_jax.training.schedule import Training
 from cae_jax.types import Steps, WeightsError, unknown_name
 
 _SHOWN = 6  # networks; more are one network's layers
@@ -74,3 +76,45 @@ def _row(name: str) -> dict[str, Any]:
 
 def _count(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def every_flag() -> str:
+    """Returns the page of every flag of a run, from the records that they are fields of, as
+    Markdown."""
+    records = {"Images": config.Images, "Scores and verdicts": config.Scoring}
+    records |= {"The run": config.Config, "Learning by steps": Training}
+    blocks, seen = [_HEAD], dict[str, Any]()
+    for title, record in records.items():
+        found = options.fields(record)
+        new = {name: field for name, field in found.items() if name not in seen}
+        blocks.append(f"## {title}\n\n{_table(new)}")
+        seen |= {name: field.default for name, field in new.items()}
+    for method in methods.names():
+        own = methods.resolve(method).Options
+        changed = {
+            name: field
+            for name, field in options.fields(own).items()
+            if name not in seen or field.default != seen[name]
+        }
+        how = ", and those of learning by steps" if issubclass(own, Training) else ""
+        blocks.append(f"## --method={method}\n\nIts own{how}.\n\n{_table(changed)}")
+    return "\n\n".join(blocks) + "\n"
+
+
+_HEAD = """\
+# Every flag
+
+Made from the code by `python -m experiments.describe --every_flag`. A flag is given as
+`--name=value`. Another value of a flag of *identity* is another run; one of *scoring* can be judged
+anew by `experiments.evaluate`; a *free* one changes no result. A method's table also has the shared
+flags of which it has a default of its own."""
+
+
+def _table(found: options.Fields) -> str:
+    rows = ["| flag | default | part | meaning |", "|---|---|---|---|"]
+    for name, field in sorted(found.items()):
+        about = field.metadata
+        default = options.to_text(field.default).replace("|", "\\|") or "*empty*"
+        meaning = (about["help"] + options.bounds(field)).replace("|", "\\|")
+        rows.append(f"| `{name}` | {default} | {about['part']} | {meaning} |")
+    return "\n".join(rows)

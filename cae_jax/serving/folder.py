@@ -1,6 +1,6 @@
 """A folder of any size, scored by a trained run in bounded memory, restartable.
 
-Every batch's rows are written before the next one's. In the output folder:
+Every batch's rows are written before the next one's. In the output folder::
 
     scores.csv      path, distance, p_value, defective: one row per image, sorted by path; bytes,
                     modified, sha256: which file it was
@@ -105,8 +105,7 @@ def score_folder(
       output: where the tables go, see the top of this file; made when it is not there.
       recursive: also the images in the folder's folders.
       batch_size: see `scoring_call`.
-      on_bad_image: "error", or "skip" to list what cannot be used and go on. A next start tries
-        these again.
+      on_bad_image: "error", or "skip" to list what cannot be used; a next start tries it again.
       save_maps: also write each image's residual map and, where the run has a threshold for it,
         predicted mask, at the image's own size.
       overwrite: throw away what another run left in `output`.

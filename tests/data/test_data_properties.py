@@ -59,6 +59,11 @@ def configs(draw):
     values["minimum_area"] %= side**2
     values["top_share"] = values["top_share"] or 1.0
     values["ssim_window"] |= 1
+    values["background"] = draw(st.sampled_from(["none", "white", "#00b140"]))
+    values["threshold"] = draw(st.sampled_from(["", "percent:95", "f1_best"]))
+    values |= {"resize": "stretch", "roi": "", "ignore": "", "tile": 0, "tile_overlap": 32}
+    if values["dataset"] != "folder":
+        values |= {"layout": "auto", "good_name": "", "mask_pattern": ""}
     if values["residual_border"] == "crop":
         values |= {"residual_average": "pixels", "ssim_window": 3}
     return configure(**values)

@@ -1,12 +1,13 @@
 """Methods in rows."""
 
 import json
+import pathlib
 
 import pytest
 
 from cae_jax import methods
 from cae_jax.methods import f_anogan
-from cae_jax.runs import describe
+from cae_jax.runs import config, describe
 from cae_jax.types import UsageError, WeightsError
 
 
@@ -41,3 +42,13 @@ def test_weights_that_are_not_there(monkeypatch):
 def test_an_unknown_method():
     with pytest.raises(UsageError, match="unknown method 'gausian': did you mean gaussian"):
         describe.of_methods(["gausian"])
+
+
+def test_the_page_of_every_flag_is_of_this_code():
+    made = describe.every_flag()
+    path = pathlib.Path(__file__).parents[2] / "docs/flags.md"
+    assert made == path.read_text(encoding="utf-8"), "experiments.describe --every_flag has it"
+    for method in methods.names():
+        for name, field in config.flags_of(method).items():
+            row = next(line for line in made.splitlines() if line.startswith(f"| `{name}` |"))
+            assert field.metadata["part"] in row

@@ -177,6 +177,8 @@ def _pictures(run: Run, point: Mapping[str, Any] | None) -> Iterator[Shown]:
     chosen: dict[int, str] = {}  # by row, in the order in which they stand
     if passed:
         chosen[passed[len(passed) // 2]] = "A good part"
+    elif good and defective:
+        chosen[good[len(good) // 2]] = "A good part that is called defective"
     if point is None:
         chosen |= {row: "A defective part" for row in defective[len(defective) // 2 :][:1]}
     elif found:

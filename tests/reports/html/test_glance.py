@@ -127,6 +127,13 @@ def test_without_a_defective_image_what_is_found_is_unknown(tmp_path, good, thir
     assert [one.title for one in found["shown"]] == ["A good part", third]
 
 
+def test_no_good_image_passes(tmp_path):
+    found = glance.glance(make_run(tmp_path, good=[97, 98, 99]))
+    first = found["shown"][0]
+    assert (first.title, first.row) == ("A good part that is called defective", 31 + 1)
+    assert found["answers"][0].shown == "over 125"
+
+
 def test_without_any_test_image(tmp_path):
     run = make_run(tmp_path, good=[], bent=[], cracked=[])
     found = glance.glance(run)
