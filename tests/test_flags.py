@@ -154,7 +154,6 @@ OWN = {
     "run": {
         "dry_run": YES_NO,
         "time_steps": {"-1": "range [0, 1000]", "x": "a whole number"},
-        "preset": {"inspct": "inspect"},
     },
     "evaluate": {"workdir": {"": "--workdir is needed"}},
     "report": {"workdir": {"": "--workdir is needed"}},
