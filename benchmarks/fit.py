@@ -12,11 +12,11 @@ from absl import flags
 from benchmarks import options, production, timing
 from benchmarks.production import Fitting, fitting
 from cae_jax.options import fields
-from cae_jax.runs import command_line, config
+from cae_jax.runs import command_line, shared
 from cae_jax.training.checkpoints import FROZEN
 
 # What a fit knows nothing of: which images, where to, how scores are made of what it learns.
-_BUT = {*fields(config.Images, config.Output, config.Scoring)} - {"image_size", "channels"}
+_BUT = {*fields(shared.Images, shared.Output, shared.Scoring)} - {"image_size", "channels"}
 
 
 def measure(ready: Fitting, repeats: int) -> dict[str, object]:

@@ -14,11 +14,11 @@ from absl import flags
 from benchmarks import engines, networks, options, timing
 from benchmarks.production import Scoring, scoring
 from cae_jax.options import fields
-from cae_jax.runs import command_line, config
+from cae_jax.runs import command_line, shared
 from cae_jax.training.schedule import Training
 
 # What the call knows nothing of: which images, where to, how long to train, masks.
-_BUT = {*fields(config.Images, config.Output, Training), "minimum_area", "opening"}
+_BUT = {*fields(shared.Images, shared.Output, Training), "minimum_area", "opening"}
 _BUT -= {"image_size", "channels"}
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from benchmarks import options, production, timing
 from cae_jax.methods import anogan
 from cae_jax.options import fields
-from cae_jax.runs import command_line, config
+from cae_jax.runs import command_line, config, shared
 from cae_jax.scoring import patches
 from cae_jax.training.schedule import Training
 from cae_jax.types import CaeError, UsageError, height_width
 
-_BUT = {*fields(config.Images, config.Output, config.Scoring, Training)}
+_BUT = {*fields(shared.Images, shared.Output, shared.Scoring, Training)}
 _BUT -= {"image_size", "channels"}
 _KNOWN = ("torch",)
 _TOLERANCE = 1e-2  # of scores: hundreds of steps make rounding large

@@ -65,7 +65,7 @@ def measure(config: Config, split: Split, variables: Variables) -> dict[str, obj
 def run() -> None:
     """Measures every finished run of the workdir whose method has a --precision."""
     records = []
-    for cell in find(command_line.needed("workdir", "the folder that experiments.run wrote")):
+    for cell in find(command_line.needed("workdir", "the folder of a run")):
         c = cell.config
         if "precision" in c.fields():
             records.append(measure(c, build.read_split(c), load_trained(cell).variables))

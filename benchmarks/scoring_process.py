@@ -42,7 +42,7 @@ def measure(c: Config, root: Path, batch_size: int | None) -> dict[str, object]:
     speeds = {"end_to_end": n / (time.perf_counter() - began)}
     peak = peak_bytes() / 1e6
     began = time.perf_counter()
-    pixels = [image.pixels for image in stream.decoded(root, sample, c, ahead=_SAMPLE)]
+    pixels = [image.pixels for image in stream.decoded(root, sample, c.frame, ahead=_SAMPLE)]
     speeds["decoding"] = len(pixels) / (time.perf_counter() - began)
     batch = jax.device_put(np.resize(pixels, (at.batch_size, *pixels[0].shape)), at.sharding)
     speeds["call"] = 1e3 / scorer.milliseconds_per_image(at.call, at.variables, batch)

@@ -12,11 +12,11 @@ import numpy as np
 from benchmarks import engines, networks, options, timing
 from benchmarks.production import Training, training
 from cae_jax.options import fields
-from cae_jax.runs import command_line, config
+from cae_jax.runs import command_line, shared
 
 # What a step knows nothing of: which images, where to, how scores are made of what it learns.
 _KEPT = {"image_size", "channels"}
-_BUT = {*fields(config.Images, config.Output, config.Scoring), "stride"} - _KEPT
+_BUT = {*fields(shared.Images, shared.Output, shared.Scoring), "stride"} - _KEPT
 _IMAGES = 64  # that the crops come from
 _ENGINES = ("torch",)
 _THESIS_EPOCHS = 200

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import typing
 
+__version__ = "0.1.0"
+
 if typing.TYPE_CHECKING:
     from cae_jax.serving.detector import Detector
 

@@ -9,6 +9,7 @@ import json
 import math
 import mmap
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -24,6 +25,8 @@ from cae_jax.types import DataError
 if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
     import pandas as pd
 
+BOM = "\ufeff"  # the mark by which Excel knows UTF-8
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _PART = 8  # of the memory that is free: a larger array lies in a file
 _UNKNOWN = 2**33  # bytes that are taken to be free where the system does not say
 _WINDOWS = os.name == "nt"
@@ -80,15 +83,49 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_whole(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame, excel: bool = False) -> None:
     """Writes a table without its index; floats read back to the last bit, NaN is an empty field.
 
-    Raises DataError where the file cannot be written.
+    With `excel` it begins with a byte order mark, by which Excel knows UTF-8, and text that a
+    spreadsheet would take for a formula has an apostrophe before it, see `no_formula`; `read_csv`
+    takes both away. Raises DataError where the file cannot be written.
     """
+    if excel:
+        frame = frame.map(lambda each: no_formula(each) if isinstance(each, str) else each)
     text = frame.to_csv(index=False, lineterminator="\n")
     if "\r" in text:  # a bare one ends the line for a reader; Python below 3.13 does not quote it
         text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    write_whole(path, text)
+    write_whole(path, BOM + text if excel else text)
+
+
+def read_csv(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Returns a table of `write_csv` as text, an empty field as "".
+
+    Raises OSError where it cannot be read, ValueError where it is no table.
+    """
+    import pandas as pd
+
+    frame = pd.read_csv(
+        path,
+        dtype=object,
+        keep_default_na=False,  # a name may be "none"
+        encoding="utf-8",
+        encoding_errors="surrogateescape",
+    )
+    with open(path, "rb") as file:
+        excel = file.read(3) == BOM.encode()
+    return frame.map(as_it_was) if excel else frame
+
+
+def no_formula(text: str) -> str:
+    """Returns text with an apostrophe before it where a spreadsheet would compute what it says: it
+    begins with = + - @, a tab or a line's end, or with apostrophes and then one of these."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def as_it_was(cell: str) -> str:
+    """Returns what `no_formula` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def fitting(name: str, suffix: str) -> str:
@@ -111,11 +148,22 @@ def large_array(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
       DataError: that folder has too little room.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size > _free_memory() // _PART:
+    if in_a_file(size):
         return np.frombuffer(_mapped(size), dtype).reshape(shape)
     whole = np.empty(size + _ALIGNED, np.uint8)
     begin = -whole.ctypes.data % _ALIGNED
     return whole[begin : begin + size].view(dtype).reshape(shape)
+
+
+def in_a_file(size: int) -> bool:
+    """Whether a `large_array` of so many bytes lies in a file."""
+    return size > free_memory() // _PART
+
+
+def folder_of_arrays() -> str:
+    """Returns the folder of such files."""
+    folder = os.environ.get("TMPDIR") or "/var/tmp"
+    return folder if os.access(folder, os.W_OK) else tempfile.gettempdir()
 
 
 def rows(array: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -133,8 +181,7 @@ def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _mapped(size: int) -> mmap.mmap:
-    folder = os.environ.get("TMPDIR") or "/var/tmp"
-    folder = folder if os.access(folder, os.W_OK) else tempfile.gettempdir()
+    folder = folder_of_arrays()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # a hole in it could find no room later
@@ -147,12 +194,13 @@ def _mapped(size: int) -> mmap.mmap:
     except OSError as error:
         raise DataError(
             f"{folder}: no room for {size / 1e9:.3g} GB of images or their features, which memory "
-            f"does not hold ({error.strerror}); TMPDIR=FOLDER names another folder"
+            f"does not hold ({error.strerror}); TMPDIR=FOLDER names another folder, "
+            "a smaller --image_size needs less"
         ) from error
 
 
-def _free_memory() -> int:
-    """Bytes that may be taken without another program's loss."""
+def free_memory() -> int:
+    """Returns the bytes that may be taken without another program's loss."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         with open("/proc/meminfo", encoding="ascii") as lines:
             line = next(line for line in lines if line.startswith("MemAvailable:"))

@@ -108,11 +108,32 @@ class Split:
     groups: tuple[int, ...] = ()  # per image of `train`: equal for those that repeat each other
     layout: str = ""  # of the folder, see `data.layouts`; "" of other data sets
     notes: tuple[str, ...] = ()  # how files were taken, where it could be otherwise
+    bit_depth: str = "auto"  # by which the white of images was taken, see `data.frame`
+    # by path, bool [H, W]: the pixels that count; {} where all of all images do
+    counts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def counted(self, paths: Sequence[str]) -> np.ndarray | None:
+        """Returns which pixels of these images count, bool [n, H, W]; None where all do."""
+        if not self.counts:
+            return None
+        return np.stack([self.counts[path] for path in paths]) if len(paths) else self.masks[:0]
+
+    def seen(self, images: np.ndarray, paths: Sequence[str]) -> np.ndarray:
+        """Returns images [n, H, W, C] as a scoring call takes them: where not all of them counts,
+        with a last channel more, 1 where it does and else 0."""
+        counts = self.counted(paths)
+        return images if counts is None else with_counts(images, counts)
 
     @property
     def labels(self) -> np.ndarray:
         """int64 [n_test]: 0 for a good test image, 1 for a defective one."""
         return np.array([kind != GOOD for kind in self.kinds], dtype=np.int64)
+
+
+def with_counts(images: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Returns images [..., H, W, C] and what of them counts, bool [..., H, W], as one array
+    float32 [..., H, W, C + 1]."""
+    return np.concatenate([images, counts[..., None].astype(np.float32)], axis=-1)
 
 
 class State(NamedTuple):

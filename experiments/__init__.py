@@ -1,1 +1,1 @@
-"""The experiments: absl binaries, run as `python -m experiments.NAME`."""
+"""The commands of the repository: `python -m experiments.NAME` is `cae-jax`'s of that name."""

@@ -1,25 +1,6 @@
-"""Writes the built-in synthetic data set as a folder in MVTec AD's layout."""
+"""`python -m experiments.make_synthetic`: see cae_jax/command/make_synthetic.py."""
 
-from __future__ import annotations
-
-from absl import flags
-
-from cae_jax import data
-from cae_jax.data import synthetic
-from cae_jax.runs import command_line
-
-flags.DEFINE_string("output_dir", "", "where the categories' folders are written")
-
-
-def run() -> None:
-    """Draws the categories of the flags and writes them."""
-    output = command_line.needed("output_dir", "where to write the categories' folders")
-    c = command_line.given()
-    names = data.resolve("synthetic", None, c.categories)
-    synthetic.write(output, names, c.image_size, c.channels, c.seed)
-    print(f"{', '.join(names)} written to {output.absolute()}")
-
+import runpy
 
 if __name__ == "__main__":
-    names = ["category", "image_size", "channels", "seed"]
-    command_line.main(run, names, again="remove what was written before the same command")
+    runpy.run_module("cae_jax.command.make_synthetic", run_name="__main__", alter_sys=True)

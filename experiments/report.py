@@ -1,16 +1,6 @@
-"""One HTML file for each finished run of a workdir and one over all, from the runs' own files."""
+"""`python -m experiments.report`: see cae_jax/command/report.py."""
 
-from __future__ import annotations
-
-from cae_jax.reports import html
-from cae_jax.runs import command_line
-
-
-def run() -> None:
-    """Writes the pages of the flags' workdir and prints where the one over all stands."""
-    written = html.write(command_line.needed("workdir", "the folder that experiments.run wrote"))
-    print(f"{len(written) - 1} runs: {written[-1]}")
-
+import runpy
 
 if __name__ == "__main__":
-    command_line.main(run, ["workdir"], again="the same command writes all pages anew")
+    runpy.run_module("cae_jax.command.report", run_name="__main__", alter_sys=True)

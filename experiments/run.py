@@ -1,34 +1,6 @@
-"""The main job: a folder of images in, a verdict per image out (thesis, Figure 5).
+"""`python -m experiments.run`: see cae_jax/command/run.py."""
 
-Without flags it runs on the built-in synthetic data, by experiments/presets/quickstart.flags.
---help --method=NAME lists the flags of that method.
-"""
-
-from __future__ import annotations
-
-from absl import flags
-
-from cae_jax.reports import results
-from cae_jax.runs import command_line, dry_run, job
-
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and needed, do nothing")
-
-
-def run() -> None:
-    """Runs the job of the flags and prints its results."""
-    settings = command_line.given()
-    if _DRY_RUN.value:
-        print(dry_run.forecast(job.plan([settings])))
-        return
-    outcome = job.run_grid([settings])
-    if not outcome.cells:
-        outcome.raise_first()
-    print("\n" + results.format_table(outcome.table))
-    print(f"\nEverything lies in {settings.folder.absolute()}:")
-    print("  results.csv, and per CATEGORY/RUN/seed_N: report.html, scores.csv, metrics.json,")
-    print("  gallery.png, whiskers.png, histogram.png, training_curve.png, checkpoints")
-    outcome.raise_first()
-
+import runpy
 
 if __name__ == "__main__":
-    command_line.main(run, default_preset="quickstart.flags", again=command_line.GOES_ON)
+    runpy.run_module("cae_jax.command.run", run_name="__main__", alter_sys=True)

@@ -273,7 +273,7 @@ def test_without_data_set_the_quickstart_s_flags_hold(answers):
     assert (code, err.splitlines()) == (
         2,
         [
-            "no --dataset given: flags from quickstart.flags",
+            "no --dataset given: flags from --preset=quickstart",
             "error: --epochs=0: must be at least 1",
         ],
     )

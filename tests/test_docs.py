@@ -22,6 +22,7 @@ from docs_small import METHODS, NET, SMALL
 from test_house import ORDER
 
 from benchmarks import engines
+from cae_jax.command import COMMANDS as COMMAND
 from cae_jax.data import synthetic
 from cae_jax.training import crops
 
@@ -55,6 +56,8 @@ OTHERS = {
     f"python -m pip install -r {_FILES[0]} -r requirements-dev.txt": lambda: _exist(
         "requirements-dev.txt"
     ),
+    'python -m pip install ".[export,features,serve]"': lambda: _exist("setup.py", *_FILES),
+    "cae-jax --help": lambda: "cae-jax = " in PROJECT.read_text(),
     "pip install -r benchmarks/requirements.txt": lambda: _exist("benchmarks/requirements.txt"),
     "python -m pytest": lambda: _exist("tests", "pyproject.toml"),
     **{
@@ -110,9 +113,18 @@ def commands_of(path):
 
 COMMANDS = {path: commands_of(path) for path in (*PAGES, *PRESETS)}
 EVERY = list(dict.fromkeys(itertools.chain(*COMMANDS.values())))
-OURS = re.compile(r"(?:PYTHONPATH=\. )?python -m (\S+)")
+OURS = re.compile(r"(?:PYTHONPATH=\. )?(?:python -m (\S+)|cae-jax (\S+))")
 KNOWN = {key.split()[0] for key in SMALL}
-PROGRAMS = [c for c in EVERY if c not in OTHERS and (m := OURS.match(c)) and m[1] in KNOWN]
+
+
+def module_of(command):
+    """The module that a command line runs, "" for none of ours."""
+    found = OURS.match(command)
+    name = found and (found[1] or f"experiments.{COMMAND.get(found[2], found[2])}")
+    return name if name in KNOWN else ""
+
+
+PROGRAMS = [c for c in EVERY if c not in OTHERS and module_of(c)]
 PYTHON = [
     (path.name, source)
     for path in PAGES
@@ -134,16 +146,17 @@ def words_of(command):
     words = shlex.split(command[OURS.match(command).end() :])
     flags = [word.partition("=") for word in words]
     filled = [name + equals + CAPITALS.get(value, value) for name, equals, value in flags]
-    return OURS.match(command)[1], filled
+    return module_of(command), filled
 
 
 def given_by(words):
     """The flags of a command line by name, those of its preset under its own."""
     given = dict(word.partition("=")[::2] for word in words)
     if "--data_dir" in given and not {"--dataset", "--method", "--flagfile"} & set(given):
-        given["--flagfile"] = "experiments/presets/inspect.flags"  # as the command line has it
-    if "--flagfile" in given:
-        lines = (ROOT / given["--flagfile"]).read_text().splitlines()
+        given = {"--preset": "inspect"} | given  # as the command line has it
+    preset = f"experiments/presets/{given.get('--preset')}.flags"
+    if {"--flagfile", "--preset"} & set(given):
+        lines = (ROOT / given.get("--flagfile", preset)).read_text().splitlines()
         given = dict(line.partition("=")[::2] for line in lines if line[:2] == "--") | given
     return given
 

@@ -74,7 +74,7 @@ def test_no_folder_is_an_error(tmp_path, write):
 def held(request, monkeypatch, tmp_path):
     """Where large arrays lie."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(files, "_free_memory", lambda: 0 if request.param == "file" else 2**30)
+    monkeypatch.setattr(files, "free_memory", lambda: 0 if request.param == "file" else 2**30)
     return request.param
 
 
@@ -109,10 +109,10 @@ def test_no_room_for_a_large_array(held, monkeypatch, tmp_path):
 
 
 def test_what_a_container_grants_counts(monkeypatch, tmp_path):
-    most = files._free_memory()
+    most = files.free_memory()
     assert 0 < most < 2**60
     monkeypatch.setattr(files, "_limits", lambda: [2**63, 2**20])
-    assert files._free_memory() == 2**20
+    assert files.free_memory() == 2**20
 
 
 def test_names_as_long_as_names_can_be(tmp_path):
@@ -126,3 +126,24 @@ def test_names_as_long_as_names_can_be(tmp_path):
     assert found.endswith("~" + hashlib.sha256(longest.encode()).hexdigest()[:16] + ".tiff")
     assert files.fitting("b" + longest[1:], ".tiff") != found
     (tmp_path / found).touch()
+
+
+FORMULAS = ["=1+1", "+1.png", "-1.png", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@"]
+HARMLESS = ["Größe, 1.png", "'quoted'", "", "a=1", 'say "no"', "1-2"]
+
+
+def test_no_text_of_a_table_for_excel_is_a_formula_and_all_of_it_reads_back(tmp_path):
+    names = FORMULAS + HARMLESS
+    frame = pd.DataFrame({"path": pd.Series(names, dtype=object), "x": np.arange(14) - 7.5})
+    path = tmp_path / "a.csv"
+    write_csv(path, frame, excel=True)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        _, *cells = csv.reader(file)
+    for (name, x), wanted, number in zip(cells, names, frame["x"], strict=True):
+        assert name == ("'" + wanted if wanted in FORMULAS else wanted)
+        assert float(x) == number  # a number may well be below 0
+    assert files.read_csv(path)["path"].tolist() == names
+    write_csv(path, frame)
+    assert not path.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert files.read_csv(path)["path"].tolist() == names

@@ -23,6 +23,7 @@ methods  reports
 runs
 serving
 cae_jax
+command
 experiments  benchmarks
 """
 LINE = {room: i for i, line in enumerate(ORDER.split("\n")) for room in line.split()}

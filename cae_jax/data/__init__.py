@@ -248,6 +248,9 @@ def fingerprint(split: Split) -> str:
         digest.update(repr((path, kind, bool(known))).encode())
         digest.update(np.ascontiguousarray(pixels).data)
         digest.update(np.ascontiguousarray(mask).data)
+    for path, counts in sorted(split.counts.items(), key=lambda pair: pair[0]):
+        digest.update(repr(path).encode())
+        digest.update(np.ascontiguousarray(counts).data)
     return digest.hexdigest()
 
 

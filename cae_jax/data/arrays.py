@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from cae_jax import files
-from cae_jax.data import duplicates
-from cae_jax.types import GOOD, DataError, Split
+from cae_jax.data import duplicates, remarks
+from cae_jax.data.frame import BIT_DEPTHS
+from cae_jax.types import GOOD, DataError, Split, UsageError
 
 DATASET = "arrays"
 DEFECT = "defect"  # the kind of an image whose label is 1
@@ -25,6 +26,7 @@ def split(
     masks: Any = None,
     validation: Any = None,
     category: str = "arrays",
+    bit_depth: int | str = "auto",
 ) -> Split:
     """Returns images in memory as a split, in the order given, none of them resized.
 
@@ -39,6 +41,7 @@ def split(
       validation: good images held out by yourself, which thresholds are picked on. None where a run
         shall hold out a part of `train`, or judge it out of fold.
       category: what the images are called, a folder's name.
+      bit_depth: 8 to 16, of integers of more than 8: 2^bit_depth - 1 is white; auto: 65535.
 
     Returns:
       The split, its paths "train/good/000000", "validation/good/000000", "test/000000".
@@ -47,11 +50,11 @@ def split(
       DataError: an array of another shape, type or range, a label that is none, a mask of a good
         image with a defect in it; the message names the argument and the first such image.
     """
-    good = images_of("train", train)
+    good = images_of("train", train, bit_depth)
     if not len(good):
         raise DataError("train: holds no image")
-    held_out = images_of("validation", good[:0] if validation is None else validation)
-    judged = images_of("test", test)
+    held_out = images_of("validation", good[:0] if validation is None else validation, bit_depth)
+    judged = images_of("test", test, bit_depth)
     for name, images in (("validation", held_out), ("test", judged)):
         if images.shape[1:] != good.shape[1:]:
             wanted, got = (list(each.shape[1:]) for each in (good, images))
@@ -59,7 +62,6 @@ def split(
     _check_name(category)
     kinds = _kinds(labels, len(judged))
     truth, known = _masks(masks, judged, kinds)
-    size = (good.shape[1], good.shape[2])
     found = Split(
         dataset=DATASET,
         category=category,
@@ -72,16 +74,20 @@ def split(
         kinds=kinds,
         masks=truth,
         has_mask=known,
-        test_sizes=(size,) * len(judged),
+        test_sizes=((good.shape[1], good.shape[2]),) * len(judged),
+        bit_depth=str(bit_depth),
     )
-    return _with_warnings(found) if len(held_out) else found
+    return _with_warnings(found, (train, validation, test))
 
 
-def images_of(name: str, given: Any) -> np.ndarray:
+def images_of(name: str, given: Any, bit_depth: int | str = "auto") -> np.ndarray:
     """Returns images as float32 [n, H, W, C] in [0, 1].
 
-    Takes what `split` takes; raises DataError, naming `name`, for anything else.
+    Takes what `split` takes; raises DataError, naming `name`, for anything else, and UsageError for
+    no bit depth.
     """
+    if str(bit_depth) not in BIT_DEPTHS:
+        raise UsageError(f"bit_depth={bit_depth!r}: must be 8 to 16, or auto")
     array = np.asarray(given)
     if array.ndim == 3:
         array = array[..., None]
@@ -89,7 +95,15 @@ def images_of(name: str, given: Any) -> np.ndarray:
         raise DataError(
             f"{name}: must be [n, H, W] or [n, H, W, 1 or 3], got {list(np.shape(given))}"
         )
-    if top := _LEVELS.get(array.dtype.str[1:]):
+    top = _LEVELS.get(array.dtype.str[1:])
+    if bit_depth != "auto" and array.dtype.kind in "ui" and array.dtype.itemsize > 1:
+        top = 2.0 ** int(bit_depth) - 1
+        for odd in (int(array.min()), int(array.max())) if array.size else ():
+            if not 0 <= odd <= top:
+                raise DataError(
+                    f"{name}: has a value of {odd}, and bit_depth={bit_depth} is 0 to {top:.0f}"
+                )
+    if top:
         return np.divide(array, np.float32(top), out=files.large_array(array.shape))
     if array.dtype.kind != "f":
         raise DataError(f"{name}: must be uint8, uint16 or float in [0, 1], got {array.dtype}")
@@ -134,15 +148,28 @@ def _masks(given: Any, images: np.ndarray, kinds: Sequence[str]) -> tuple[np.nda
     return masks, good | some
 
 
-def _with_warnings(found: Split) -> Split:
-    """Says where images that were held out are learned from all the same."""
+def _with_warnings(found: Split, given: Sequence[Any]) -> Split:
+    """Says where images that were held out are learned from all the same, and where 16 bits are
+    hardly used."""
+    if found.bit_depth == "auto":
+        found = dataclasses.replace(found, warnings=_few_bits(found.category, given))
+    if not len(found.validation):
+        return found
     pairs = duplicates.find([found.train, found.validation])
     n = len(found.train)
     shared = {int(b) for a, b in zip(pairs.first, pairs.second, strict=True) if a < n <= b}
     if not shared:
         return found
     said = f"{len(shared)} of {len(found.validation)} validation images repeat one to learn from"
-    return dataclasses.replace(found, warnings=(f"{said}: thresholds will be too low",))
+    said = f"{said}: thresholds will be too low"
+    return dataclasses.replace(found, warnings=(*found.warnings, said))
+
+
+def _few_bits(category: str, given: Sequence[Any]) -> tuple[str, ...]:
+    wide = [array for each in given if (array := np.asarray(each)).dtype.str[1:] == "u2"]
+    largest = max((int(array.max()) for array in wide if array.size), default=0)
+    said = remarks.of_bits(sum(map(len, wide)), largest, "the largest")
+    return tuple(f"{category}: {text}" for text in said)
 
 
 def _check_name(category: str) -> None:

@@ -28,8 +28,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
 from threadpoolctl import threadpool_limits
 
 from cae_jax.types import Duplicate
@@ -179,6 +177,9 @@ def _look_alike(images: Sequence[np.ndarray]) -> bool:
 
 def _connected(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """int [n], equal for those that pairs connect."""
+    from scipy import sparse  # takes its time, which a --help need not wait for
+    from scipy.sparse import csgraph
+
     graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
     return csgraph.connected_components(graph, directed=False)[1]
 
@@ -231,6 +232,8 @@ def _some(sketches: np.ndarray) -> np.ndarray:
 def _sketches(images: np.ndarray, moves: tuple[int, ...] = (0,)) -> np.ndarray:
     """Sketches of images [n, H, W, C], each moved by every pair of these pixels down and right:
     float32 [moves squared, n, d], of length 1, or 0 for an image without structure."""
+    from scipy import ndimage  # as in `_connected`
+
     k = min(images.shape[1:3]) // MIN_SIZE
     height, width = (side // k for side in images.shape[1:3])
     gray = images.mean(axis=-1) if images.shape[-1] > 1 else images[..., 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from cae_jax.data.masks import Mask
 from cae_jax.data.masks import read as read_mask
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
-_ALL_BLACK = "scored, but its mask is all black: nothing to compare with"
+_ALL_BLACK = "scored, but its mask is all black{}: nothing to compare with"
+_SEEN = " where the image is looked at"  # of one that is not looked at whole
 
 
 def table1() -> dict[str, dict[str, str]]:
@@ -73,19 +74,17 @@ def assemble(
         pixels, kept, skipped, seen = images.decode_all(
             [item.source for item in items], frame, "skip", progress
         )
-        lost = sorted(set(range(len(items))) - set(kept))
-        bad += [LeftOut(items[i].path, s.cause) for i, s in zip(lost, skipped, strict=True)]
         if on_bad_image == "skip" and items and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")
-        noted |= dict(zip((items[i].path for i in kept), seen, strict=True))
+        bad += _lost(items, kept, skipped)
         parts.append((pixels, [items[i] for i in kept]))
+        noted |= zip((item.path for item in parts[-1][1]), seen, strict=True)
     (train, train_items), (test, test_items) = parts
     masks, has_mask, bad_masks, read = _decode_masks(test_items, frame)
-    bad += bad_masks
     good = np.array([item.kind == GOOD for item in test_items], bool)
     marked = has_mask & (masks.any(axis=(1, 2)) | good)
-    if bad and on_bad_image == "error":
-        raise _bad_files(found.root, bad)
+    bad += bad_masks
+    _check_bad(found.root, bad, on_bad_image)
     return Split(
         dataset=dataset,
         category=category,
@@ -99,11 +98,24 @@ def assemble(
         masks=masks,
         has_mask=marked,
         test_sizes=tuple(noted[item.path].size for item in test_items),
-        left_out=_left_out(found, bad, itertools.compress(test_items, has_mask & ~marked)),
+        left_out=_left_out(found, bad, itertools.compress(test_items, has_mask & ~marked), frame),
         warnings=_warnings(category, found) + remarks.of_all(category, frame, noted, read),
         layout=found.layout,
         notes=found.notes,
+        bit_depth=str(frame.bit_depth or "auto"),
+        counts=_counts(frame, noted),
     )
+
+
+def _lost(items: Sequence[Item], kept: list[int], skipped: list[LeftOut]) -> list[LeftOut]:
+    lost = sorted(set(range(len(items))) - set(kept))
+    return [LeftOut(items[i].path, one.cause) for i, one in zip(lost, skipped, strict=True)]
+
+
+def _counts(frame: Frame, noted: Mapping[str, images.Seen]) -> dict[str, np.ndarray]:
+    """What of each image counts, by its path; images of one size share an array."""
+    found = {path: frame.counts(seen.size) for path, seen in noted.items()}
+    return {path: counts for path, counts in found.items() if counts is not None}
 
 
 def _check_how(on_bad_image: str) -> None:
@@ -111,16 +123,22 @@ def _check_how(on_bad_image: str) -> None:
         raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
 
 
-def _left_out(found: Found, bad: list[LeftOut], black: Iterable[Item]) -> tuple[LeftOut, ...]:
+def _left_out(
+    found: Found, bad: list[LeftOut], black: Iterable[Item], frame: Frame
+) -> tuple[LeftOut, ...]:
     """All that is left out, by path: what is bad is not scored, whether or not it has a mask."""
     lost = {entry.path for entry in bad}
     before = [entry for entry in found.left_out if entry.path not in lost]
-    return tuple(sorted([*before, *bad, *(LeftOut(item.path, _ALL_BLACK) for item in black)]))
+    cause = _ALL_BLACK.format("" if frame.plain else _SEEN)
+    empty = [LeftOut(item.path, cause) for item in black]
+    return tuple(sorted([*before, *bad, *empty]))
 
 
-def _bad_files(root: str, bad: list[LeftOut]) -> DataError:
+def _check_bad(root: str, bad: list[LeftOut], on_bad_image: str) -> None:
+    if not bad or on_bad_image == "skip":
+        return
     more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-    return DataError(
+    raise DataError(
         f"{root}/{bad[0].path}: {bad[0].cause}{more}; "
         "--on_bad_image=skip lists what is bad and goes on"
     )

@@ -1,19 +1,49 @@
-"""What every image is brought to before a method sees it."""
+"""What every image is brought to before a method sees it: which part of a file, and where it lies.
+
+A frame is stretched over, or keeps the ratio of a file's sides; parts of it may not count: what is
+filled up, and what a mask leaves out. Those hold the mean of the rest of their image, so that what
+changes there is not seen, and no score, mask or metric knows of them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import math
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
-from cae_jax.types import Size, UsageError, height_width
+from cae_jax.types import DataError, Size, UsageError, height_width, size_text
 
 LARGEST_RATIO = 1.5  # of sides, that an image is stretched by without a word
 MAX_SIDE = 16384  # pixels, of a file and of what it is resized to
 BIT_DEPTHS = ("auto", *map(str, range(8, 17)))
+RESIZES = ("stretch", "pad", "crop", "none")
+
+
+class Place(NamedTuple):
+    """Where a file and its frame meet; each box is (top, left, bottom, right), in pixels."""
+
+    looked_at: tuple[float, float, float, float]  # of the file
+    at: tuple[int, int, int, int]  # of the frame: where that lies
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Area:
+    """A mask of --roi or --ignore, at the size of the files that it is for."""
+
+    flag: str  # "--ignore=mask.png", in what is said of it
+    counts: np.ndarray  # bool [H, W]
+
+    @property
+    def sha256(self) -> str:
+        """Of what counts."""
+        return hashlib.sha256(repr(self.counts.shape).encode() + self.counts.tobytes()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +57,9 @@ class Frame:
     channels: int = 1  # 1: luma, 3: RGB; a gray file gives three equal channels
     bit_depth: int = 0  # of data of over 8 bits: 2^bit_depth - 1 is white; 0: what the file says
     background: tuple[int, int, int] | None = None  # RGB 0..255 behind alpha; None: alpha dropped
+    resize: str = "stretch"  # one of RESIZES
+    roi: tuple[int, int, int, int] | None = None  # x, y, width, height of a file; None: all of it
+    areas: tuple[Area, ...] = ()  # what is in all of them counts
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -64,33 +97,230 @@ class Frame:
         """(height, width) in pixels, or None for a file's own."""
         return None if self.image_size is None else height_width(self.image_size)
 
+    @property
+    def plain(self) -> bool:
+        """Whether a file is stretched over it whole, and all of it counts."""
+        return self.resize == "stretch" and self.roi is None and not self.areas
+
+    @property
+    def partial(self) -> bool:
+        """Whether some of it may not count."""
+        return self.resize == "pad" or bool(self.areas)
+
+    def place(self, size: tuple[int, int]) -> Place:
+        """Returns where a file of that (height, width) lies.
+
+        "pad" puts it in the middle. Raises DataError for a file that --roi does not lie in, or
+        that is of another size where nothing is resized.
+        """
+        height, width = size
+        top, left, bottom, right = 0, 0, height, width
+        if self.roi is not None:
+            left, top, right, bottom = self.roi[0], self.roi[1], *_ends(self.roi)
+            if bottom > height or right > width:
+                raise DataError(
+                    f"--roi={','.join(map(str, self.roi))} (x, y, width, height) reaches out of "
+                    f"this image of {width} x {height} pixels (width x height)"
+                )
+        high, wide = self.size or (bottom - top, right - left)
+        inside_high, inside_wide = bottom - top, right - left
+        whole = (0, 0, high, wide)
+        if self.resize == "none" and (inside_high, inside_wide) != (high, wide):
+            raise DataError(
+                f"is {inside_high} x {inside_wide} pixels (height x width), and --resize=none "
+                f"takes --image_size={size_text((high, wide))} alone"
+            )
+        if self.resize == "crop":
+            scale = max(high / inside_high, wide / inside_wide)
+            down = (inside_high - high / scale) / 2
+            along = (inside_wide - wide / scale) / 2
+            return Place((top + down, left + along, bottom - down, right - along), whole)
+        if self.resize == "pad":
+            scale = min(high / inside_high, wide / inside_wide)
+            new = [max(1, round(side * scale)) for side in (inside_high, inside_wide)]
+            first = ((high - new[0]) // 2, (wide - new[1]) // 2)
+            whole = (*first, first[0] + new[0], first[1] + new[1])
+        return Place((top, left, bottom, right), whole)
+
+    def counts(self, size: tuple[int, int]) -> np.ndarray | None:
+        """Returns which pixels of the frame count of a file of that (height, width), bool [H, W];
+        None where all do.
+
+        A pixel counts where at least half of its area does. The array is not to be written to.
+        Raises DataError as `place` does, for a mask of another size than the file, and where
+        nothing counts.
+        """
+        return _counts(self, size) if self.partial and self.size else None
+
+    def back(self, found: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Returns a map float32 [H, W], or a mask bool [H, W], at a file's own (height, width).
+
+        What was not looked at has a map's smallest value, and is in no mask. Maps are resized by
+        Pillow's bilinear filter, of a mask a pixel takes its nearest one's.
+        """
+        place = self.place(size)
+        top, left, bottom, right = place.at
+        inside = np.ascontiguousarray(found[top:bottom, left:right])
+        to = [round(end) for end in place.looked_at]
+        shape = (to[2] - to[0], to[3] - to[1])
+        how = Image.Resampling.NEAREST if found.dtype == bool else Image.Resampling.BILINEAR
+        inside = inside.astype(np.uint8) if found.dtype == bool else inside
+        resized = np.asarray(Image.fromarray(inside).resize(shape[::-1], how))
+        whole = np.full(size, found.min() if found.dtype != bool else False, found.dtype)
+        whole[to[0] : to[2], to[1] : to[3]] = resized
+        return whole
+
     def _sides(self) -> tuple[int, ...]:
         sides = self.image_size
         return tuple(sides) if isinstance(sides, Sequence) else (sides, sides)  # type: ignore[return-value]
 
 
-def stretched(what: str, frame: Frame, sizes: Sequence[tuple[int, int]]) -> tuple[str, ...]:
-    """Returns a warning where images lose their shape, by more than LARGEST_RATIO : 1, or none.
+def read_roi(text: str) -> tuple[int, int, int, int] | None:
+    """Reads "x,y,width,height" in pixels; None for what names a file, or "".
+
+    Raises UsageError for four numbers that are no part of an image.
+    """
+    if not re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)*", text):
+        return None
+    found = [int(part) for part in text.split(",")]
+    if len(found) != 4 or min(found[:2]) < 0 or min(found[2:]) < 1:
+        raise UsageError(
+            f"--roi={text}: must be x,y,width,height in pixels, or an image that is white where "
+            "to look"
+        )
+    x, y, width, height = found
+    return x, y, width, height
+
+
+def _ends(roi: tuple[int, int, int, int]) -> tuple[int, int]:
+    """The right and the lower end."""
+    return roi[0] + roi[2], roi[1] + roi[3]
+
+
+def _resized(image: Image.Image, place: Place, how: Image.Resampling) -> np.ndarray:
+    """What of an image is looked at, at the size that it has in the frame; the rest is cut away
+    before, or a filter would reach into it."""
+    top, left, bottom, right = place.looked_at
+    whole = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+    image = image if whole == (0, 0, *image.size) else image.crop(whole)
+    box = (left - whole[0], top - whole[1], right - whole[0], bottom - whole[1])
+    to = (place.at[3] - place.at[1], place.at[2] - place.at[0])
+    return np.asarray(image.resize(to, how, box=box))
+
+
+@functools.lru_cache(maxsize=64)
+def _counts(frame: Frame, size: tuple[int, int]) -> np.ndarray:
+    assert frame.size
+    place = frame.place(size)
+    top, left, bottom, right = place.at
+    found = np.zeros(frame.size, bool)
+    inside = np.ones((bottom - top, right - left), bool)
+    for area in frame.areas:
+        if area.counts.shape != size:
+            mask, file = (f"{shape[1]} x {shape[0]}" for shape in (area.counts.shape, size))
+            raise DataError(
+                f"{area.flag} is {mask} pixels (width x height), this image {file}: a mask has "
+                "the size of the images that it is for"
+            )
+        whole = Image.fromarray(area.counts.astype(np.float32))
+        inside &= _resized(whole, place, Image.Resampling.BOX) >= 0.5 - 1e-6
+    found[top:bottom, left:right] = inside
+    if not found.any():
+        raise DataError(f"{' and '.join(area.flag for area in frame.areas)}: nothing counts")
+    found.setflags(write=False)
+    return found
+
+
+def placed(bands: Sequence[np.ndarray], frame: Frame) -> np.ndarray:
+    """Returns an upright image's bands, float32 [H, W] each, in their frame: [H, W, C]; what does
+    not count holds the mean of what does. Raises DataError as `Frame.counts` does."""
+    if frame.size is None and frame.plain:
+        return np.stack(bands, axis=-1)
+    height, width = bands[0].shape
+    place = frame.place((height, width))
+    top, left, bottom, right = place.at
+    how = Image.Resampling.BILINEAR
+    inside = np.stack([_resized(Image.fromarray(b), place, how) for b in bands], axis=-1)
+    counts = frame.counts((height, width))
+    if counts is None:
+        return inside
+    mean = inside[counts[top:bottom, left:right]].mean(axis=0, dtype=np.float64)
+    whole = np.empty((*counts.shape, len(bands)), np.float32)
+    whole[:] = mean
+    whole[top:bottom, left:right] = inside
+    whole[~counts] = mean
+    return whole
+
+
+def placed_mask(mask: np.ndarray, frame: Frame) -> np.ndarray:
+    """Returns a mask of defects bool [H, W], of a file's size, in that file's frame.
+
+    A pixel is defective where at least half of its area is (Pillow's BOX filter); if that leaves
+    nothing of a mask that had something there, wherever any of its area is. What does not count is
+    not defective.
+    """
+    if frame.size is None:
+        return mask
+    place = frame.place(mask.shape)
+    top, left, bottom, right = place.at
+    whole = Image.fromarray(mask.astype(np.float32))
+    share = _resized(whole, place, Image.Resampling.BOX)
+    half = share >= 0.5 - 1e-6  # an exact half may come out a rounding error lower
+    found = np.zeros(frame.size, bool)
+    found[top:bottom, left:right] = half if half.any() else share > 0
+    counts = frame.counts(mask.shape)
+    return found if counts is None else found & counts
+
+
+def lost_of(what: str, frame: Frame, sizes: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """Returns what of images is lost on the way into their frame, in words, or nothing.
 
     Args:
       what: they are of.
       frame: that they are brought to.
       sizes: (height, width) of their files, in pixels.
     """
+    if frame.size is None or not sizes:
+        return ()
+    if frame.resize == "crop":
+        return _cropped(what, frame, sizes)
+    return stretched(what, frame, sizes) if frame.resize == "stretch" else ()
+
+
+def _cropped(what: str, frame: Frame, sizes: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    lost = []
+    for size in sizes:
+        top, left, bottom, right = frame.place(size).looked_at
+        whole = frame.roi[2] * frame.roi[3] if frame.roi else math.prod(size)
+        lost.append(1 - (bottom - top) * (right - left) / whole)
+    if not max(lost) > 1e-9:
+        return ()
+    some = sum(share > 1e-9 for share in lost)
+    return (
+        f"{what}: --resize=crop does not look at the borders of {some} of {len(sizes)} images, at "
+        f"most {100 * max(lost):.3g} % of one; --resize=pad looks at all",
+    )
+
+
+def stretched(what: str, frame: Frame, sizes: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """Returns a warning where images lose their shape, by more than LARGEST_RATIO : 1, or none; see
+    `lost_of`."""
     if frame.size is None:
         return ()
     high, wide = frame.size
-    ratios = [max(r, 1 / r) for r in (width * high / (height * wide) for height, width in sizes)]
+    boxes = [frame.place(size).looked_at for size in sizes]
+    shapes = [(round(bottom - top), round(right - left)) for top, left, bottom, right in boxes]
+    ratios = [max(r, 1 / r) for r in (width * high / (height * wide) for height, width in shapes)]
     squeezed = sum(ratio > LARGEST_RATIO for ratio in ratios)
     if not squeezed:
         return ()
-    ratio, (height, width) = max(zip(ratios, sizes, strict=True))
+    ratio, (height, width) = max(zip(ratios, shapes, strict=True))
     same = math.sqrt(high * wide / (height * width))  # as many pixels as before
     kept = f"{_even(height * same)}x{_even(width * same)}"
     return (
         f"{what}: {squeezed} of {len(sizes)} images are squeezed, of {height} x {width} pixels "
         f"(height x width) into {high} x {wide}, {ratio:.3g} : 1: a defect may be thinned away; "
-        f"--image_size={kept} keeps their shape",
+        f"--image_size={kept} keeps their shape, as --resize=pad does",
     )
 
 

@@ -21,14 +21,14 @@ from PIL import Image
 from cae_jax import files
 from cae_jax.data import formats, picture
 from cae_jax.data.formats import SUFFIXES, Source
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import Frame, placed
 from cae_jax.data.masks import decode_mask
 from cae_jax.data.picture import MAX_PIXELS, Picture
-from cae_jax.types import DataError, LeftOut, UsageError, unknown_name
+from cae_jax.types import DataError, LeftOut, UsageError, unknown_name, with_counts
 
 __all__ = [
     "MAX_PIXELS", "SUFFIXES", "Decoded", "Seen", "Source",
-    "decode", "decode_all", "decode_mask", "from_any", "from_array", "size",
+    "decode", "decode_all", "decode_mask", "from_any", "from_array", "seen", "size",
 ]  # fmt: skip
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
@@ -75,13 +75,28 @@ def decode(
         return _pixels(opened.picture(), frame)[0]
 
 
-def from_any(image: Any, frame: Frame, bgr: bool = False) -> np.ndarray:
+def seen(
+    source: Source, frame: Frame, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decodes one image as `decode` does; where not all of a frame counts it has a last channel
+    more, see `types.with_counts`."""
+    with formats.opened(source, name, max_pixels) as opened:
+        return _counted(*_pixels(opened.picture(), frame), frame)
+
+
+def _counted(pixels: np.ndarray, found: Seen, frame: Frame) -> np.ndarray:
+    counts = frame.counts(found.size)
+    return pixels if counts is None else with_counts(pixels, counts)
+
+
+def from_any(image: Any, frame: Frame, bgr: bool = False, counted: bool = False) -> np.ndarray:
     """Returns whatever holds an image as `decode` returns a file: float32 [H, W, channels].
 
     A path, bytes or a binary stream is decoded, an opened Pillow image treated as its file would
     be, with the values that Pillow has of it. Anything else is an array as `from_array` takes it,
     by `__array__` (NumPy, JAX, PyTorch on a CPU) or `__dlpack__`; with `bgr` its channels are
-    blue, green and red. Raises DataError for what is no image.
+    blue, green and red. Raises DataError for what is no image. With `counted` it is as `seen`
+    returns it.
     """
     if isinstance(image, Image.Image):
         with formats.named("the image"):
@@ -92,11 +107,12 @@ def from_any(image: Any, frame: Frame, bgr: bool = False) -> np.ndarray:
             turn = picture.orientation(image.info.get("exif"))
             turn = 1 if image.format == "TIFF" else turn  # Pillow has turned it
             opened = picture.Opened(image.height, image.width, turn, lambda: found)
-            return _pixels(opened.picture(), frame)[0]
+            pixels, of = _pixels(opened.picture(), frame)
+            return _counted(pixels, of, frame) if counted else pixels
     if isinstance(image, bytearray | memoryview):
         image = bytes(image)
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "seek"):
-        return decode(image, frame)
+        return seen(image, frame) if counted else decode(image, frame)
     if isinstance(image, list | tuple):
         raise DataError(
             f"a {type(image).__name__} is no image, for it says nothing of the value of white: "
@@ -109,7 +125,8 @@ def from_any(image: Any, frame: Frame, bgr: bool = False) -> np.ndarray:
         raise DataError(f"an image is a file, its bytes or an array, not {type(image).__name__}")
     if bgr and array.ndim == 3:
         array = array[..., [2, 1, 0, 3][: array.shape[-1]]] if array.shape[-1] >= 3 else array
-    return from_array(array, frame)
+    pixels = from_array(array, frame)
+    return _counted(pixels, Seen(array.shape[:2]), frame) if counted else pixels
 
 
 def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:
@@ -231,7 +248,8 @@ def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, Seen]:
             values = np.asarray(Image.fromarray(values).convert("L"))
         else:
             values = values.astype(np.float32) @ np.array(_LUMA, np.float32)
-    pixels = _stacked(values[..., None] if values.ndim == 2 else values, frame.size)
+    bands = np.moveaxis(values[..., None] if values.ndim == 2 else values, -1, 0)
+    pixels = placed([np.ascontiguousarray(band, np.float32) for band in bands], frame)
     pixels /= np.float32(white)
     if pixels.shape[-1] != frame.channels:
         pixels = np.repeat(pixels, frame.channels, axis=-1)
@@ -278,12 +296,3 @@ def _laid(
     alpha = alpha if values.ndim == 2 else alpha[..., None]
     ground = color[0] if values.ndim == 2 else color
     return alpha * values.astype(np.float32) + (1 - alpha) * ground
-
-
-def _stacked(values: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """float32 [H, W, C], resized to (height, width) where that is given."""
-    bands = [np.ascontiguousarray(band, np.float32) for band in np.moveaxis(values, -1, 0)]
-    if size is not None:
-        bilinear = Image.Resampling.BILINEAR
-        bands = [np.asarray(Image.fromarray(b).resize(size[::-1], bilinear)) for b in bands]
-    return np.stack(bands, axis=-1)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from cae_jax.data import formats
 from cae_jax.data.formats import Source
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import Frame, placed_mask
 from cae_jax.data.picture import Picture
 from cae_jax.types import DataError
 
@@ -93,13 +93,8 @@ def decode_mask(
 
 
 def brought_to(frame: Frame, mask: np.ndarray) -> np.ndarray:
-    """Returns a mask, bool [H, W], at the frame's size, as `read` says."""
-    if frame.size is None:
-        return mask
-    whole = Image.fromarray(mask.astype(np.float32))
-    share = np.asarray(whole.resize(frame.size[::-1], Image.Resampling.BOX))
-    half = share >= 0.5 - 1e-6  # an exact half may come out a rounding error lower
-    return half if half.any() else share > 0
+    """Returns a mask, bool [H, W], where its file lies in the frame, as `read` says."""
+    return placed_mask(mask, frame)
 
 
 def marked(found: Picture) -> tuple[np.ndarray, int, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cae_jax.data.frame import Frame
 from cae_jax.files import fitting, write_whole
 from cae_jax.types import DataError
 
@@ -85,10 +86,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Returns bool. Raises ValueError for another shape or type.
     """
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or mask.dtype != bool:
-        raise ValueError(f"mask must be bool [H, W], not {mask.dtype} {mask.shape}")
-    image = Image.fromarray(mask.astype(np.uint8))
+    image = Image.fromarray(_mask(mask).astype(np.uint8))
     return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST)) == 1
 
 
@@ -115,6 +113,7 @@ def write_predictions(
     sizes: Sequence[tuple[int, int]],
     maps: np.ndarray,
     masks: np.ndarray | None,
+    frame: Frame | None = None,
 ) -> None:
     """Writes maps and predicted masks at their images' own size, where MVTec's script reads them.
 
@@ -129,6 +128,7 @@ def write_predictions(
       sizes: (height, width) in pixels of each image.
       maps: float32 [n, H, W].
       masks: bool [n, H, W], or None to write maps alone.
+      frame: that the images were in; None for images stretched to their maps' size.
 
     Raises:
       ValueError: another type, or lengths that differ.
@@ -139,7 +139,7 @@ def write_predictions(
     names = [stem if count[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
     each = masks if masks is not None else [None] * len(names)
     for name, size, residual, mask in zip(names, sizes, maps, each, strict=True):
-        write_prediction(folder, f"{category}/{name}".lstrip("/"), size, residual, mask)
+        write_prediction(folder, f"{category}/{name}".lstrip("/"), size, residual, mask, frame)
 
 
 def write_prediction(
@@ -148,6 +148,7 @@ def write_prediction(
     size: tuple[int, int],
     residual: np.ndarray,
     mask: np.ndarray | None,
+    frame: Frame | None = None,
 ) -> None:
     """Writes folder/anomaly_maps/NAME.tiff and, with a mask, folder/predicted_masks/NAME.png.
 
@@ -157,11 +158,11 @@ def write_prediction(
     *above, last = name.split("/")
     path = Path(folder, "anomaly_maps", *above, fitting(last, ".tiff"))
     _make_folder(path.parent)
-    save_tiff(path, resize_map(residual, size))
+    save_tiff(path, (frame or Frame(residual.shape)).back(_map(residual), size))
     if mask is not None:
         path = Path(folder, "predicted_masks", *above, fitting(last, ".png"))
         _make_folder(path.parent)
-        save_png(path, resize_mask(mask, size))
+        save_png(path, (frame or Frame(mask.shape)).back(_mask(mask), size))
 
 
 def _map(residual: np.ndarray) -> np.ndarray:
@@ -169,6 +170,13 @@ def _map(residual: np.ndarray) -> np.ndarray:
     if residual.ndim != 2 or residual.dtype != np.float32:
         raise ValueError(f"a map must be float32 [H, W], not {residual.dtype} {residual.shape}")
     return residual
+
+
+def _mask(mask: np.ndarray) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise ValueError(f"mask must be bool [H, W], not {mask.dtype} {mask.shape}")
+    return mask
 
 
 def _encoded(array: np.ndarray, form: str, **how: int) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cae_jax.data.frame import Frame, stretched
+from cae_jax.data.frame import Frame, lost_of
 from cae_jax.data.images import Seen
 from cae_jax.data.masks import Mask
 
@@ -17,21 +17,24 @@ def of_all(
 ) -> tuple[str, ...]:
     """Returns the warnings of images and masks brought to a frame; each begins with `what`."""
     said = tuple(f"{what}: {text}" for text in [*of_images(seen), *of_masks(masks)])
-    return stretched(what, frame, [one.size for one in seen.values()]) + said
+    return lost_of(what, frame, [one.size for one in seen.values()]) + said
+
+
+def of_bits(n: int, largest: int, where: str) -> list[str]:
+    """Returns what is worth a word of n images of 16 bits whose largest value is `largest`."""
+    bits = next((bits for bits in _CAMERAS if 0 < largest < 2**bits), 0)
+    if not bits:
+        return []
+    return [
+        f"{n} images of 16 bits have no value above {largest} ({where}), and 65535 counts as "
+        f"white: if their camera gives {bits} bits, --bit_depth={bits} makes {2**bits - 1} white"
+    ]
 
 
 def of_images(seen: Mapping[str, Seen]) -> list[str]:
     """Returns what is worth a word of images by path."""
-    said = []
     wide = [(one.largest, path) for path, one in seen.items() if one.largest]
-    largest, path = max(wide, default=(0, ""))
-    bits = next((bits for bits in _CAMERAS if 0 < largest < 2**bits), 0)
-    if bits:
-        said.append(
-            f"{len(wide)} images of 16 bits have no value above {largest} ({path}), and 65535 "
-            f"counts as white: if their camera gives {bits} bits, --bit_depth={bits} makes "
-            f"{2**bits - 1} white"
-        )
+    said = of_bits(len(wide), *max(wide, default=(0, "")))
     clear = [path for path, one in seen.items() if one.transparent]
     if clear:
         said.append(

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from cae_jax.data import tiff_tags
 from cae_jax.data.picture import Opened, Picture, check_limits, opaque
@@ -219,6 +220,9 @@ def _bytes_by_libtiff(content: bytes, compression: int, row: int, rows: int) -> 
 
 
 def _pixels_by_libtiff(page: Page, content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    if page.compression == _WEBP:  # a strip is a file of its own
+        with WebPImageFile(io.BytesIO(content)) as image:
+            return _shaped(np.asarray(image), shape)
     rows, width, samples = shape
     color = page.photometric if samples == page.samples else _BLACK_IS_ZERO  # or one plane
     color = _BLACK_IS_ZERO if color in (_WHITE_IS_ZERO, _PALETTE) else color  # values as stored
@@ -230,8 +234,11 @@ def _pixels_by_libtiff(page: Page, content: bytes, shape: tuple[int, int, int]) 
         tags[530] = (3, page.subsampling)
     if page.jpeg_tables:
         tags[347] = (7, page.jpeg_tables)
-    with _one_strip(content, page.compression, width, rows, tags) as image:
-        array = np.asarray(image).astype(np.uint8)
+    with _one_strip(content, page.compression, width, rows, tags) as strip:
+        return _shaped(np.asarray(strip).astype(np.uint8), shape)
+
+
+def _shaped(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     array = array[..., None] if array.ndim == 2 else array
     if array.shape != shape:
         raise DataError(f"is a TIFF whose strip decodes to {array.shape}, not {shape}")

@@ -41,6 +41,8 @@ def localize(
         return None
     threshold = thresholds.Threshold(found.threshold, "min_area", source, None, found.n)
     predicted = segmentation.segment(test, found.threshold, found.opening)
+    if (counts := split.counted(split.test_paths)) is not None:
+        predicted &= counts
     flagged = np.array([segmentation.largest(each) >= found.area for each in predicted])
     defective = split.labels == 1
     point = verdict.from_verdicts(threshold, flagged[~defective], flagged[defective])
@@ -56,7 +58,8 @@ def results(
     `maps` [m, H, W] and `distances` [m] are those of the test images.
     """
     known = split.has_mask
-    kinds = pixel_metrics.by_kind(split.kinds, distances, split.masks, maps, known)
+    counts = split.counted(split.test_paths)
+    kinds = pixel_metrics.by_kind(split.kinds, distances, split.masks, maps, known, counts=counts)
     if not found:
         return {"kinds": kinds}
     masks, predicted = split.masks[known], found.predicted[known]
@@ -73,7 +76,13 @@ def pixel_results(split: Split, maps: np.ndarray) -> dict[str, float]:
     Images that have a mask count, at the size of the maps; NaN without a defective or without a
     good pixel.
     """
-    return pixel_metrics.summary(split.masks[split.has_mask], maps[split.has_mask])
+    return pixel_metrics.summary(*_known(split, maps))
+
+
+def _known(split: Split, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Masks, maps [n, H, W] and what counts, or None, of the test images with a mask."""
+    has, counts = split.has_mask, split.counted(split.test_paths)
+    return split.masks[has], maps[has], None if counts is None else counts[has]
 
 
 def pro_curve(split: Split, maps: np.ndarray) -> dict[str, list[float]]:
@@ -82,8 +91,7 @@ def pro_curve(split: Split, maps: np.ndarray) -> dict[str, list[float]]:
     (0, 0), and the overlap at evenly spaced false-positive rates from 0 to 1, the higher end where
     the curve goes straight up. Both lists are empty where `pixel_results` is NaN.
     """
-    known = split.has_mask
-    fpr, pro = pixel_metrics.pro_curve(split.masks[known], maps[known])
+    fpr, pro = pixel_metrics.pro_curve(*_known(split, maps))
     if not len(fpr):
         return {"fpr": [], "pro": []}
     at = np.linspace(0, 1, _CURVE_POINTS)

@@ -41,6 +41,7 @@ def results(
 
         test, labels = of(split.test_paths), split.labels
         known = test & split.has_mask
+        counts = split.counted(split.test_paths)
         good, defective = (distances[test & (labels == label)] for label in (0, 1))
         found[category] = {
             "n_train": int(of(split.train_paths).sum()),
@@ -48,7 +49,9 @@ def results(
             "n_good": good.size,
             "n_defective": defective.size,
             **summary.image_metrics(labels[test], distances[test]),
-            **pixel_metrics.summary(split.masks[known], maps[known]),
+            **pixel_metrics.summary(
+                split.masks[known], maps[known], None if counts is None else counts[known]
+            ),
             "operating_points": [
                 _at(point, good, defective) for point in points if point["rule"] != "min_area"
             ],

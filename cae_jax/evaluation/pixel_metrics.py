@@ -56,16 +56,19 @@ def pixel_average_precision(masks: np.ndarray, maps: np.ndarray) -> float:
     return _average_precision(_rank(masks, maps))
 
 
-def pro_curve(masks: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pro_curve(
+    masks: np.ndarray, maps: np.ndarray, counts: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the PRO curve as (fpr, pro), float64 [k] each, from (0, 0) to (1, 1).
 
     Per-region overlap `pro` is the mean over all regions of the share of a region's pixels that
     are at or above a threshold, `fpr` the share of the good pixels of all images that are
     (Bergmann et al., IJCV 129, 2021). Points are joined by straight lines, so tied pixels
     make one slanted step; thresholds that lie on a line between two others are left out. Both
-    arrays are empty without a defective or without a good pixel. Raises as `pixel_auroc` does.
+    arrays are empty without a defective or without a good pixel. `counts` is as in `summary`.
+    Raises as `pixel_auroc` does.
     """
-    return _pro_curve(_rank(masks, maps))
+    return _pro_curve(_rank(masks, maps, counts))
 
 
 def au_pro(
@@ -83,12 +86,15 @@ def au_pro(
     return _au_pro(_rank(masks, maps), limits)
 
 
-def summary(masks: np.ndarray, maps: np.ndarray) -> dict[str, float]:
+def summary(
+    masks: np.ndarray, maps: np.ndarray, counts: np.ndarray | None = None
+) -> dict[str, float]:
     """Returns pixel_auroc, pixel_ap and au_pro_30, au_pro_5, au_pro_1 from one sort of the pixels.
 
-    Each as the function that has it alone; raises as `pixel_auroc` does.
+    Each as the function that has it alone; raises as `pixel_auroc` does. Of good pixels those count
+    that `counts` says, bool [n, H, W], or all; what does not count is in no mask.
     """
-    ranking = _rank(masks, maps)
+    ranking = _rank(masks, maps, counts)
     areas = _au_pro(ranking, LIMITS)
     return {
         "pixel_auroc": _auroc(ranking),
@@ -114,6 +120,7 @@ def by_kind(
     maps: np.ndarray,
     has_mask: np.ndarray | None = None,
     good: str = "good",
+    counts: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
     """Judges every kind of defect by itself, against all good images.
 
@@ -124,6 +131,7 @@ def by_kind(
       has_mask: bool [n], False for a defective image to leave out of the pixels' metrics, not out
         of the images'; None takes all.
       good: the kind of the good images.
+      counts: see `summary`.
 
     Returns:
       By kind in sorted order: "n", its number of images, "image_auroc", "pixel_auroc" and
@@ -137,7 +145,8 @@ def by_kind(
     found = {}
     for kind in sorted(set(kinds) - {good}):
         compared = (names == kind) | (names == good)
-        ranking = _rank(masks[compared & known], maps[compared & known])
+        of_all = None if counts is None else counts[compared & known]
+        ranking = _rank(masks[compared & known], maps[compared & known], of_all)
         found[kind] = {
             "n": int((names == kind).sum()),
             "image_auroc": metrics.image_auroc(names[compared] == kind, scores[compared]),
@@ -188,7 +197,7 @@ def by_size(
     return found
 
 
-def _rank(masks: np.ndarray, maps: np.ndarray) -> _Ranking:
+def _rank(masks: np.ndarray, maps: np.ndarray, counts: np.ndarray | None = None) -> _Ranking:
     """Counts the pixels, see `_Ranking`."""
     masks, maps = _check(masks, "maps", maps)
     if not np.isfinite(maps).all():
@@ -196,7 +205,7 @@ def _rank(masks: np.ndarray, maps: np.ndarray) -> _Ranking:
     values, which = np.unique(maps[masks], return_inverse=True)
     regions = _regions(masks)
     weights = 1 / np.bincount(regions)[regions] if regions.size else np.empty(0)
-    good = maps[~masks]
+    good = maps[~masks if counts is None else ~masks & counts]
     good.sort()
     return _Ranking(
         above=(good.size - np.searchsorted(good, values, "right"))[::-1],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cae_jax import files
 from cae_jax.evaluation.thresholds import OUT_OF_FOLD, VALIDATION_GOOD
 from cae_jax.types import DataError
 
@@ -72,15 +73,9 @@ def read_scores(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises DataError naming the file when it is missing, no such table, or holds wrong values.
     """
-    import pandas as pd
 
     try:
-        text = pd.read_csv(
-            path,
-            dtype=object,
-            keep_default_na=False,  # a defect kind may be called "none"
-            encoding_errors="surrogateescape",
-        )
+        text = files.read_csv(path)
         missing = [name for name in SCORE_COLUMNS if name not in text.columns]
         if missing:
             raise ValueError(f"no column {', '.join(missing)}")

@@ -12,7 +12,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 PIXELS_PER_DEFECT = 2000  # the smallest defect is one pixel in so many, 0.05 %
 _EIGHT_CONNECTED = np.ones((3, 3), int)
@@ -54,6 +53,8 @@ def regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Labels, int32 [H, W], are 0 outside and 1..k inside; pixels that touch by a side or a corner
     belong together. Areas, int64 [k], are in pixels. Raises ValueError for another rank.
     """
+    from scipy import ndimage  # takes its time, which a --help need not wait for
+
     if np.ndim(mask) != 2:
         raise ValueError(f"mask must be [H, W], got shape {np.shape(mask)}")
     labels, k = ndimage.label(mask, _EIGHT_CONNECTED)
@@ -124,6 +125,8 @@ class MinimumArea(NamedTuple):
 
 def _opened(maps: np.ndarray, diameter: int) -> np.ndarray:
     """Gray opening of [..., H, W]: the highest threshold at which a pixel is kept, or -inf."""
+    from scipy import ndimage  # as in `regions`
+
     maps = np.asarray(maps)
     if maps.ndim < 2 or not np.issubdtype(maps.dtype, np.floating):
         raise ValueError(f"maps must be float [..., H, W], got {maps.dtype} {maps.shape}")

@@ -17,9 +17,8 @@ _RULES = (
     *(f"conformal_{100 - alpha}" for alpha in thresholds.ALPHAS),
     *("min_area", "f1_best", "false_alarms"),
 )
-ACCURACIES = tuple(
-    f"{name}_accuracy_{rule}" for rule in _RULES for name in ("good", "defect", "mean")
-)
+_TOLD = ("good", "defect", "mean")
+ACCURACIES = tuple(f"{name}_accuracy_{rule}" for rule in _RULES for name in _TOLD)
 
 
 def summarize(
@@ -60,36 +59,14 @@ def summarize(
     points = [*verdict.operating_points(good, defective, unseen, source, rate), *more]
     result["leak_points"] = verdict.leak_points(points)
     if asked:
-        told = (
-            verdict.good_accuracy(good, asked.value),
-            verdict.defect_accuracy(defective, asked.value),
-        )
-        points.append(verdict.OperatingPoint(asked, *told))
+        points.append(verdict.operating_point(asked, good, defective))
     for point in points:
         at = point.threshold
-        shares = {"good": point.good_accuracy, "defect": point.defect_accuracy}
-        accuracies = {f"{name}_accuracy": share for name, share in shares.items()}
-        accuracies["mean_accuracy"] = point.balanced_accuracy
-        intervals = {
-            f"{name}_accuracy_interval": _interval(share, n)
-            for (name, share), n in zip(shares.items(), (good.size, defective.size), strict=True)
-        }
-        result["operating_points"].append(
-            {
-                "rule": at.rule,
-                "source": at.source,
-                "leaks": at.leaks,
-                "percent": at.percent,
-                "threshold": at.value,
-                "n": at.n,
-                **({} if at.rate is None else {"rate": at.rate}),
-                **({"asked": True} if at is asked else {}),
-                **accuracies,
-                **intervals,
-            }
-        )
+        told = _told(point, good.size, defective.size)
+        mark = {"asked": True} if at is asked else {}
+        result["operating_points"].append({**_picked(at), **mark, **told})
         if at.rule != "exclusive" and at is not asked:
-            result |= {f"{name}_{_suffix(at)}": share for name, share in accuracies.items()}
+            result |= {f"{name}_accuracy_{_suffix(at)}": told[f"{name}_accuracy"] for name in _TOLD}
     return result
 
 
@@ -105,6 +82,31 @@ def image_metrics(labels: ArrayLike, distances: ArrayLike) -> dict[str, float]:
         "image_auroc": metrics.image_auroc(labels, distances),
         "image_ap": metrics.average_precision(labels, distances),
         "image_f1_max": metrics.f1_max(labels, distances)[0],
+    }
+
+
+def _picked(at: thresholds.Threshold) -> dict[str, Any]:
+    """A threshold and where it comes from."""
+    return {
+        "rule": at.rule,
+        "source": at.source,
+        "leaks": at.leaks,
+        "percent": at.percent,
+        "threshold": at.value,
+        "n": at.n,
+        **({} if at.rate is None else {"rate": at.rate}),
+    }
+
+
+def _told(point: verdict.OperatingPoint, n_good: int, n_defective: int) -> dict[str, Any]:
+    """Its accuracies, with the intervals of those that are shares."""
+    good, defect = point.good_accuracy, point.defect_accuracy
+    return {
+        "good_accuracy": good,
+        "defect_accuracy": defect,
+        "mean_accuracy": point.balanced_accuracy,
+        "good_accuracy_interval": _interval(good, n_good),
+        "defect_accuracy_interval": _interval(defect, n_defective),
     }
 
 

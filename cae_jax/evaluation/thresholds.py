@@ -76,10 +76,13 @@ class Threshold:
             return rank(self.percent, self.n, self.rule)
         if self.rule == "conformal" and self.percent is not None:
             k = _rank_at_rate(self.n, Fraction(100 - self.percent, 100))
-            return k if k <= self.n else None
-        if self.rule == "false_alarms" and self.rate is not None:
-            return min(_rank_at_rate(self.n, _exact(self.rate)), self.n)
-        return None
+        elif self.rule in ("conformal", "false_alarms") and self.rate is not None:
+            k = _rank_at_rate(self.n, _exact(self.rate))
+        else:
+            return None
+        if self.rule == "false_alarms":
+            return min(k, self.n)
+        return k if k <= self.n else None
 
 
 def rank(percent: int, n: int, rule: str = "ceil") -> int:

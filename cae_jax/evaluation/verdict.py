@@ -137,14 +137,14 @@ def operating_points(
         found += [thresholds.conformal(unseen, alpha, source) for alpha in thresholds.ALPHAS]
         found += [thresholds.false_alarms(unseen, rate, source)] if rate else []
     found += [thresholds.oracle_f1(good, defective)] if np.size(good) and np.size(defective) else []
-    return [
-        OperatingPoint(
-            each,
-            good_accuracy(good, each.value),
-            defect_accuracy(defective, each.value),
-        )
-        for each in found
-    ]
+    return [operating_point(each, good, defective) for each in found]
+
+
+def operating_point(threshold: Threshold, good: ArrayLike, defective: ArrayLike) -> OperatingPoint:
+    """Returns what a threshold does on the test distances `good` [n] and `defective` [m]; raises
+    ValueError for distances that are not finite."""
+    shares = good_accuracy(good, threshold.value), defect_accuracy(defective, threshold.value)
+    return OperatingPoint(threshold, *shares)
 
 
 def leak_points(points: Iterable[OperatingPoint]) -> dict[int, float]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cae_jax.scoring import tiles
 from cae_jax.types import Method, Size, UsageError, height_width, size_text, unknown_name
 
 DEFAULT = "autoencoder"
@@ -79,9 +80,21 @@ def build(name: str, options: Any, size: Size, channels: int) -> Method:
     if "size" not in inspect.signature(make).parameters:
         raise UsageError(
             f"--image_size={size_text(size)}: --method={name} is for square images; give one side, "
-            "or --tile, of which it looks at squares"
+            "or --tile=SIDE, by which it looks at squares"
         )
     return make(options, (height, width), channels)
+
+
+@functools.lru_cache(maxsize=64)
+def build_tiled(
+    name: str, options: Any, tile: int, overlap: int, size: tuple[int, int], channels: int
+) -> Method:
+    """Returns the method of tiles as one of images of that (height, width), see `tiles.tiled`; the
+    same arguments give the same one.
+
+    Raises UsageError as `build`, and for tiles that cannot cover such images.
+    """
+    return tiles.tiled(build(name, options, tile, channels), tile, overlap, size)
 
 
 def label(name: str, options: Any) -> str:

@@ -29,14 +29,18 @@ _NAMED = {"category": ("category", ""), "model": ("model", ""), "seed": ("seed",
 _TOOK = {"ms_per_image": ("ms/image", ".1f"), "train_seconds": ("train s", ".0f")}
 
 
-def write_thesis_csvs(folder: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+def write_thesis_csvs(
+    folder: str | os.PathLike[str], frame: pd.DataFrame, excel: bool = False
+) -> None:
     """Writes the thesis's good.csv and defective.csv (Sec. 4.1.5): path and distance, test images.
 
-    Raises DataError where a file cannot be written.
+    `excel` as of `files.write_csv`. Raises DataError where a file cannot be written.
     """
     test = frame[frame["split"] == "test"]
     for label, name in enumerate(("good.csv", "defective.csv")):
-        write_csv(Path(folder) / name, test.loc[test["label"] == label, ["path", "distance"]])
+        write_csv(
+            Path(folder) / name, test.loc[test["label"] == label, ["path", "distance"]], excel
+        )
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

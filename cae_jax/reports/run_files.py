@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cae_jax import files
 from cae_jax.evaluation.scores import read_scores
 from cae_jax.types import DataError
 
@@ -148,9 +149,7 @@ def _numbers(path: Path) -> pd.DataFrame:
 
 
 def _texts(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+    return files.read_csv(path)
 
 
 def _examples(path: Path, n_rows: int) -> Examples:

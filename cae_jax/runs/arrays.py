@@ -20,7 +20,16 @@ from cae_jax.scoring import compilation
 from cae_jax.training.schedule import Training
 from cae_jax.types import CaeError, DataError, Split, UsageError
 
-_OF_SPLIT = ("dataset", "data_dir", "category", "joint", "image_size", "channels", "workdir")
+_OF_SPLIT = (
+    "dataset",
+    "data_dir",
+    "category",
+    "joint",
+    "image_size",
+    "channels",
+    "workdir",
+    "bit_depth",
+)
 
 
 def run(split: Split, workdir: str | os.PathLike[str], **flags: Any) -> pd.DataFrame:
@@ -77,6 +86,7 @@ def _config(split: Split, workdir: str | os.PathLike[str], flags: dict[str, Any]
     _, height, width, channels = split.train.shape
     size = height if height == width else (height, width)
     of_split = {"dataset": DATASET, "category": split.category, "workdir": os.fspath(workdir)}
+    of_split["bit_depth"] = split.bit_depth
     return configure(**of_split, image_size=size, channels=channels, **flags).resolved()
 
 

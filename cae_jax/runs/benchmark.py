@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cae_jax import data, options
@@ -45,6 +46,7 @@ def grids(
     given: Mapping[str, Any],
     of_category: Mapping[str, Mapping[str, str]],
     workdir: Path,
+    of_method: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> list[Grid]:
     """Returns all that is to be run, in order; nothing is computed before it is known to fit.
 
@@ -56,6 +58,8 @@ def grids(
       given: see `with_flags`.
       of_category: see `planned`.
       workdir: the benchmark's.
+      of_method: flags of one entry, by what it is called, or of all of one method, by its name, as
+        text; an entry's hold against its method's, and both against `given`.
 
     Raises:
       UsageError: as `planned`; two entries of one title; no entry left.
@@ -66,7 +70,15 @@ def grids(
         if title in map(presets.title, starts):
             raise UsageError(f"--methods: two entries are called {title}")
         with named(entry):
-            starts[entry] = with_flags(presets.read(entry), given)
+            start = with_flags(presets.read(entry), given)
+            for key in dict.fromkeys((start.method, title)):
+                own = all_typed(start, of_method.get(key, {}), "flags_of_method")
+                start = start.changed(**own)
+            starts[entry] = start
+    known = {*map(presets.title, starts), *(start.method for start in starts.values())}
+    for name in of_method:
+        if name not in known:
+            raise unknown_name("name in --flags_of_method", name, known)
     found = planned(starts, seeds, few, given, of_category, workdir)
     for entry, cause in found.left_out.items():
         say(f"left out: {entry}: {cause}")
@@ -187,6 +199,15 @@ def typed(config: Config, texts: Mapping[str, str], flag_name: str) -> dict[str,
         name: options.from_text(f"--{flag_name}: {name}", text, known[name].default)
         for name, text in _known(config, texts).items()
     }
+
+
+def all_typed(config: Config, texts: Mapping[str, str], flag_name: str) -> dict[str, Any]:
+    """Returns `typed` of flags that the config's method has to have; raises UsageError for one that
+    it has not."""
+    for name in texts:
+        if name not in config.fields():
+            raise unknown_name(f"flag of --{flag_name}", name, config.fields())
+    return typed(config, texts, flag_name)
 
 
 def whole_numbers(flag_name: str, texts: Sequence[str], most: float) -> list[int]:

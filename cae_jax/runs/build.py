@@ -47,7 +47,7 @@ def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
     raises UsageError for options that cannot work."""
     method = config.build()
     reduction = config.reduction(method.distances if all_distances else ())
-    return scorer.scorer(method.inspect, reduction, config.intensity)
+    return scorer.scorer(method.inspect, reduction, config.intensity, channels=config.channels)
 
 
 def shapes(config: Config, n_images: int) -> tuple[State | None, Variables]:

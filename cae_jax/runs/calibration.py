@@ -54,9 +54,10 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
         source = OUT_OF_FOLD
         images = split.train if folds else split.train[:0]
         paths = split.train_paths if folds else ()
-    by = _Judging(scoring_call(config, all_distances=True), images)
+    given = split.seen(images, paths)
+    by = _Judging(scoring_call(config, all_distances=True), given)
     if folds:
-        by = _of_folds(config, images, trained.features)
+        by = _of_folds(config, images, given, trained.features)
     distances = {name: np.zeros(len(paths), np.float32) for name in config.build().distances}
     kept = {int(i) for i in np.linspace(0, len(paths) - 1, _KEPT)} if paths else set()
     maps = {}
@@ -91,18 +92,23 @@ class _Judging(NamedTuple):
     examples: Array | None = None  # what is learned of, [n, ...]
 
 
-def _of_folds(config: Config, images: np.ndarray, features: np.ndarray | None) -> _Judging:
+def _of_folds(
+    config: Config, images: np.ndarray, given: np.ndarray, features: np.ndarray | None
+) -> _Judging:
     """By features of all images, computed once, where the method has them apart and they can be
-    held; else by the images."""
+    held; else by the images. What of these counts is judged by the images as they are `given`."""
     method = config.build()
     assert isinstance(method.learn, Fit)
     if features is None:
         even = all_even(images, config.intensity)
         learn, examples = fit.examples(method, even)
         if examples is even:
-            return _Judging(scoring_call(config, all_distances=True), images, learn, even)
+            return _Judging(scoring_call(config, all_distances=True), given, learn, even)
         features = np.asarray(examples)
     assert method.learn.seen
+    if given is not images:
+        call = scoring_call(config, all_distances=True)
+        return _Judging(call, given, method.learn.seen.fit, features)
     size = height_width(config.image_size)
     call = scorer.scorer(method.learn.seen.judge, config.reduction(method.distances), size=size)
     return _Judging(call, features, method.learn.seen.fit, features)

@@ -20,10 +20,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from cae_jax import files
+from cae_jax.data.frame import Frame
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.reports import results
 from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS, cells_with
-from cae_jax.runs import provenance
+from cae_jax.runs import frames, longer, provenance
 from cae_jax.runs.config import Config, identity
 from cae_jax.runs.machine import lock
 from cae_jax.runs.machine.progress import say
@@ -54,7 +55,18 @@ class Cell(NamedTuple):
     @property
     def left_to_do(self) -> bool:
         """Whether the job has something to do for it."""
-        return self.config.overwrite or not self.finished
+        return self.config.overwrite or not self.finished or self.longer
+
+    @property
+    def longer(self) -> bool:
+        """Whether its folder holds the same run with fewer epochs, as far as it can be seen."""
+        path = self.folder / FLAGS
+        return path.exists() and longer.is_longer(_read_flags(path), self.config)
+
+    @property
+    def frame(self) -> Frame:
+        """What its images are brought to, by its own copies of masks; raises as `frames.frame`."""
+        return self.config.framed(self.folder, first=True)
 
     @property
     def fingerprint(self) -> str:
@@ -91,7 +103,7 @@ def make(config: Config, category: str) -> Cell:
     if config.joint and hasattr(config.options, "together"):
         own = config.options.together(len(config.parts))
         config = dataclasses.replace(config, options=own)
-    return Cell(config.folder / category / config.label / f"seed_{config.seed}", config)
+    return Cell(config.cell_folder, config)
 
 
 def find(workdir: Path) -> list[Cell]:
@@ -121,15 +133,16 @@ def _of(folder: Path, workdir: Path) -> Cell:
     return Cell(folder, _read_flags(folder / FLAGS).changed(workdir=str(workdir)))
 
 
-def write_results(workdir: Path) -> pd.DataFrame:
-    """Writes results.csv over the finished cells of a workdir, if any, and returns it."""
+def write_results(workdir: Path, excel: bool = False) -> pd.DataFrame:
+    """Writes results.csv over the finished cells of a workdir, if any, and returns it; `excel` as
+    of `files.write_csv`."""
     rows = [
         json.loads((folder / FINISHED).read_text(encoding="utf-8"))
         for folder in cells_with(workdir, FINISHED)
     ]
     table = results.results_table(rows)
     if rows:
-        files.write_csv(workdir / "results.csv", table)
+        files.write_csv(workdir / "results.csv", table, excel)
     return table
 
 
@@ -155,11 +168,14 @@ def check_same(cell: Cell) -> None:
     path = cell.folder / FLAGS
     if cell.config.overwrite or not path.exists():
         return
-    before, now = (
-        identity(config, IDENTITY, SCORING) for config in (_read_flags(path), cell.config)
-    )
-    for name in ("method", *now):
-        if before.get(name) != now[name]:
+    there = _read_flags(path)
+    before, now = (identity(config, IDENTITY, SCORING) for config in (there, cell.config))
+    others = [name for name in ("method", *now) if before.get(name) != now[name]]
+    if others == ["epochs"]:
+        longer.check(cell.folder, there, cell.config)
+        return
+    for name in others:
+        if name != "epochs":
             raise UsageError(
                 f"{cell.folder} holds a run with --{name}={before.get(name)}, now {now[name]}: "
                 "take another --workdir, or --overwrite"
@@ -179,20 +195,24 @@ def prepare(cell: Cell, split: Split) -> None:
     written.
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
+    frame = cell.config.frame
     if cell.config.overwrite:  # not before: with images that cannot be used, the old run stays
         _clear(cell.folder)
     each, made_of = provenance.begin(cell.folder, cell.config, split)
+    (cell.folder / FINISHED).unlink(missing_ok=True)  # of fewer epochs
     # First of all files: whatever else lies in a cell belongs to these flags.
     files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())
+    masks = frames.keep(frame, cell.folder)
     for name, record in (("left_out", LeftOut), ("duplicates", Duplicate)):
         # object: pandas' own strings refuse a file name that is no UTF-8
         rows = pd.DataFrame(getattr(split, name), columns=record._fields, dtype=object)
-        files.write_csv(cell.folder / f"{name}.csv", rows)
+        files.write_csv(cell.folder / f"{name}.csv", rows, cell.config.excel)
     files.write_csv(cell.folder / FINGERPRINTS, each)
     files.write_json(
         cell.folder / VERSIONS,
         {
             "python": platform.python_version(),
+            **{f"{flag}_sha256": digest for flag, digest in masks.items()},
             **{name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)},
             "device": scorer.device(),
             "seed": cell.config.seed,

@@ -19,12 +19,10 @@ from absl import app, flags, logging
 from cae_jax import methods
 from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
 from cae_jax.runs import config, flagfiles, presets
-from cae_jax.runs.cell import listed
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine import alarms
 from cae_jax.types import CaeError, Size, UsageError
 
-PRESETS = presets.FOLDER
 GOES_ON = "the same command goes on from the last checkpoint"  # of binaries that train
 _DEFINE: dict[type, Callable[..., Any]] = {
     bool: flags.DEFINE_bool,
@@ -69,7 +67,7 @@ _PLAIN = {
     "jax_numpy_dtype_promotion": "standard",
     "jax_transfer_guard": "allow",
 }
-_FOLDER, _OWN_IMAGES = "folder", "inspect.flags"
+_FOLDER, _OWN_IMAGES = "folder", "inspect"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 flags.disclaim_key_flags()  # they belong to the binary that calls `main`: its --help
@@ -90,9 +88,9 @@ def main(
       run: the binary, which may ask for `given`.
       names: the flags it has of `config.flags_of` the --method on the command line; None for all.
       but: flags that it does not have.
-      default_preset: a flagfile of experiments/presets, for what the command line leaves open,
-        when it names neither a data set nor a flagfile of its own; where it names a --data_dir,
-        that is inspect.flags.
+      default_preset: the preset for what the command line leaves open, when it names neither a
+        data set nor a preset or a flagfile of its own; where it names a --data_dir, that is
+        inspect.
       of_runs: it also has the flags of scoring of the runs in --workdir.
       of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
         flags of all of them, but for --method, and without defaults, for each entry has its own.
@@ -104,7 +102,8 @@ def main(
     """
     _defined.clear()
     try:
-        argv = flagfiles.expanded(_with_preset(sys.argv, default_preset))
+        argv = flagfiles.expanded(sys.argv)
+        argv = argv if names is not None else _with_preset(argv, default_preset)
         method, known, several = _known(argv, of_runs, of_entries)
         for name, field in known.items():
             scored = of_runs and field.metadata["part"] == SCORING
@@ -183,13 +182,21 @@ def needed(name: str, what: str) -> Path:
 
 
 def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
-    words = {word.lstrip("-").partition("=")[0] for word in argv[1:]}
-    if not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
+    """The command line with a preset's flags before its own, which hold where both are given."""
+    flags.DEFINE_string("preset", "", f"its flags first: {', '.join(presets.names())}")
+    early = flags.FlagValues()
+    flags.DEFINE_string("preset", "", "", flag_values=early)
+    early(argv, known_only=True)
+    words = {word.lstrip("-").partition("=")[0] for word in (*argv[1:], *sys.argv[1:])}
+    if early["preset"].present:
+        preset = early.preset
+    elif not preset or {"dataset", "flagfile", "help", "helpfull", "method"} & words:
         return list(argv)
-    if "data_dir" in words:  # images of one's own
-        preset = _OWN_IMAGES
-    print(f"no --dataset given: flags from {preset}", file=sys.stderr)
-    return [argv[0], f"--flagfile={PRESETS / preset}", *argv[1:]]
+    else:
+        if "data_dir" in words:  # images of one's own
+            preset = _OWN_IMAGES
+        print(f"no --dataset given: flags from --preset={preset}", file=sys.stderr)
+    return [argv[0], *flagfiles.lines(presets.path(preset)), *argv[1:]]
 
 
 def _known(
@@ -207,6 +214,8 @@ def _known(
     entries = of_entries(early.methods) if of_entries else []
     names: Sequence[str] = entries or [early.method]
     if of_runs:
+        from cae_jax.runs.cell import listed  # brings pandas, which --help need not wait for
+
         cells = listed(Path(os.path.expanduser(early.workdir or os.devnull)))
         names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}

@@ -9,107 +9,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_jax import data, methods, options
-from cae_jax.data import joint, layouts, synthetic
-from cae_jax.data.frame import BIT_DEPTHS, Frame
+from cae_jax import methods, options
+from cae_jax.data import joint, synthetic
+from cae_jax.data.frame import Frame, read_roi
 from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.evaluation import segmentation, threshold_rule
-from cae_jax.options import FREE, IDENTITY, SCORING, Fields, Pixels, flag
-from cae_jax.scoring import compilation, residuals
-from cae_jax.scoring.intensity import INTENSITIES
+from cae_jax.options import IDENTITY, Fields, Pixels, flag
+from cae_jax.runs import frames
+from cae_jax.runs.shared import AUTO, FOLDS, Images, Output, Scoring
+from cae_jax.scoring import compilation, residuals, tiles
 from cae_jax.scoring.residuals import Reduction
-from cae_jax.scoring.ssim import BORDERS
-from cae_jax.types import Fit, Method, Steps, UsageError, height_width, size_text, unknown_name
-
-AUTO, FOLDS = -1, 5
-_OF = ("last", "best")  # checkpoints
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Which images, and how they are read."""
-
-    dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
-    # free: a run is of the images and not of their place, which may be another one tomorrow
-    data_dir: str = flag(
-        "", "folder: a category or the parent of several; mvtec_ad: the TFDS folder", part=FREE
-    )
-    layout: str = flag("auto", "how the folder is laid out", among=layouts.NAMES, part=FREE)
-    good_name: str = flag("", "the folder of good images; usual names if empty", part=FREE)
-    mask_pattern: str = flag(
-        "", "a mask's name by its image's, as {stem}_seg; usual names if empty", part=FREE
-    )
-    category: str = flag("all", "a category, several with commas, or all")
-    joint: bool = flag(False, "one model for all these categories, not one each")
-    image_size: int | tuple[int, int] = flag(
-        Pixels(256), "what images are resized to, in pixels: a side, or HEIGHTxWIDTH", 8, 8192
-    )
-    channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))
-    bit_depth: str = flag(
-        "auto",
-        "of 16-bit files that hold fewer bits: white is 2^bit_depth - 1; auto: as the file says",
-        among=BIT_DEPTHS,
-    )
-    background: str = flag(
-        "none", "color behind transparent pixels, as white or #00b140; none: what lies hidden there"
-    )
-    folds: int = flag(
-        AUTO,
-        "of cross-fitting, where nothing is held out; 0: hold out; -1: as the method learns, "
-        f"{FOLDS} in one pass, 0 by steps",
-        AUTO,
-        1000,
-    )
-    train_images: int = flag(0, "learn from so many, drawn by the seed; 0: from all", 0)
-    intensity: str = flag(
-        "none",
-        "divide each image by its own: median, of its pixels; mean_std: less the mean, by the "
-        "deviation; none",
-        among=INTENSITIES,
-    )
-    validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
-    on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Scoring:
-    """How a trained method's maps become scores, and scores verdicts."""
-
-    distance: str = flag("", "what the verdict rests on; the method's first if empty", part=SCORING)
-    residual_smooth: float = flag(
-        0.0, "sigma of a Gaussian over residual maps, in pixels", 0, 64, part=SCORING
-    )
-    residual_border: str = flag(
-        "reflect", "at the image's border: reflect, edge or crop", among=BORDERS, part=SCORING
-    )
-    image_score: str = residuals.score_flag("sum")
-    top_share: float = flag(
-        0.01, "share of the pixels that image_score=top averages", 0, 1, part=SCORING
-    )
-    minimum_area: int = flag(
-        0, "smallest defect, in pixels; 0: a share of the image", 0, part=SCORING
-    )
-    false_alarms: float = flag(
-        0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
-    )
-    threshold: str = flag(
-        "", f"rule by which images are called defective: {threshold_rule.GRAMMAR}", part=SCORING
-    )
-    checkpoint: str = flag(
-        "last", "whose weights judge: last, or best, of the lowest loss", among=_OF, part=SCORING
-    )
-    opening: int = flag(
-        4, "diameter of the disc that opens a segmentation; 0: none", 0, 64, part=SCORING
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """Where everything is written."""
-
-    workdir: str = flag("", "where everything is written; runs/DATASET when empty", part=FREE)
-    save_maps: bool = flag(False, "also write every test image's residual map and mask", part=FREE)
-    overwrite: bool = flag(False, "replace what another run left in the workdir", part=FREE)
+from cae_jax.types import (
+    Fit,
+    Method,
+    Size,
+    Steps,
+    UsageError,
+    height_width,
+    size_text,
+    unknown_name,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +75,10 @@ class Config(Images, Scoring, Output):
 
     def _check_data(self) -> None:
         """Raises UsageError where flags say different things of the images, or no color."""
-        _ = self.frame
+        read_roi(self.roi)
+        _ = self.bare_frame
+        if self.tile:
+            tiles.check(self.tile, self.tile_overlap, height_width(self.image_size))
         if self.dataset != "folder":
             for name, value in self.names._asdict().items():
                 if value != getattr(USUAL, name):
@@ -167,6 +89,12 @@ class Config(Images, Scoring, Output):
                     f"--data_dir={self.data_dir}: --dataset=synthetic is drawn, not read; for "
                     "images of your own add --dataset=folder"
                 )
+            for name, default in (("resize", "stretch"), ("roi", ""), ("ignore", "")):
+                if (given := getattr(self, name)) != default:
+                    raise UsageError(
+                        f"--{name}={given}: --dataset=synthetic is drawn at its size; for images "
+                        "of your own add --dataset=folder"
+                    )
             size = size_text(self.image_size)
             height, width = height_width(self.image_size)
             if height != width:
@@ -199,8 +127,34 @@ class Config(Images, Scoring, Output):
 
     @property
     def frame(self) -> Frame:
-        """What images are brought to."""
-        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
+        """What images are brought to, by the masks that lie where the flags say."""
+        return self.framed(self.cell_folder)
+
+    def framed(self, kept: Path, first: bool = False) -> Frame:
+        """Returns what images are brought to; see `frames.frame` for the arguments and errors."""
+        return frames.frame(self.bare_frame, {"roi": self.roi, "ignore": self.ignore}, kept, first)
+
+    @property
+    def bare_frame(self) -> Frame:
+        """What images are brought to, but for --roi and --ignore."""
+        found = Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
+        return dataclasses.replace(found, resize=self.resize)
+
+    @property
+    def cell_folder(self) -> Path:
+        """Of the run of one category; see `runs.cell`."""
+        return self.folder / self.category / self.label / f"seed_{self.seed}"
+
+    @property
+    def inspected_size(self) -> Size:
+        """Of what the method itself sees: an image, or a tile of it."""
+        return self.tile or self.image_size
+
+    @property
+    def n_tiles(self) -> int:
+        """Of an image; 1 where it is inspected whole."""
+        size = height_width(self.image_size)
+        return len(tiles.corners(size, self.tile, self.tile_overlap)) if self.tile else 1
 
     @property
     def n_pixels(self) -> int:
@@ -218,6 +172,11 @@ class Config(Images, Scoring, Output):
         return self.minimum_area or segmentation.default_area(self.n_pixels)
 
     @property
+    def excel(self) -> bool:
+        """Whether tables are written for Excel."""
+        return self.csv == "excel"
+
+    @property
     def label(self) -> str:
         """What the run is called, as part of a path: the method, or the name it gives itself."""
         return methods.label(self.method, self.options)
@@ -231,7 +190,11 @@ class Config(Images, Scoring, Output):
         """Returns the method; raises UsageError for options that cannot work, and where JAX has no
         device."""
         compilation.check_devices()
-        return methods.build(self.method, self.options, self.image_size, self.channels)
+        own = (self.method, self.options)
+        if not self.tile:
+            return methods.build(*own, self.image_size, self.channels)
+        size = height_width(self.image_size)
+        return methods.build_tiled(*own, self.tile, self.tile_overlap, size, self.channels)
 
     def resolved(self) -> Config:
         """Returns the record that holds from any working directory, with what the method decides.
@@ -244,11 +207,16 @@ class Config(Images, Scoring, Output):
         if self.distance and self.distance not in known:
             raise unknown_name("--distance", self.distance, known)
         own = self.options
-        own = own.resolved(self.image_size) if hasattr(own, "resolved") else own
+        own = own.resolved(self.inspected_size) if hasattr(own, "resolved") else own
         _check_early(self.method, own, method.learn)
         where = os.path.abspath(os.path.expanduser(self.data_dir)) if self.data_dir else ""
+        masks = {
+            name: os.path.abspath(os.path.expanduser(text))
+            for name in ("roi", "ignore")
+            if (text := getattr(self, name)) and not (name == "roi" and read_roi(text))
+        }
         distance = self.distance or known[0]
-        found = dataclasses.replace(self, data_dir=where, distance=distance, options=own)
+        found = dataclasses.replace(self, data_dir=where, distance=distance, options=own, **masks)
         return found.changed(**self._unseen(isinstance(method.learn, Fit)))
 
     def _unseen(self, in_one_pass: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cae_jax import data
+from cae_jax import data, files
 from cae_jax.data import listing
 from cae_jax.runs import build
 from cae_jax.runs import cell as cells_of
@@ -40,6 +40,7 @@ class Sizes(NamedTuple):
     images: int  # in memory, with their masks
     training: int  # beside the images, at its peak
     scoring: int  # likewise
+    copies: int  # of training: the images to learn from again
 
 
 def forecast(cells: Sequence[Cell]) -> str:
@@ -102,21 +103,23 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
         training = _steps(c, method.learn, state)
     else:
         training = _STATES * _bytes(variables)
-    training += 4 * pixels * c.channels * counts.n_train  # once more, on the device
+    copies = 4 * pixels * c.channels * counts.n_train  # once more, on the device
     if c.folds:  # a fold's images, and its model beside the run's
-        training += 4 * pixels * c.channels * counts.n_train + _bytes(variables)
+        copies, training = 2 * copies, training + _bytes(variables)
     judged = counts.n_test + held
     maps = 4 * pixels * (len(method.distances) + c.channels) * judged
     image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), c.channels), np.float32)
     if isinstance(w := c.options, Windows):
-        windows = patches.number(c.image_size, w.stride)
+        windows = patches.number(c.inspected_size, w.stride)
         one = 4 * windows * 4 * w.patch_size**2 * c.channels
     else:
         one = 4 * _elements(jax.make_jaxpr(method.inspect)(variables, image).jaxpr)
     images = 4 * pixels * c.channels * n + pixels * counts.n_test
     parameters = variables.get("params", variables)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))
-    return Sizes(count, _bytes(state or variables), images, round(training), 2 * maps + one)
+    return Sizes(
+        count, _bytes(state or variables), images, round(training) + copies, 2 * maps + one, copies
+    )
 
 
 def _steps(c: Config, learn: Steps, state: State) -> float:
@@ -155,7 +158,8 @@ def _method(c: Config, size: Sizes) -> str:
     if isinstance(t := c.options, Training):
         line += f", {t.epochs} epochs of {t.steps_per_epoch} steps of {t.batch_size} patches"
     if isinstance(c.options, Windows):
-        line += f"; an image is judged by {patches.number(c.image_size, c.options.stride)} patches"
+        n = c.n_tiles * patches.number(c.inspected_size, c.options.stride)
+        line += f"; an image is judged by {n} patches"
     if c.folds:
         line += f"; fitted once more for each of {c.folds} folds"
     return line
@@ -175,15 +179,30 @@ def _needs(whole: Sequence[tuple[Cell, Sizes]]) -> list[str]:
         p for p in (todo[0][0].folder, *todo[0][0].folder.absolute().parents) if p.exists()
     )
     free = shutil.disk_usage(folder).free
-    memory = peak_bytes() + _COMPILER
-    memory += max(size.images + max(size.training, size.scoring) for _, size in todo)
+    memory, images = peak_bytes() + _COMPILER, max(size.images for _, size in todo)
+    aside, room = files.in_a_file(images), shutil.disk_usage(files.folder_of_arrays()).free
+    memory += max(
+        max(size.training - size.copies, size.scoring)
+        if aside
+        else size.images + max(size.training, size.scoring)
+        for _, size in todo
+    )
     lines += [
         f"disk: at most {_amount(disk)} of checkpoints, and a few MB a cell of tables and plots; "
         f"{_amount(free)} free",
-        f"memory: about {_amount(memory)}, for one cell at a time on a CPU",
+        f"memory: about {_amount(memory)}, for one cell at a time on a CPU; "
+        f"{_amount(files.free_memory())} free",
     ]
-    if free < disk:
-        lines.append("warning: that is more than there is room for")
+    if aside:
+        lines.insert(
+            -1,
+            f"images: {_amount(images)} in a file in {files.folder_of_arrays()}, which memory does "
+            f"not hold; {_amount(room)} free there",
+        )
+    if free < disk or (aside and room < images):
+        lines.append("warning: that is more disk than there is room for")
+    if files.free_memory() < memory:
+        lines.append("warning: that is more memory than there is; --image_size sets how much")
     return lines
 
 

@@ -74,8 +74,8 @@ def write_evaluation(cell: Cell, split: Split, trained: Trained) -> None:
     for path in folder.glob(".*.tmp"):  # half written when an earlier start was killed
         path.unlink()
     judged = judge(config, split, trained)
-    files.write_csv(folder / "scores.csv", judged.frame)
-    results.write_thesis_csvs(folder, judged.frame)
+    files.write_csv(folder / "scores.csv", judged.frame, config.excel)
+    results.write_thesis_csvs(folder, judged.frame, config.excel)
     if trained.history:  # of a run that an earlier version trained
         files.write_csv(folder / HISTORY, pd.DataFrame(trained.history))
     maps = (judged.unseen.maps, judged.test.residuals[config.distance])
@@ -115,7 +115,8 @@ def judge(config: Config, split: Split, trained: Trained) -> Judged:
         batch = scorer.default_batch_size()
         test = _no_scores(config)
         if split.test_paths:
-            test = scorer.score_all(call, trained.variables, split.test, batch, bar.update)
+            given = split.seen(split.test, split.test_paths)
+            test = scorer.score_all(call, trained.variables, given, batch, bar.update)
     finite.check_finite(test, [f"{split.category}/{path}" for path in split.test_paths])
     maps = test.residuals[config.distance]
     found = localization.localize(split, maps, unseen.area, unseen.source)
@@ -221,11 +222,13 @@ def _identity(config: Config) -> dict[str, Any]:
 def _times(config: Config, split: Split, trained: Trained) -> dict[str, float]:
     """How long the production call takes: the distance of the verdict and its map alone."""
     call = scoring_call(config)
-    images = split.test if split.test_paths else split.train
-    batch = images[: scorer.default_batch_size()]
+    first = slice(scorer.default_batch_size())
+    batch = split.seen(split.test[first], split.test_paths[first])
+    if not split.test_paths:
+        batch = split.seen(split.train[first], split.train_paths[first])
     found = {"ms_per_image": scorer.milliseconds_per_image(call, trained.variables, batch)}
     if isinstance(w := config.options, Windows):
-        n_patches = patches.number(config.image_size, w.stride)
+        n_patches = config.n_tiles * patches.number(config.inspected_size, w.stride)
         found["ms_per_patch"] = found["ms_per_image"] / n_patches
     return {**found, "train_seconds": trained.seconds}
 
@@ -269,7 +272,9 @@ def _write_maps(cell: Cell, split: Split, judged: Judged) -> None:
     maps = judged.test.residuals[config.distance]
     masks = judged.found.predicted if judged.found else None
     category = "" if config.joint else config.category  # a joint path begins with its own
-    pictures.write_predictions(folder, category, split.test_paths, split.test_sizes, maps, masks)
+    pictures.write_predictions(
+        folder, category, split.test_paths, split.test_sizes, maps, masks, config.frame
+    )
 
 
 def _plot(

@@ -105,8 +105,9 @@ def run_grid(configs: Sequence[Config]) -> Outcome:
         if not cell.finished and cell.name not in failed:  # of another process, which says why
             failed[cell.name] = CaeError("not finished, see the process that it was on")
     finished = [cell for cell in cells if cell.name not in failed]
-    folder = cells[0].config.folder
-    table = cells_of.write_results(folder) if multihost.is_first() else pd.DataFrame()
+    table, first = pd.DataFrame(), cells[0].config
+    if multihost.is_first():
+        table = cells_of.write_results(first.folder, first.excel)
     return Outcome(finished, failed, table)
 
 
@@ -163,7 +164,7 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
             judging = load_trained(cell) if cell.config.checkpoint == "best" else trained
             write_evaluation(cell, split, judging)
             if multihost.is_first():  # which writes what is written once
-                cells_of.write_results(cell.config.folder)
+                cells_of.write_results(cell.config.folder, cell.config.excel)
     return failed
 
 
@@ -211,7 +212,7 @@ def evaluate_again(
         compilation.use_cache()
         for cell in cells:
             _evaluate_again(cell, data_dir)
-    return cells_of.write_results(cells[0].config.folder)
+    return cells_of.write_results(cells[0].config.folder, cells[0].config.excel)
 
 
 def _evaluate_again(cell: Cell, data_dir: str) -> None:

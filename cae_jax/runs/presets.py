@@ -12,7 +12,9 @@ from cae_jax.runs.config import Config, configure
 from cae_jax.training.schedule import Training
 from cae_jax.types import UsageError, unknown_name
 
-FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "presets"
+_PLACES = ("cae_jax/presets", "experiments/presets")  # in an installed package, in the repository
+_ROOT = Path(__file__).resolve().parents[2]
+FOLDER = next((_ROOT / each for each in _PLACES if (_ROOT / each).is_dir()), _ROOT / _PLACES[0])
 SUFFIX = ".flags"
 _FITS_A_CPU = "# Hardware: two CPU cores"  # in a preset's header
 
@@ -20,6 +22,14 @@ _FITS_A_CPU = "# Hardware: two CPU cores"  # in a preset's header
 def names() -> tuple[str, ...]:
     """Returns the names of the presets, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}")))
+
+
+def path(name: str) -> Path:
+    """Returns a preset's flagfile; raises UsageError where there is none of that name."""
+    if name not in names():
+        near = str(unknown_name("preset", name, names())).partition(" known: ")[0]
+        raise UsageError(f"--preset={name}: {near} known: {', '.join(names())}")
+    return FOLDER / f"{name}{SUFFIX}"
 
 
 def title(entry: str) -> str:

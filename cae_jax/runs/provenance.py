@@ -16,7 +16,8 @@ from cae_jax.data import fingerprints
 from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS
 from cae_jax.runs import own_code
 from cae_jax.runs.build import read_split
-from cae_jax.runs.config import Config, Images, configure
+from cae_jax.runs.config import Config, configure
+from cae_jax.runs.shared import Images
 from cae_jax.types import DataError, Split
 
 _FILES, _CODE, _IMAGES = "data_files", "code", "data_fingerprint"  # in versions.json
@@ -112,7 +113,7 @@ def _read(folder: Path) -> pd.DataFrame:
     path = folder / FINGERPRINTS
     if not path.exists():
         return pd.DataFrame(columns=fingerprints.COLUMNS)
-    return pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+    return files.read_csv(path)
 
 
 def _of_images(config: Config) -> Config:
@@ -137,4 +138,5 @@ def _files_of(config: Config) -> str:
         return ""
     root = Path(os.path.expanduser(c.data_dir))
     others = set(data.categories(c.dataset, c.data_dir)) - set(c.parts)
-    return fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
+    found = fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
+    return found + "".join(area.sha256 for area in c.frame.areas)  # the masks of --roi, --ignore

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cae_jax import options
@@ -23,7 +24,9 @@ from cae_jax.runs.machine import multihost
 from cae_jax.types import UsageError, unknown_name
 
 ALL = "all"
-_OF_MODELS = ("models", "losses", *multihost.FLAGS)  # flags of the grid of models alone
+# Flags of the grid of models alone, and such as the grid has and no model for itself.
+_OF_MODELS = ("models", "losses", "flags_of_model", *multihost.FLAGS)
+_OF_GRID = ("seed", "model", "loss", "method", "category", "dataset", "data_dir", "workdir")
 _OF_SYSTEMS = ("flags_of_method", "flags_of", "tables_only")  # flags of --methods alone
 
 
@@ -40,18 +43,35 @@ def check_flags(given: Mapping[str, str]) -> None:
 
 
 def grid(
-    settings: Config, chosen: Sequence[str], seeds: Sequence[int], losses: Sequence[str]
+    settings: Config,
+    chosen: Sequence[str],
+    seeds: Sequence[int],
+    losses: Sequence[str],
+    of_model: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> list[Config]:
-    """Returns every seed with every model and loss; a model trained on SSIM is judged by it."""
+    """Returns every seed with every model and loss; a model trained on SSIM is judged by it.
+
+    `of_model` are flags of one model alone, by its name, as text, in the place of the settings'.
+    Raises UsageError for a list without names, a model that is none of the chosen, and a flag that
+    cannot be a model's own.
+    """
     for name, values in (("models", chosen), ("seeds", seeds), ("losses", losses)):
         if not values:
             raise UsageError(f"--{name}=: must be one or more, with commas")
+    own = {}
+    for model, texts in of_model.items():
+        if model not in chosen:
+            raise unknown_name("model in --flags_of_model", model, chosen)
+        for name in texts:
+            if name in _OF_GRID:
+                raise UsageError(f"--flags_of_model={model}:{name}: is the grid's, not a model's")
+        own[model] = benchmark.all_typed(settings, texts, "flags_of_model")
     return [
         settings.changed(
+            **{"distance": "ssim" if loss == "ssim" else settings.distance, **own.get(model, {})},
             seed=seed,
             model=model,
             loss=loss,
-            distance="ssim" if loss == "ssim" else settings.distance,
         )
         for seed in dict.fromkeys(seeds)
         for model in dict.fromkeys(chosen)
@@ -111,10 +131,10 @@ def planned(
         with benchmark.named(name):
             start = presets.read(table.at[name, "entry"])
             own = options.pairs("methods", table.at[name, "flags"])
-            start = start.changed(**_all_known(start, own, "methods"))
+            start = start.changed(**benchmark.all_typed(start, own, "methods"))
             start = benchmark.with_flags(start, given)
             for key in (start.method, name):
-                own = _all_known(start, of_method.get(key, {}), "flags_of_method")
+                own = benchmark.all_typed(start, of_method.get(key, {}), "flags_of_method")
                 start = start.changed(**own)
             starts[name] = start
     _check(of_method, given, starts)
@@ -143,14 +163,6 @@ def finished(of: Planned, workdir: Path) -> tuple[list[dict[str, Any]], list[Mis
             cause = causes.get(cell.folder.relative_to(workdir).as_posix(), "not run yet")
             missing.append(Missing(each.title, cell.config.category, cause))
     return cells, missing
-
-
-def _all_known(start: Config, texts: Mapping[str, str], flag_name: str) -> dict[str, Any]:
-    """The values of flags that the method has to have."""
-    for name in texts:
-        if name not in start.fields():
-            raise unknown_name(f"flag of --{flag_name}", name, start.fields())
-    return benchmark.typed(start, texts, flag_name)
 
 
 def _check(

@@ -62,7 +62,7 @@ def load_trained(cell: Cell) -> Trained:
     if not found or (found.epoch < epochs and not _early(cell, learn, found.notes)):
         at = f"its last whole checkpoint is of epoch {found.epoch}" if found else "no checkpoint"
         at += "".join(f" ({fault})" for fault in checkpoints.faults)
-        again = "run experiments.run again"
+        again = "run the same command again"
         if cell.finished:
             again = f"remove {cell.folder / FINISHED} and {again}"
         raise DataError(f"{cell.folder}: not trained to the end, {at}; {again}")
@@ -231,7 +231,8 @@ def _trained(
 def _open(cell: Cell, method: Method) -> Checkpoints:
     """The checkpoints of a cell."""
     c = cell.config
-    of_training = {f"--{k}": v for k, v in identity(c).items()}
+    # a longer run goes through the same checkpoints, see `longer`
+    of_training = {f"--{k}": v for k, v in identity(c).items() if k != "epochs"}
     if method.frozen:
         of_training["frozen"] = _sha256(method.frozen)
     if cell.begun:

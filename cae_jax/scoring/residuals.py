@@ -112,3 +112,36 @@ def image_score(maps: jax.Array, r: Reduction) -> jax.Array:
         k = math.ceil(round(r.top * flat.shape[1], 6))  # 0.07 * 100 is above 7 in floats
         return jnp.mean(jax.lax.top_k(flat, max(1, k))[0], axis=1)
     raise unknown_name("--image_score", r.reduce, REDUCTIONS)
+
+
+def smooth_within(maps: jax.Array, counts: jax.Array, r: Reduction) -> jax.Array:
+    """Returns maps [N, H, W] smoothed over what counts, bool [N, H, W], by itself.
+
+    The Gaussian mean around a pixel is over those of its pixels that count. What does not count has
+    the smallest value of its map that does.
+    """
+    if r.smooth:
+        weights = counts.astype(maps.dtype)
+        sums = smooth(jnp.where(counts, maps, 0.0), r.smooth, r.border)
+        maps = sums / jnp.maximum(smooth(weights, r.smooth, r.border), 1e-12)
+    lowest = jnp.min(jnp.where(counts, maps, jnp.inf), axis=(1, 2), keepdims=True)
+    return jnp.where(counts, maps, lowest)
+
+
+def score_within(maps: jax.Array, counts: jax.Array, r: Reduction) -> jax.Array:
+    """Returns `image_score` of the pixels of maps [N, H, W] that count, bool [N, H, W]: [N]."""
+    flat, inside = (each.reshape(len(maps), -1) for each in (maps, counts))
+    if r.reduce == "sum":
+        return jnp.sum(jnp.where(inside, flat, 0.0), axis=1)
+    ordered = jnp.where(inside, flat, -jnp.inf)
+    if r.reduce == "max":
+        return jnp.max(ordered, axis=1)
+    if r.reduce == "top":
+        most = max(1, math.ceil(round(r.top * flat.shape[1], 6)))
+        number = jnp.sum(inside, axis=1).astype(jnp.float32)
+        # 0.07 * 100 is above 7 in floats
+        wanted = jnp.maximum(1, jnp.ceil(r.top * number - 1e-3))[:, None]
+        largest = jax.lax.top_k(ordered, most)[0]
+        taken = jnp.arange(most) < wanted
+        return jnp.sum(jnp.where(taken, largest, 0.0), axis=1) / wanted[:, 0]
+    raise unknown_name("--image_score", r.reduce, REDUCTIONS)

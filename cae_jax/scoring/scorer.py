@@ -37,6 +37,7 @@ def scorer(
     reduction: Reduction,
     intensity: str = "none",
     size: tuple[int, int] | None = None,
+    channels: int | None = None,
 ) -> Scorer:
     """Returns the jitted function (variables, images) -> Scores, compiled once per shape.
 
@@ -48,6 +49,9 @@ def scorer(
       intensity: how images are made even before they are inspected, see `intensity.light`. A
         reconstruction comes back as bright as its image.
       size: of the images, in pixels, where it is not they that are given.
+      channels: C of the images, where they may have one more: what of them counts, see
+        `types.with_counts`. What does not has the smallest value of the map of what does, which is
+        smoothed and reduced by itself; a number of the method's own is not taken then.
 
     Returns:
       A function of images float32 [B, H, W, C] in [0, 1]. An image's score depends on that image
@@ -55,12 +59,17 @@ def scorer(
     """
 
     def score(variables: Variables, images: jax.Array) -> Scores[jax.Array]:
+        images, counts = _parted(images, channels)
         own = light(images, intensity)
         evidence = inspect(variables, images if own is None else own.out_of(images))
         with jax.named_scope("score"):
             maps, distances = {}, {}
             for name in reduction.distances:
                 whole = _resized(evidence.maps[name], size or images.shape[1:3])
+                if counts is not None:
+                    maps[name] = residuals.smooth_within(whole, counts, reduction)
+                    distances[name] = residuals.score_within(maps[name], counts, reduction)
+                    continue
                 maps[name] = residuals.smooth(whole, reduction.smooth, reduction.border)
                 number = evidence.numbers.get(name)
                 if number is None:
@@ -70,6 +79,13 @@ def scorer(
         return Scores(distances, maps, made if own is None or made is None else own.into(made))
 
     return jax.jit(score)
+
+
+def _parted(images: jax.Array, channels: int | None) -> tuple[jax.Array, jax.Array | None]:
+    """Images [B, H, W, C], and what of them counts, bool [B, H, W], where it is given."""
+    if channels is None or images.shape[-1] == channels:
+        return images, None
+    return images[..., :channels], images[..., channels] > 0.5
 
 
 def _resized(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -39,11 +39,13 @@ class Model(NamedTuple):
     card: dict[str, Any]  # an exported folder's model.json; {} of a run
     bit_depth: str = "auto"  # as the flags of a run have them
     background: str = "none"
+    looks: Frame | None = None  # what images are brought to; None: stretched to `image_size`
 
     @property
     def frame(self) -> Frame:
         """What images are brought to."""
-        return Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
+        own = Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
+        return self.looks or own
 
 
 class Verdict(NamedTuple):
@@ -68,7 +70,7 @@ class Detector:
 
     model: Model
     judge: Judge
-    # images float32 [B, S, S, C] in [0, 1] -> the scores by `model.distance`, on the host
+    # images float32 [B, S, T, C (+ 1)] in [0, 1] -> the scores by `model.distance`, on the host
     call: Callable[[np.ndarray], Scores[np.ndarray]]
     again: tuple[Callable[..., Detector], dict[str, Any]]  # what loads it, and its arguments
     many: int = MANY  # images of a call's larger batch; 1 where a batch is no faster
@@ -111,7 +113,8 @@ class Detector:
         return self.verdicts(pixels, names)
 
     def pixels(self, image: Any, bgr: bool = False) -> np.ndarray:
-        """Returns an image as the model sees it: float32 [S, S, C] in [0, 1].
+        """Returns an image as the model sees it: float32 [S, T, C] in [0, 1], and where not all of
+        a frame counts, a last channel more, 1 where it does.
 
         Args:
           image: a file, its bytes or a binary stream of them; a PIL image; or an array as
@@ -124,7 +127,7 @@ class Detector:
         Raises:
           DataError: the image cannot be used.
         """
-        return images.from_any(image, self.model.frame, bgr)
+        return images.from_any(image, self.model.frame, bgr, counted=True)
 
     def verdicts(self, pixels: np.ndarray, names: Sequence[str]) -> list[Verdict]:
         """Judges images as `pixels` returns them, float32 [B, S, S, C].
@@ -146,14 +149,18 @@ class Detector:
                 batch = np.concatenate([batch, np.repeat(batch[-1:], self.many - n, axis=0)])
             scores = self.call(batch)
             finite.check_finite(_first(scores, n), names[i : i + n])
-            found += self._judged(scores, n)
+            found += self._judged(scores, n, self._counts(batch))
         return found
 
     def warm_up(self) -> None:
         """Compiles what `verdicts` will need."""
         m = self.model
         for n in {1, self.many}:
-            self.call(np.full((n, *height_width(m.image_size), m.channels), 0.5, np.float32))
+            self.call(
+                np.full(
+                    (n, *height_width(m.image_size), m.channels + m.frame.partial), 0.5, np.float32
+                )
+            )
 
     def _numbered(self, i: int, image: Any, bgr: bool) -> np.ndarray:
         try:
@@ -161,7 +168,13 @@ class Detector:
         except DataError as error:
             raise DataError(f"image {i}: {error}") from error
 
-    def _judged(self, scores: Scores[np.ndarray], n: int) -> list[Verdict]:
+    def _counts(self, pixels: np.ndarray) -> np.ndarray:
+        """What counts of images as `pixels` gives them, bool [B, S, T] or, of all, [B]."""
+        if pixels.shape[-1] == self.model.channels:
+            return np.ones(len(pixels), bool)
+        return pixels[..., -1] > 0.5
+
+    def _judged(self, scores: Scores[np.ndarray], n: int, counts: np.ndarray) -> list[Verdict]:
         name = self.model.distance
         distances = scores.distances[name][:n]
         defective = self.judge.defective(distances)
@@ -175,7 +188,7 @@ class Detector:
                 scores.residuals[name][i],
                 None if made is None else made[i],
                 float(p_values[i]),
-                self.judge.mask(scores.residuals[name][i], self.model.opening),
+                self.judge.mask(scores.residuals[name][i], self.model.opening) & counts[i],
             )
             for i in range(n)
         ]

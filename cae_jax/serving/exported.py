@@ -6,6 +6,7 @@ or in ONNX Runtime, which then needs no JAX at all.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from cae_jax.data import images
+from cae_jax.data.frame import Area, Frame
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
@@ -56,11 +59,51 @@ def load(
     if card["form"] != FORM:
         raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
     name = _runtime(root, runtime, card["formats"])
-    scores = card["scores"]
     if own := percent is None and false_alarms is None and threshold is None:
         percent, false_alarms = card["asked"]["percent"], card["asked"]["false_alarms"]
         threshold = card["asked"].get("threshold")
-    judge = verdict.asked(
+    judge = _judge(root, card, percent, false_alarms, threshold)
+    if own and judge.threshold.value != card["threshold"]:
+        raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
+    for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
+        if said:
+            print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
+    call = (_jax if name == "jax" else _onnxruntime)(root, card)
+    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
+    given |= {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
+    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
+    model = _model(root, card, version, name)
+    return Detector(model, judge, call, (load, given), MANY if together else 1)
+
+
+def _model(root: Path, card: dict[str, Any], version: str, runtime: str) -> Model:
+    return Model(
+        title=card["title"],
+        category=card["category"],
+        method=card["method"],
+        version=version,
+        looks=_frame(root, card),
+        image_size=_size(card["image_size"]),
+        channels=card["channels"],
+        distance=card["distance"],
+        opening=card["opening"],
+        scale=card["scale"],
+        runtime=runtime,
+        card=card,
+        bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
+        background=card.get("background", "none"),
+    )
+
+
+def _judge(
+    root: Path,
+    card: dict[str, Any],
+    percent: int | None,
+    false_alarms: float | None,
+    threshold: str | None,
+) -> verdict.Judge:
+    scores = card["scores"]
+    return verdict.asked(
         str(root),
         np.array(scores["test_good"], np.float64),
         np.array(scores["unseen"], np.float64),
@@ -72,35 +115,6 @@ def load(
         threshold,
         card.get("threshold_rule", ""),
         np.array(scores.get("test_defective", []), np.float64),
-    )
-    if own and judge.threshold.value != card["threshold"]:
-        raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
-    for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
-        if said:
-            print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
-    call = (_jax if name == "jax" else _onnxruntime)(root, card)
-    given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
-    given |= {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
-    together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
-    model = _model(card, version, name)
-    return Detector(model, judge, call, (load, given), MANY if together else 1)
-
-
-def _model(card: dict[str, Any], version: str, runtime: str) -> Model:
-    return Model(
-        title=card["title"],
-        category=card["category"],
-        method=card["method"],
-        version=version,
-        image_size=_size(card["image_size"]),
-        channels=card["channels"],
-        distance=card["distance"],
-        opening=card["opening"],
-        scale=card["scale"],
-        runtime=runtime,
-        card=card,
-        bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
-        background=card.get("background", "none"),
     )
 
 
@@ -208,6 +222,21 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         return _scores(card, score, found, None)
 
     return call
+
+
+def _frame(root: Path, card: dict[str, Any]) -> Frame | None:
+    """What images are brought to; None for stretched ones."""
+    found = card.get("frame")
+    if found is None:
+        return None
+    areas = []
+    for flag in found["masks"]:
+        white = images.decode(root / f"{flag}.png", Frame(None, 1))[..., 0] >= 0.5
+        areas.append(Area(f"--{flag}", white if flag == "roi" else ~white))
+    roi = tuple(found["roi"]) if found["roi"] else None
+    own = (card.get("bit_depth", "auto"), card.get("background", "none"))
+    whole = Frame.of(_size(card["image_size"]), card["channels"], *own)
+    return dataclasses.replace(whole, resize=found["resize"], roi=roi, areas=tuple(areas))
 
 
 def _size(found: int | list[int]) -> Size:

@@ -25,8 +25,9 @@ import jax
 import numpy as np
 
 from cae_jax.data import images, pictures
+from cae_jax.data.frame import Frame
 from cae_jax.data.layouts.found import is_result
-from cae_jax.evaluation import finite
+from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
@@ -91,6 +92,7 @@ def score_folder(
     on_bad_image: str = "error",
     save_maps: bool = False,
     overwrite: bool = False,
+    csv: str = "plain",
     pictures_in_report: int = 0,
 ) -> Summary:
     """Scores all images of a folder, or those that an earlier start has not.
@@ -108,6 +110,7 @@ def score_folder(
       save_maps: also write each image's residual map and, where the run has a threshold for it,
         predicted mask, at the image's own size.
       overwrite: throw away what another run left in `output`.
+      csv: "plain", or "excel" as of `files.write_csv`; another one may go on.
       pictures_in_report: so many images have pictures in report.html; 0 for no report.
 
     Returns:
@@ -121,21 +124,22 @@ def score_folder(
     """
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
-    at = scoring_call(run.cell.config, run.variables, batch_size)
+    at = scoring_call(run.cell.config, run.variables, batch_size, run.cell.frame)
+    excel = csv == "excel"
     identity = _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
             root, paths = _images(root, recursive, output)
             stack.enter_context(lock.hold(output, (jax.process_index(), jax.process_count())))
             if multihost.is_first():
-                growing_table.claim(output, identity, overwrite)
+                growing_table.claim(output, identity, overwrite, excel)
         growing_table.check(output, identity)
         with multihost.together("merge"):
             with multihost.together("score"):
-                _score_share(run, at, root, output, paths, on_bad_image, save_maps)
+                _score_share(run, at, root, output, paths, on_bad_image, save_maps, excel)
             if multihost.is_first():
                 for name in growing_table.COLUMNS:
-                    growing_table.merge(output, name)
+                    growing_table.merge(output, name, excel)
                 if pictures_in_report:
                     score_page.write(run, at, root, output, pictures_in_report)
     return _summary(output, paths)
@@ -143,9 +147,7 @@ def score_folder(
 
 def _summary(output: Path, paths: list[str]) -> Summary:
     """The counts of the whole table, where it is whole."""
-    rows, left_out = (
-        growing_table.rows(output / f"{name}.csv", name) for name in growing_table.COLUMNS
-    )
+    rows, left_out = (growing_table.rows(output / f"{n}.csv", n) for n in growing_table.COLUMNS)
     if not all(path in rows or path in left_out for path in paths):
         raise DataError(f"{output}: not all images are scored yet; the same command goes on")
     return Summary(len(rows), sum(map(_defective, rows.values())), len(left_out))
@@ -166,19 +168,22 @@ def _score_share(
     paths: list[str],
     on_bad_image: str,
     save_maps: bool,
+    excel: bool,
 ) -> None:
     """Scores what is missing of this process's share, each batch's rows written at once."""
     before = growing_table.rows(output / "scores.csv", "scores")
     mine = multihost.share(paths)
     done = {path for path in mine if path in before and _same(before[path], root / path)}
+    if said := thresholds.few(len(run.judge.held_out)):
+        say(f"warning: {run.cell.title}: {said}")
     if changed := sum(path in before and path not in done for path in mine):
         say(f"{root}: {changed} images are not the files that were scored: they are scored anew")
     left = [path for path in mine if path not in done]
     n = jax.process_count()
     part = f".part-{jax.process_index()}-of-{n}" if n > 1 else ""
     with (
-        growing_table.append_to(output, "scores", part) as scores,
-        growing_table.append_to(output, "left_out", part) as left_out,
+        growing_table.append_to(output, "scores", part, excel) as scores,
+        growing_table.append_to(output, "left_out", part, excel) as left_out,
         Bar("score", len(mine), "images", len(mine) - len(left), COMPILING) as bar,
         contextlib.closing(scored(at, root, left, save_maps)) as batches,
     ):
@@ -188,10 +193,10 @@ def _score_share(
             found = Scores({name: batch.distances}, maps, None)
             finite.check_finite(found, [str(root / path) for path in batch.paths])
             if save_maps:
-                _write_maps(run, output, batch)
-            _write_rows(run.judge, batch, scores)
+                _write_maps(run, at.frame, output, batch)
+            _write_rows(run.judge, batch, scores, excel)
             for each in batch.left_out:
-                left_out.write(growing_table.row(*each))
+                left_out.write(growing_table.row(*each, excel=excel))
             scores.flush()
             left_out.flush()
             if batch.left_out and on_bad_image == "error":
@@ -202,13 +207,14 @@ def _score_share(
             bar.update(len(batch.paths) + len(batch.left_out))
 
 
-def _write_rows(judge: Judge, batch: Batch, table: TextIO) -> None:
+def _write_rows(judge: Judge, batch: Batch, table: TextIO, excel: bool) -> None:
     distances = batch.distances.astype(np.float64)
     found = (distances.tolist(), judge.p_values(distances).tolist(), judge.defective(distances))
     for path, stamp, distance, p_value, defective in zip(
         batch.paths, batch.stamps, *found, strict=True
     ):
-        table.write(growing_table.row(path, distance, p_value, int(defective), *stamp))
+        about = (distance, p_value, int(defective), *stamp)
+        table.write(growing_table.row(path, *about, excel=excel))
 
 
 def _defective(row: str) -> bool:
@@ -221,14 +227,16 @@ def _same(row: str, file: Path) -> bool:
     return Stamp(int(size), int(modified), sha256).still(file)
 
 
-def _write_maps(run: TrainedRun, output: Path, batch: Batch) -> None:
+def _write_maps(run: TrainedRun, frame: Frame, output: Path, batch: Batch) -> None:
     if batch.residuals is None:
         return
     judge, opening = run.judge, run.cell.config.opening
     for path, size, residual in zip(batch.paths, batch.sizes, batch.residuals, strict=True):
         mask = judge.mask(residual, opening) if math.isfinite(judge.map_threshold) else None
+        if mask is not None and (counts := frame.counts(size)) is not None:
+            mask &= counts
         # With the suffix: two images of a folder may differ in nothing else.
-        pictures.write_prediction(output, path, size, residual, mask)
+        pictures.write_prediction(output, path, size, residual, mask, frame)
 
 
 def _identity(run: TrainedRun, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:

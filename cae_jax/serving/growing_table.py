@@ -10,11 +10,11 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from cae_jax.files import write_whole
+from cae_jax.files import BOM, as_it_was, no_formula, write_whole
 from cae_jax.runs.machine.progress import say
 from cae_jax.types import DataError, UsageError
 
@@ -27,13 +27,17 @@ _BEFORE = {"scores": ("path", "distance", "p_value", "defective")}
 FOLDERS = ("anomaly_maps", "predicted_masks")
 
 
-def claim(output: Path, identity: Mapping[str, Any], overwrite: bool = False) -> None:
+def claim(
+    output: Path, identity: Mapping[str, Any], overwrite: bool = False, excel: bool = False
+) -> None:
     """Makes the folder `output` the job's, and its tables fit to be appended to.
 
     Args:
       output: made when it is not there.
       identity: what two starts of one job have in common, as JSON's plain values.
       overwrite: clear what another job left; nothing else in the folder is touched.
+      excel: the tables are written as `files.write_csv` writes them for Excel; what is there is
+        rewritten so.
 
     Raises:
       UsageError: the folder holds another job, or such tables and no job.
@@ -58,7 +62,7 @@ def claim(output: Path, identity: Mapping[str, Any], overwrite: bool = False) ->
             if _head(file) == ",".join(columns) + "\n":
                 say(f"{file}: does not tell which files it is of: all are scored anew")
                 file.unlink()
-    merge(output, "scores")
+    merge(output, "scores", excel)
     _remove_table(output, "left_out")  # what was bad is tried again
 
 
@@ -74,20 +78,22 @@ def check(output: Path, identity: Mapping[str, Any]) -> None:
             )
 
 
-def merge(output: Path, name: str) -> None:
+def merge(output: Path, name: str, excel: bool = False) -> None:
     """Makes one table, sorted by path, of what was there and the parts; a torn row goes."""
     parts = sorted(output.glob(f"{name}.part-*.csv"))
     found: dict[str, str] = {}
     for file in (output / f"{name}.csv", *parts):
         found |= rows(file, name)
-    head = ",".join(COLUMNS[name]) + "\n"
-    write_whole(output / f"{name}.csv", head + "".join(found[path] for path in sorted(found)))
+    lines = [found[path] for path in sorted(found)]
+    lines = [_with(no_formula, line) for line in lines] if excel else lines
+    write_whole(output / f"{name}.csv", _head_of(name, excel) + "".join(lines))
     for file in parts:
         file.unlink()
 
 
 def rows(file: Path, name: str) -> dict[str, str]:
-    """Returns the whole rows of a table by path, as they stand there; none without the file.
+    """Returns the whole rows of a table by path, as they stand there, or would without Excel; none
+    without the file.
 
     Raises DataError for another table.
     """
@@ -100,8 +106,10 @@ def rows(file: Path, name: str) -> dict[str, str]:
             if row.endswith("\n") and row.count('"') % 2 == 0:  # else it ends within quotes
                 found.append(row)
                 row = ""
-    if found and found[0] != ",".join(COLUMNS[name]) + "\n":
+    if found and found[0].removeprefix(BOM) != _head_of(name):
         raise DataError(f"{file}: not a table of {', '.join(COLUMNS[name])}")
+    if found and found[0].startswith(BOM):
+        found[1:] = [_with(as_it_was, line) for line in found[1:]]
     return {fields(row)[0]: row for row in found[1:]}  # of a path judged twice the later one
 
 
@@ -110,24 +118,38 @@ def fields(row: str) -> list[str]:
     return next(csv.reader([row]))
 
 
-def append_to(output: Path, name: str, part: str = "") -> TextIO:
+def append_to(output: Path, name: str, part: str = "", excel: bool = False) -> TextIO:
     """Opens a table to append rows of `row` to; `part` is "" or ".part-I-of-N"."""
     path = output / f"{name}{part}.csv"
     file = path.open("a", encoding="utf-8", errors="surrogateescape", newline="\n")
     if file.tell() == 0:
-        file.write(",".join(COLUMNS[name]) + "\n")
+        file.write(_head_of(name, excel))
     return file
+
+
+def _head_of(name: str, excel: bool = False) -> str:
+    return (BOM if excel else "") + ",".join(COLUMNS[name]) + "\n"
+
+
+def _with(change: Callable[[str], str], line: str) -> str:
+    """A row with its text changed: its path, and its cause, the last field where there is one."""
+    path, *rest = fields(line)
+    rest = rest if len(rest) > 1 else [change(cause) for cause in rest]
+    return row(change(path), *rest)
 
 
 def _head(file: Path) -> str:
     if not file.exists():
         return ""
     with open(file, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        return lines.readline()
+        return lines.readline().removeprefix(BOM)
 
 
-def row(*fields: str | float | int) -> str:
-    """Returns a row of a table: floats read back to the last bit, NaN is an empty field."""
+def row(*fields: str | float | int, excel: bool = False) -> str:
+    """Returns a row of a table: floats read back to the last bit, NaN is an empty field; `excel` as
+    of `files.no_formula`."""
+    if excel:
+        fields = tuple(no_formula(each) if isinstance(each, str) else each for each in fields)
     return ",".join(map(_field, fields)) + "\n"
 
 

@@ -12,7 +12,7 @@ from cae_jax.evaluation import finite, thresholds, verdict
 from cae_jax.evaluation.segmentation import MinimumArea
 from cae_jax.reports import rules
 from cae_jax.runs.build import scoring_call
-from cae_jax.runs.config import configure
+from cae_jax.runs.config import Config, configure
 from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import whole
 from cae_jax.scoring import scorer
@@ -45,7 +45,7 @@ def detector(
       DataError: images that cannot be used, none, or variables that are not this method's.
       CaeError: a score is not finite.
     """
-    good = images_of("unseen", unseen)
+    good = images_of("unseen", unseen, flags.get("bit_depth", "auto"))
     if not len(good):
         raise DataError("unseen: holds no image, so there is no threshold")
     _, height, width, channels = good.shape
@@ -72,26 +72,32 @@ def detector(
     )
     if said := rules.unkept(judge.threshold):
         say(f"warning: {config.title}: {said}")
-    model = Model(
-        title=config.title,
-        category="",
-        method=config.method,
-        version="",
-        image_size=config.image_size,
-        channels=channels,
-        distance=config.distance,
-        opening=config.opening,
-        scale=float(max(each.max() for each in found.residuals[config.distance])),
-        runtime="jax",
-        card={},
-    )
+    scale = float(max(each.max() for each in found.residuals[config.distance]))
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
         return jax.device_get(score(held, images))
 
     again = {"variables": jax.device_get(variables), "unseen": good, **flags}
     again |= {"percent": percent, "false_alarms": false_alarms}
-    return Detector(model, judge, call, (detector, again))
+    return Detector(_model(config, scale), judge, call, (detector, again))
+
+
+def _model(config: Config, scale: float) -> Model:
+    return Model(
+        title=config.title,
+        category="",
+        method=config.method,
+        version="",
+        image_size=config.image_size,
+        channels=config.channels,
+        distance=config.distance,
+        opening=config.opening,
+        scale=scale,
+        runtime="jax",
+        card={},
+        bit_depth=config.bit_depth,
+        background=config.background,
+    )
 
 
 def _check(score: scorer.Scorer, variables: Variables, images: np.ndarray, method: str) -> None:

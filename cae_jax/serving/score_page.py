@@ -69,7 +69,7 @@ def _drawn(
     run: TrainedRun, at: ScoringCall, root: Path, first: Mapping[str, Scored]
 ) -> dict[str, Drawn]:
     """Pictures by path, of the images that are still there."""
-    top, frame, opening = color_scale(run.cell), run.cell.config.frame, run.cell.config.opening
+    top, frame, opening = color_scale(run.cell), at.frame, run.cell.config.opening
     found = {}
     with contextlib.closing(scored(at, root, list(first), maps=True)) as batches:
         for batch in batches:
@@ -81,7 +81,8 @@ def _drawn(
                     pixels = images.decode(root / path, frame)
                 except DataError:  # taken away meanwhile
                     continue
-                image, over = overlay.panels(pixels, residual, mask, top, size, _SIDE)
+                shape = size if frame.plain else pixels.shape[:2]  # where the map lies on it
+                image, over = overlay.panels(pixels, residual, mask, top, shape, _SIDE)
                 shown = {
                     "image": markup.photograph(image, f"image {path}"),
                     "what is unusual": markup.photograph(over, f"heat map of {path}"),

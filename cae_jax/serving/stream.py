@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cae_jax.data import images
+from cae_jax.data.frame import Frame
 from cae_jax.runs import build
 from cae_jax.runs.config import Config
 from cae_jax.scoring import scorer
@@ -31,6 +32,7 @@ class ScoringCall(NamedTuple):
     """A model's scoring call on every device of this process, compiled for one batch size."""
 
     config: Config
+    frame: Frame  # that images are brought to
     variables: Variables  # on every device
     call: scorer.Scorer
     sharding: NamedSharding  # of images, along their batch axis
@@ -68,7 +70,10 @@ class Batch(NamedTuple):
 
 
 def scoring_call(
-    config: Config, variables: Variables, batch_size: int | None = None
+    config: Config,
+    variables: Variables,
+    batch_size: int | None = None,
+    frame: Frame | None = None,
 ) -> ScoringCall:
     """Returns the scoring call of a model, split over all devices of this process.
 
@@ -77,6 +82,7 @@ def scoring_call(
       variables: its parameters.
       batch_size: images per call, rounded up to a multiple of the number of devices; None takes
         `scorer.default_batch_size` for each.
+      frame: that images are brought to; None takes the config's.
 
     Raises:
       UsageError: a batch size below 1.
@@ -94,6 +100,7 @@ def scoring_call(
         call = jax.jit(jax.shard_map(call, mesh=mesh, in_specs=(whole, split), out_specs=split))
     return ScoringCall(
         config,
+        frame or config.frame,
         jax.device_put(variables, NamedSharding(mesh, whole)),
         call,
         NamedSharding(mesh, split),
@@ -109,11 +116,11 @@ class _Image(NamedTuple):
     cause: str  # why there are no pixels
 
 
-def _read(root: Path, path: str, config: Config, maps: bool) -> _Image:
+def _read(root: Path, path: str, frame: Frame, maps: bool) -> _Image:
     file = os.path.join(root, path)
     try:
         before = _times(file)
-        pixels = images.decode(file, config.frame)
+        pixels = images.seen(file, frame)
         size = images.size(file) if maps else (0, 0)
         stamp = Stamp(*before, _digest(file))
         if _times(file) != before:  # it would be judged by what it was
@@ -138,7 +145,7 @@ def _digest(file: str | os.PathLike[str]) -> str:
 
 
 def decoded(
-    root: Path, paths: Iterable[str], config: Config, ahead: int, maps: bool = False
+    root: Path, paths: Iterable[str], frame: Frame, ahead: int, maps: bool = False
 ) -> Iterator[_Image]:
     """Decodes images in threads (Pillow releases the GIL) and yields them in the order of `paths`.
 
@@ -150,7 +157,7 @@ def decoded(
         waiting: collections.deque[Future[_Image]] = collections.deque()
         while True:
             for path in itertools.islice(paths, ahead - len(waiting)):
-                waiting.append(pool.submit(_read, root, path, config, maps))
+                waiting.append(pool.submit(_read, root, path, frame, maps))
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -174,7 +181,7 @@ def scored(
       maps: also bring the residual maps, and the files' sizes.
     """
     ahead = 2 * at.batch_size + _THREADS
-    stream = decoded(root, paths, at.config, ahead, maps)
+    stream = decoded(root, paths, at.frame, ahead, maps)
     before = None
     while read := list(itertools.islice(stream, at.batch_size)):
         now = _begin(at, read)

@@ -59,6 +59,7 @@ class TrainedRun:
             scale=color_scale(self.cell),
             runtime="jax",
             card={},
+            looks=self.cell.frame,
             bit_depth=config.bit_depth,
             background=config.background,
         )
@@ -111,18 +112,7 @@ def open_run(
     """
     if threshold is not None:
         threshold_rule.parse(threshold)
-    found = cells.find(Path(workdir))
-    fit = [c for c in found if which.items() <= c.config.flags().items()]
-    if len(fit) != 1:
-        listed = ", ".join(c.name for c in fit or found)
-        asked = ", ".join(f"{name}={value!r}" for name, value in which.items()) or "no flag"
-        raise UsageError(
-            f"{workdir}: {len(fit)} runs fit {asked}; name category, method, model, seed ... of "
-            f"one: {listed}"
-        )
-    cell = fit[0]
-    if not cell.finished:
-        raise DataError(f"{cell.folder}: not finished; run experiments.run again")
+    cell = _the_one(Path(workdir), which)
     claim_jax()
     compilation.use_cache()
     evaluated = cell.config.checkpoint
@@ -146,10 +136,24 @@ def open_run(
         if said:
             say(f"warning: {cell.title}: {said}")
     given = {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
-    given |= {"checkpoint": checkpoint, **which}
-    return TrainedRun(
-        cell, trained.variables, judge, {"workdir": os.path.abspath(workdir), **given}
-    )
+    given |= {"workdir": os.path.abspath(workdir), "checkpoint": checkpoint, **which}
+    return TrainedRun(cell, trained.variables, judge, given)
+
+
+def _the_one(workdir: Path, which: dict[str, Any]) -> Cell:
+    """The finished run of a workdir that flags say."""
+    found = cells.find(workdir)
+    fit = [c for c in found if which.items() <= c.config.flags().items()]
+    if len(fit) != 1:
+        listed = ", ".join(c.name for c in fit or found)
+        asked = ", ".join(f"{name}={value!r}" for name, value in which.items()) or "no flag"
+        raise UsageError(
+            f"{workdir}: {len(fit)} runs fit {asked}; name category, method, model, seed ... of "
+            f"one: {listed}"
+        )
+    if not fit[0].finished:
+        raise DataError(f"{fit[0].folder}: not finished; run the same command again")
+    return fit[0]
 
 
 def _judged(cell: Cell, trained: Trained) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cae_jax.data import arrays
-from cae_jax.types import GOOD, DataError
+from cae_jax.types import GOOD, DataError, UsageError
 
 RNG = np.random.default_rng(0)
 TRAIN = RNG.random((4, 6, 8), np.float32)
@@ -103,3 +103,27 @@ MASK = np.zeros((3, 6, 8), bool)
 def test_what_cannot_be_is_named(bad, said):
     with pytest.raises(DataError, match=said):
         split(**bad)
+
+
+@pytest.mark.parametrize("kind", ["u2", ">u2", "i4", "i8"])
+def test_bits_that_are_named(kind):
+    levels = RNG.integers(0, 4096, (4, 6, 8))
+    found = split(levels.astype(kind), levels[:3].astype(kind), bit_depth=12)
+    np.testing.assert_allclose(found.train[..., 0], levels / 4095, atol=1e-7)
+    assert (found.bit_depth, found.warnings) == ("12", ())
+    for odd in (4096, -4096) if kind[0] == "i" else (4096,):
+        levels[1, 2, 3] = odd
+        with pytest.raises(
+            DataError, match=rf"^train: has a value of {odd}, and bit_depth=12 is 0 to"
+        ):
+            split(levels.astype(kind), TEST, bit_depth="12")
+    with pytest.raises(UsageError, match="bit_depth=17: must be 8 to 16, or auto"):
+        split(bit_depth=17)
+
+
+def test_few_bits_are_said():
+    levels = np.full((4, 6, 8), 1000, np.uint16)
+    (said,) = split(levels, levels[:3]).warnings
+    assert said.startswith("arrays: 7 images of 16 bits have no value above 1000")
+    assert "--bit_depth=10 makes 1023 white" in said
+    assert split(levels * 64, levels[:3]).warnings == ()

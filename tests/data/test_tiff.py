@@ -141,7 +141,9 @@ def test_white_is_zero_and_bits_from_the_lowest(bits):
     np.testing.assert_allclose(decoded(content, 1)[..., 0], expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize(
+    "compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "zstd", "lzma"]
+)
 def test_what_libtiff_packs(compression):
     np.testing.assert_allclose(decoded(by_pillow(COLOR8, compression)), COLOR8 / 255, atol=1e-7)
     content = by_pillow(GRAY16, compression)
@@ -189,12 +191,21 @@ def test_fax(compression):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])
-def test_jpeg_and_webp_inside(mode):
+def test_jpeg_inside(mode):
     smooth = Image.fromarray(COLOR8).resize((48, 40), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     smooth.convert(mode).save(buffer, "TIFF", compression="jpeg", quality=95)
     expected = np.asarray(Image.open(buffer).convert("RGB")) / 255
     np.testing.assert_allclose(decoded(buffer.getvalue()), expected, atol=1e-7)
+
+
+def test_webp_inside():
+    buffer = io.BytesIO()
+    Image.fromarray(COLOR8).save(buffer, "WEBP", lossless=True)
+    tags = {256: 29, 257: 37, 259: 50001, 262: 2, 277: 3, 278: 37}
+    tags = {code: (3, [value]) for code, value in tags.items()} | {258: (3, [8] * 3)}
+    content = hand_made(tags, buffer.getvalue())
+    np.testing.assert_allclose(decoded(content), COLOR8 / 255, atol=1e-7)
 
 
 def test_other_colors():

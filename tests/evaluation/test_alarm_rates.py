@@ -29,6 +29,7 @@ def test_a_threshold_knows_which_distance_it_is(n):
     good = np.random.default_rng(n).permutation(n) + 1.0  # the k-th smallest is k
     found = [thresholds.from_good(good, p, r) for p in (70, 90, 100) for r in thresholds.RULES]
     found += [thresholds.conformal(good, alpha) for alpha in (5, 10)]
+    found += [thresholds.conformal_at(good, rate) for rate in (0.1, 0.125, 0.003)]
     found += [thresholds.false_alarms(good, rate) for rate in (0.01, 0.1, 0.5)]
     for threshold in found:
         assert threshold.rank == (None if math.isinf(threshold.value) else threshold.value)

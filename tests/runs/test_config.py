@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from cae_jax import methods, options
-from cae_jax.runs import command_line, config
+from cae_jax.runs import command_line, config, presets
 from cae_jax.runs.config import Config, configure
 from cae_jax.types import UsageError, WeightsError
 
@@ -61,6 +61,7 @@ OTHER = {
     "false_alarms": 0.03,
     "threshold": "percent:95",
     "checkpoint": "best",
+    "csv": "excel",
     "opening": 0,
     "precision": "bfloat16",
     "members": "unroll",
@@ -257,12 +258,12 @@ def test_only_the_flags_asked_for_are_defined(absl_flags, monkeypatch):
     assert set(absl_flags) - before == {"workdir", "data_dir"}
 
 
-PRESETS = sorted(path.name for path in command_line.PRESETS.glob("*.flags"))
+PRESETS = sorted(path.name for path in presets.FOLDER.glob("*.flags"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_work_and_open_with_their_command(absl_flags, monkeypatch, name):
-    path = command_line.PRESETS / name
+    path = presets.FOLDER / name
     assert path.read_text().startswith("#")
     command = path.read_text().partition("python -m experiments.")[2].split()[0]
     if command != "run":

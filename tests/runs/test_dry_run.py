@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import small_runs
 
-from cae_jax import data
+from cae_jax import data, files
 from cae_jax.data import listing
 from cae_jax.data.frame import Frame
 from cae_jax.runs import dry_run, job
@@ -61,6 +61,7 @@ def test_new_going_on_and_finished(world, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(data, "read", None)
         patch.setattr("builtins.open", None)
+        patch.setattr(files, "free_memory", lambda: 2**40)  # which opens what the system says of it
         lines = told(config).splitlines()
     assert tree(world) == before
     assert not (world / "run").exists()
@@ -85,8 +86,9 @@ def test_new_going_on_and_finished(world, monkeypatch):
     job.run(config)
     before = tree(world)
     assert told(config).splitlines()[-1] == "cells: 0 new, 0 go on, 2 finished"
-    with pytest.raises(UsageError, match="--epochs=2, now 3"):
-        told(config_of(world, epochs=3))
+    assert told(config_of(world, epochs=3)).count("goes on after epoch 2") == 2
+    with pytest.raises(UsageError, match=r"--learning_rate=0.0002, now 0\.5"):
+        told(config_of(world, learning_rate=0.5))
     again = told(config_of(world, epochs=3, overwrite=True))
     assert again.count("new, in place of what is there") == 2
     assert "cells: 2 new, 0 go on, 0 finished" in again
@@ -169,4 +171,21 @@ def test_more_than_there_is_room_for(world, monkeypatch):
     monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: usage)
     text = told(config_of(world, workdir=str(world / "none")))
     assert "1 kB free" in text
-    assert text.splitlines()[-1] == "warning: that is more than there is room for"
+    assert text.splitlines()[-1] == "warning: that is more disk than there is room for"
+
+
+def test_more_images_than_memory(world, monkeypatch):
+    """They lie in a file, and count as disk: of what memory is then needed for there is too little
+    too."""
+    config = config_of(world, category="tablet", workdir=str(world / "large"))
+    monkeypatch.setattr(files, "free_memory", lambda: 2**20)
+    usage = dry_run.shutil.disk_usage(world)
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
+    lines = told(config).splitlines()
+    size = dry_run.sizes(config.resolved(), dry_run._counts(config.resolved()))
+    assert size.copies > 0
+    in_a_file = next(line for line in lines if line.startswith("images: "))
+    assert in_a_file.startswith(f"images: {dry_run._amount(size.images)} in a file in ")
+    assert in_a_file.endswith("; 1 MB free there")
+    assert lines[-2].endswith("; 1.05 MB free")
+    assert lines[-1] == "warning: that is more memory than there is; --image_size sets how much"

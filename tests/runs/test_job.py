@@ -237,7 +237,6 @@ def test_a_finished_run_is_not_done_again(tiny, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("epochs", 3),
         ("learning_rate", 1e-3),
         ("stride", 8),
         ("batch_size", 16),

@@ -105,6 +105,7 @@ def test_the_report_has_each_category(run):
     folder, metrics, _ = run
     page = html.run_page(html.read_run(folder))
     assert "Each category by itself" in page
+    assert "One threshold for several products" in page
     auroc = metrics["categories"]["tablet"]["image_auroc"]
     assert f'data-key="{auroc!r}"' in page
 

@@ -212,5 +212,7 @@ def test_another_checkpoint_brings_the_threshold_of_its_own_scores(world, monkey
     assert len(pd.read_csv(cell / "history.csv")) == 2  # of all training
     detector = cae_jax.load(world / "best")
     assert detector.threshold.value == asked["threshold"]
-    job.evaluate_again(world / "best", changes={"false_alarms": 0.4})
+    job.evaluate_again(world / "best", changes={"false_alarms": 0.4, "csv": "excel"})
+    for table in (cell / "scores.csv", world / "best" / "results.csv"):
+        assert table.read_bytes().startswith(b"\xef\xbb\xbf")
     assert cae_jax.load(world / "best").threshold.rule == "false_alarms"

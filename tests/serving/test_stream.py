@@ -122,8 +122,8 @@ def test_a_table_cut_anywhere_is_completed(world, opened, whole, tmp_path, monke
     (output / "scores.csv").write_bytes(whole[:cut])
     kept = set(whole_rows(whole[:cut]))
     read = []
-    decode = images.decode
-    monkeypatch.setattr(images, "decode", lambda *a: read.append(a[0]) or decode(*a))
+    decode = images.seen
+    monkeypatch.setattr(images, "seen", lambda *a: read.append(a[0]) or decode(*a))
     assert score(world, opened, output).n_images == 12
     assert (output / "scores.csv").read_bytes() == whole
     assert len(read) == 12 - len(kept)
@@ -257,7 +257,7 @@ def test_find(tmp_path):
 
 def test_few_images_are_in_memory_at_once(world, opened, monkeypatch):
     monkeypatch.setattr(stream, "_THREADS", 2)
-    decode, alive, peak, begun = images.decode, set(), [], []
+    decode, alive, peak, begun = images.seen, set(), [], []
 
     def counted(*arguments):
         begun.append(1)
@@ -267,7 +267,7 @@ def test_few_images_are_in_memory_at_once(world, opened, monkeypatch):
         peak.append(len(alive))
         return pixels
 
-    monkeypatch.setattr(images, "decode", counted)
+    monkeypatch.setattr(images, "seen", counted)
     at = stream.scoring_call(opened.cell.config, opened.variables, batch_size=3)
     scored, lead = 0, []
     for batch in stream.scored(at, world / "in", ["rgb.jpg"] * 70):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cae_jax.files import write_csv, write_whole
-from cae_jax.reports.benchmark import figures, page, tables
+from cae_jax.reports.benchmark import figures, page, pairs, tables
 from cae_jax.reports.benchmark.cells import read
 from cae_jax.types import CaeError, UsageError
 
@@ -19,7 +19,7 @@ class Written(NamedTuple):
 
 
 def write(workdir: Path) -> Written:
-    """Writes benchmark.csv, .md and .html, ranks.png and few_images.png into a benchmark's workdir.
+    """Writes benchmark.csv, .md and .html, pairs.csv, ranks.png and few_images.png into a workdir.
 
     ranks.png needs two methods, few_images.png two numbers of training images; without them an
     older one is taken away.
@@ -38,8 +38,11 @@ def write(workdir: Path) -> Written:
         raise CaeError(f"{workdir}: no cell finished: {cause}")
     csv, md, html = (workdir / f"benchmark.{kind}" for kind in ("csv", "md", "html"))
     write_csv(csv, found.table)
+    count = tables.whole(found.table)
+    two = workdir / "pairs.csv"
+    write_csv(two, pairs.table(found, count))
     by_category = tables.by_category(found)
-    ranks = tables.ranked(by_category[by_category["train_images"] == tables.whole(found.table)])
+    ranks = tables.ranked(by_category[by_category["train_images"] == count])
     pictures = {}
     path = workdir / "ranks.png"
     path.unlink(missing_ok=True)
@@ -54,4 +57,4 @@ def write(workdir: Path) -> Written:
     shown = page.page(found)
     write_whole(md, page.markdown(shown))
     write_whole(html, page.html(shown, pictures))
-    return Written([csv, md, html, *(path for _, path in pictures.values())], page.text(shown))
+    return Written([csv, two, md, html, *(path for _, path in pictures.values())], page.text(shown))

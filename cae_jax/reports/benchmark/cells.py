@@ -44,12 +44,22 @@ class Resamples(NamedTuple):
     balanced_accuracy: np.ndarray  # NaN without a threshold from good images alone
 
 
+class Judged(NamedTuple):
+    """The test images of a cell, by their paths."""
+
+    paths: tuple[str, ...]
+    labels: np.ndarray  # int [n]
+    distances: np.ndarray  # float64 [n]
+    right: np.ndarray | None  # bool [n]; None without a threshold from good images alone
+
+
 class Found(NamedTuple):
     """A benchmark's workdir, read."""
 
     table: pd.DataFrame  # of COLUMNS and the trivial scores', a row for each cell; failed ones last
     resamples: dict[str, Resamples]  # by the cell's folder
     flags: dict[str, dict[str, str]]  # of flags.txt, by the cell's folder
+    judged: dict[str, Judged]  # by the cell's folder
 
 
 def folder_name(entry: str, train_images: int) -> str:
@@ -62,19 +72,20 @@ def read(workdir: Path) -> Found:
 
     Raises DataError for a file that cannot be read.
     """
-    rows, resamples, flags = [], {}, {}
+    rows, resamples, flags, judged = [], {}, {}, {}
     for parent in sorted(path for path in workdir.iterdir() if path.is_dir()):
         for folder in cells_with(parent, FINISHED):
             run = read_run(folder, pictures=False)
             name = folder.relative_to(workdir).as_posix()
             given = dict(line.removeprefix("--").partition("=")[::2] for line in run.flags)
-            drawn = _resampled(run)
+            judged[name] = images = _judged(run)
+            drawn = _resampled(run, images)
             rows.append({"folder": name, **_row(run, parent.name, given), **_intervals(drawn)})
             resamples[name], flags[name] = drawn, given
     for name, cause in read_failed(workdir).items():
         rows.append({"folder": name, "error": cause} | _named(name))
     more = dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)
-    return Found(pd.DataFrame(rows, columns=[*COLUMNS, *more]), resamples, flags)
+    return Found(pd.DataFrame(rows, columns=[*COLUMNS, *more]), resamples, flags, judged)
 
 
 def read_failed(workdir: Path) -> dict[str, str]:
@@ -139,18 +150,23 @@ def _honest(m: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None if point is None or point.get("leaks", True) else point
 
 
-def _resampled(run: Run) -> Resamples:
-    """The same draws for all cells of a category: their test images are the same."""
+def _judged(run: Run) -> Judged:
     test = run.frame[run.frame["split"] == "test"].sort_values("path", kind="stable")
     labels, distances = test["label"].to_numpy(), test["distance"].to_numpy()
-    category = str(run.metrics.get("category")).encode("utf-8", "surrogateescape")
-    counts = resampling.draws(labels, [0, zlib.crc32(category)])
-    point = _honest(run.metrics)
-    accuracies = np.full(len(counts), np.nan)
+    point, right = _honest(run.metrics), None
     if point is not None:
         right = verdict.exceeds(distances, verdict.value(point)) == (labels == 1)
-        accuracies = resampling.balanced_accuracies(labels, right, counts)
-    return Resamples(resampling.aurocs(labels, distances, counts), accuracies)
+    return Judged(tuple(test["path"]), labels, distances, right)
+
+
+def _resampled(run: Run, images: Judged) -> Resamples:
+    """The same draws for all cells of a category: their test images are the same."""
+    category = str(run.metrics.get("category")).encode("utf-8", "surrogateescape")
+    counts = resampling.draws(images.labels, [0, zlib.crc32(category)])
+    accuracies = np.full(len(counts), np.nan)
+    if images.right is not None:
+        accuracies = resampling.balanced_accuracies(images.labels, images.right, counts)
+    return Resamples(resampling.aurocs(images.labels, images.distances, counts), accuracies)
 
 
 def _intervals(drawn: Resamples) -> dict[str, float]:

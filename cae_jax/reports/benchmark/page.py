@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cae_jax.evaluation import ranking
-from cae_jax.reports.benchmark import tables
+from cae_jax.reports.benchmark import pairs, tables
 from cae_jax.reports.benchmark.cells import Found
 from cae_jax.reports.html import markup
 from cae_jax.reports.html.markup import Cell, Table, figure, rate, words
@@ -53,6 +53,12 @@ NOTE = (
     "this page; megabytes are all that scoring needs, pretrained weights included. Trivial scores "
     "take no learning: a method that does not beat them has shown nothing."
 )
+_PAIRS = (
+    "Both judge the same test images, so their difference is surer than their intervals look. "
+    "AUROC averaged over seeds, by DeLong; verdicts of the lowest seed, by McNemar. P-values of "
+    "Holm allow for all pairs of the category, which are in pairs.csv. Test images are the sample: "
+    "nothing is said of other training images, nor of other products."
+)
 _EMPTY = Cell("", "", numeric=True)
 
 
@@ -89,6 +95,8 @@ def page(found: Found) -> Page:
         at = overall[overall["train_images"] == count]
         sections.append(_overall(at, trivial, ranks, base["category"].nunique()))
     sections.append(_by_category(base, trivial))
+    if not (two := pairs.table(found, count)).empty:
+        sections.append(_pairs(two))
     if few:
         sections.append(_few(overall, by_category))
     failed = table.loc[table["error"] != "", ["folder", "error"]]
@@ -195,6 +203,33 @@ def _by_category(rows: pd.DataFrame, trivial: pd.DataFrame) -> Section:
     columns = [*head, *(column.title for column in COLUMNS)]
     table = Table("Each category", columns, made, name="runs")
     return Section("Each category", "", table)
+
+
+def _pairs(rows: pd.DataFrame) -> Section:
+    """The best method of each category against every other one."""
+    made = []
+    for row in rows[rows["one"] == rows.groupby("category")["one"].transform("first")].to_dict(
+        "records"
+    ):
+        ends = markup.interval([row["low"], row["high"]])
+        made.append(
+            [
+                *(words(row["category"]), words(row["one"]), words(row["other"])),
+                figure(f"{row['difference']:+.3f}", row["difference"], ends),
+                *(_p(row["p_value"]), _p(row["p_holm"])),
+                *(_count(row["only_one"]), _count(row["only_other"])),
+                *(_p(row["verdicts_p_value"]), _p(row["verdicts_p_holm"])),
+            ]
+        )
+    columns = ["category", "the best", "another", "AUROC, difference", "p (DeLong)", "p (Holm)"]
+    columns += ["right by it alone", "by the other alone", "p (McNemar)", "p (Holm)"]
+    return Section("Two methods on the same images", _PAIRS, Table("Two methods", columns, made))
+
+
+def _p(value: float) -> Cell:
+    if pd.isna(value):
+        return Cell(markup.DASH, "", numeric=True)
+    return figure("< 0.001" if value < 0.001 else f"{value:.3f}", value)
 
 
 def _few(overall: pd.DataFrame, by_category: pd.DataFrame) -> Section:

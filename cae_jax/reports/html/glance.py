@@ -54,11 +54,11 @@ class Shown(NamedTuple):
 def glance(run: Run) -> dict[str, Any]:
     """Returns what the template shows first: rule, answers, shown, and why nothing is shown."""
     point, test = rules.shown(run.metrics), run.frame[run.frame["split"] == scores.TEST]
-    good, defective = (test[test["label"] == label] for label in (0, 1))
+    defective = test[test["label"] == 1]
     shown = list(_pictures(run, point))
     return {
         "rule": _rule(point, run.frame),
-        "answers": [_alarms(point, good), _misses(point, defective)] if point else [],
+        "answers": [_alarms(point, run.frame), _misses(point, defective)] if point else [],
         "shown": shown,
         "absent": "" if shown else _no_picture(run),
     }
@@ -72,44 +72,55 @@ def _rule(point: Mapping[str, Any] | None, frame: pd.DataFrame) -> str:
             "has not learned from, and there are none."
         )
     limit, source = verdict.value(point), point.get("source")
-    if point.get("rule") == "min_area":
-        return f"A part is called defective when a region of its map lies above {amount(limit)}."
     begin = f"A part is called defective when its distance from good is above {amount(limit)}"
     good, _, unseen = scores.distances_of(frame)
     distances = {TEST_GOOD: good, scores.source(frame): unseen}.get(str(source), np.empty(0))
     k, n = int((~verdict.exceeds(distances, limit)).sum()), len(distances)
     if rules.rank(point) is None or not n:
-        return f"{begin} ({rules.name(point)})."
+        return f"{begin}, by the rule: {rules.name(point)}."
     if n == 1:
         return f"{begin}, that of the one good image there is to set it by."
     count = f"all {n}" if k == n else f"{k} of {n}"
     return f"{begin}; {count} {_WHOSE[str(source)]} lie at or below it."
 
 
-def _alarms(point: Mapping[str, Any], good: pd.DataFrame) -> Answer:
+def _alarms(point: Mapping[str, Any], frame: pd.DataFrame) -> Answer:
     """How many good parts will be called defective, by what the threshold was set by."""
     label = f"False alarms in {_MANY:,} good parts"
-    called = int(verdict.exceeds(good["distance"], verdict.value(point)).sum())
+    good, _, unseen = scores.distances_of(frame)
+    called = int(verdict.exceeds(good, verdict.value(point)).sum())
     seen = f"Of {_count(len(good), 'good test image')} {called} {_is(called)} called defective"
     expected = rules.expected(point)
     if expected is None:
-        why = "This rule promises no rate"
-        if point.get("leaks"):
-            why = "The threshold was picked on the test images, which therefore cannot tell"
-        return Answer(label, "unknown", [f"{why}.", *([f"{seen}."] if len(good) else [])])
+        shown, why = (
+            _unseen(unseen, verdict.value(point)) if point.get("leaks") else ("unknown", [])
+        )
+        return Answer(label, shown, [*why, *([f"{seen}."] if len(good) else [])])
     mean, low, high = (_MANY * each for each in expected)
-    said, notes = "about", [f"Expected; with 95 % confidence {low:.0f} to {high:.0f}."]
+    said, notes = "about", [f"Expected; with 95 % confidence {_parts(low)} to {_parts(high)}."]
     if point.get("source") == OUT_OF_FOLD:
         notes = [
-            f"Expected, {low:.0f} to {high:.0f} (95 %) by chance alone. Nothing guarantees it: a "
-            "good image was measured by a model of the others, not by the final one."
+            f"Expected, {_parts(low)} to {_parts(high)} (95 %) by chance alone. Nothing guarantees "
+            "it: a good image was measured by a model of the others, not by the final one."
         ]
     if point.get("rule") == "false_alarms":
         notes.append(f"Asked for: {rules.promise(point)}.")
     if len(good):
-        said, why = _surprise(point, called, len(good))
-        notes.append(f"{seen}{why}.")
-    return Answer(label, f"{said} {mean:.0f}", notes)
+        said, meaning = _surprise(point, called, len(good))
+        notes.append(f"{seen}{meaning}.")
+    return Answer(label, f"{said} {_parts(mean)}", notes)
+
+
+def _unseen(unseen: np.ndarray, limit: float) -> tuple[str, list[str]]:
+    """What unseen good images tell of a threshold that was picked on test images."""
+    why = "The threshold was picked on the test images, which therefore cannot tell."
+    n = len(unseen)
+    if not n:
+        return "unknown", [why]
+    k = int(verdict.exceeds(unseen, limit).sum())
+    low, high = (_MANY * end for end in metrics.binomial_interval(k, n))
+    told = f"Of {_count(n, 'other good image')} {k} {_is(k)} above it: "
+    return f"about {_parts(_MANY * k / n)}", [why, f"{told}{_parts(low)} to {_parts(high)} (95 %)."]
 
 
 def _surprise(point: Mapping[str, Any], called: int, n_good: int) -> tuple[str, str]:
@@ -130,7 +141,7 @@ def _misses(point: Mapping[str, Any], defective: pd.DataFrame) -> Answer:
     """Which defects are called good."""
     label, n = "Defects missed", len(defective)
     if not n:
-        why = "No defective image was there to try: how many defects are found is not known."
+        why = "No defective image was there to try. A few in test/KIND would tell."
         return Answer(label, "unknown", [why])
     missed = ~verdict.exceeds(defective["distance"], verdict.value(point))
     k = int(missed.sum())
@@ -192,6 +203,11 @@ def _pictures(run: Run, point: Mapping[str, Any] | None) -> Iterator[Shown]:
 def _no_picture(run: Run) -> str:
     why = "no test image" if run.examples is not None else "this run left no examples.npz"
     return f"No picture: {why}."
+
+
+def _parts(number: float) -> str:
+    """A number of parts: whole from 10 on."""
+    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
 
 
 def _count(n: int, what: str) -> str:

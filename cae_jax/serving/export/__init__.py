@@ -27,7 +27,9 @@ from typing import Any
 
 from cae_jax.evaluation import scores
 from cae_jax.files import replace, write_json, write_whole
+from cae_jax.options import to_text
 from cae_jax.reports.run_files import FINISHED, VERSIONS
+from cae_jax.runs import frames
 from cae_jax.serving import exported, web
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import card, check, onnx_files, stablehlo
@@ -63,17 +65,17 @@ def export(
       DataError: a file cannot be written; the run has no pictures to check by.
       CaeError: the model cannot be exported, or a form does not score as the trained model does.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown_name("--format", name, FORMATS)
-    if not formats:
-        raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    _check_formats(run, formats)
+    frame = run.cell.frame
     made = [name for name in FORMATS if name in formats or (name == "onnx" and "web" in formats)]
     with _beside(output, overwrite) as folder:
         what = program_of(run)
         given = check.samples(run.cell)
         wanted = [run.detector.score(each.png) for each in given]
         facts = _facts(run, made)
+        if not frame.plain:
+            facts["frame"] = {"resize": frame.resize, "roi": frame.roi}
+            facts["frame"]["masks"] = frames.keep(frame, folder)
         if "stablehlo" in made:
             facts["stablehlo"] = stablehlo.write(what, folder)
         if "onnx" in made:
@@ -88,6 +90,25 @@ def export(
         write_whole(folder / "README.md", card.text(facts))
         _sum(folder)
     return rows
+
+
+def _check_formats(run: TrainedRun, formats: Sequence[str]) -> None:
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown_name("--format", name, FORMATS)
+    if not formats:
+        raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    for name in formats:
+        if name != "stablehlo" and not run.cell.frame.plain:
+            raise UsageError(
+                f"--format={name}: resizes inside, which it can by stretching a whole image alone, "
+                "and this run has --resize, --roi or --ignore; --format=stablehlo keeps these"
+            )
+        if name != "stablehlo" and run.cell.config.tile:
+            raise UsageError(
+                f"--format={name}: has no loop over the tiles of --tile={run.cell.config.tile}; "
+                "--format=stablehlo has"
+            )
 
 
 def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
@@ -124,7 +145,9 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         },
         "operating_points": points,
         "metrics": metrics,
-        "flags": [f"--{name}={value}" for name, value in c.flags().items() if name not in _PLACES],
+        "flags": [
+            f"--{name}={to_text(value)}" for name, value in c.flags().items() if name not in _PLACES
+        ],
         "versions": json.loads((folder / VERSIONS).read_text(encoding="utf-8")),
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "formats": formats,
@@ -166,7 +189,7 @@ def _checked(
         if form in formats:
             found = exported.load(folder, runtime=runtime)
             rows += check.detected(f"{form} in {runtime}", given, wanted, found)
-    if "stablehlo" in formats:
+    if "stablehlo" in formats and run.cell.frame.plain:
         rows += stablehlo.whole(folder, given[1], wanted[1], frame)
     if "onnx" in formats:
         rows += onnx_files.whole(folder, given, wanted, frame)

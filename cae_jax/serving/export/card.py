@@ -35,7 +35,7 @@ def text(facts: Mapping[str, Any]) -> str:
         f"- good images learned from: {m.get('n_train')}; unseen good images that thresholds and "
         f"p-values go by: {len(facts['scores']['unseen'])} ({facts['scores']['source']})",
         f"- judged by {m.get('n_good')} good and {m.get('n_defective')} defective test images",
-        f"- images: {facts['channels']} channel{'s' * (facts['channels'] > 1)} stretched to "
+        f"- images: {facts['channels']} channel{'s' * (facts['channels'] > 1)} {_brought(facts)} "
         f"{height} x {width} pixels, intensity {facts['intensity']}\n",
         "## Numbers\n",
         "| | value | 95 % interval |\n|---|---|---|",
@@ -52,6 +52,17 @@ def text(facts: Mapping[str, Any]) -> str:
         *_files(facts),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _brought(facts: Mapping[str, Any]) -> str:
+    """How images get into their frame, as far as that is not inside the model."""
+    found = facts.get("frame")
+    if found is None:
+        return "stretched to"
+    parts = [f"the part {found['roi']} (x, y, width, height)"] if found["roi"] else []
+    parts += [f"without what `{flag}.png` leaves out" for flag in found["masks"]]
+    how = {"stretch": "stretched", "none": "that are"}.get(found["resize"], found["resize"])
+    return ", ".join([*parts, f"brought (by `cae_jax.load`, not inside the model) by {how} to"])
 
 
 def _what(category: str) -> str:
@@ -103,7 +114,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     found = [
         "- It knows the camera, light, pose and product that it learned from. Another one is "
         "another model; watch the scores of good products for drift.",
-        "- An image is stretched to that size: a defect of few pixels can vanish in that.",
+        "- An image is resized to that size: a defect of few pixels can vanish in that.",
     ]
     if m.get("flag"):
         found.append(f"- Its test images do not show that it has learned much: {m['flag']}.")

@@ -71,11 +71,11 @@ def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
     They are its data set's files where these are still there, else the pictures that the run has
     kept. Raises DataError where it has none.
     """
-    run = read_run(cell.folder)
+    run, keep = read_run(cell.folder), not cell.frame.plain
     if run.examples is None or not len(run.examples.image):
         raise DataError(f"{cell.folder}/examples.npz: no picture to check an export by")
     found = []
-    frame = dataclasses.replace(cell.config.frame, image_size=None)
+    frame = dataclasses.replace(cell.config.bare_frame, image_size=None, resize="stretch")
     labels = run.frame["label"].to_numpy()[run.examples.row]
     drawn = np.random.default_rng(0).permutation(len(labels))
     kinds = [[at for at in drawn if labels[at] == label] for label in (0, 1)]
@@ -89,7 +89,7 @@ def samples(cell: Cell, n: int = _SAMPLES) -> list[Sample]:
         if cell.config.data_dir and file.is_file():
             pixels = np.rint(images.decode(file, frame) * 255).astype(np.uint8)
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        found.append(_variant(path, image, i, 2 ** (frame.bit_depth or 16) - 1))
+        found.append(_variant(path, image, i, 2 ** (frame.bit_depth or 16) - 1, keep))
     return found
 
 
@@ -151,10 +151,11 @@ def unresized(sample: Sample, frame: Frame) -> np.ndarray:
     return images.decode(sample.png, dataclasses.replace(frame, image_size=None))[None]
 
 
-def _variant(name: str, image: Image.Image, i: int, white: int) -> Sample:
+def _variant(name: str, image: Image.Image, i: int, white: int, keep: bool) -> Sample:
     """A picture in another size and mode; `white` is that of 16 bits."""
     tall, wide = _SIDES[i % len(_SIDES)]
     size = (int(image.width * wide) | 1, int(image.height * tall) | 1)
+    size = image.size if keep else size  # a part of an image is one of its size alone
     mode = _MODES[i % len(_MODES)]
     image = image.convert("L" if mode == "I;16" else mode if mode != "P" else "RGB")
     image = image.resize(size)

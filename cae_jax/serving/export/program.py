@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import segmentation
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.runs.build import scoring_call
@@ -26,12 +27,14 @@ class Program:
 
     title: str
     config: Config
+    frame: Frame  # that images are brought to
     judge: Judge
     weights: dict[str, np.ndarray]
     tree: jax.tree_util.PyTreeDef
 
     def __call__(self, weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
-        """Judges images float32 [B, S, T, C] in [0, 1].
+        """Judges images float32 [B, S, T, C] in [0, 1], with a last channel more where not all of
+        them counts, see `types.with_counts`.
 
         Returns "score" float32 [B], "defective" bool [B], "map" float32 [B, S, T], "mask" bool
         [B, S, T] and, of a method that makes one, "reconstruction" float32 [B, S, T, C].
@@ -40,11 +43,14 @@ class Program:
         name = self.config.distance
         scores = scoring_call(self.config)(variables, images)
         score, found = scores.distances[name], scores.residuals[name]
+        mask = _opened(found > _below(self.judge.map_threshold), self.config.opening)
+        if images.shape[-1] > self.config.channels:
+            mask &= images[..., -1] > 0.5
         out = {
             "score": score,
             "defective": score > _below(self.judge.threshold.value),
             "map": found,
-            "mask": _opened(found > _below(self.judge.map_threshold), self.config.opening),
+            "mask": mask,
         }
         made = scores.reconstruction
         return out if made is None else out | {"reconstruction": made}
@@ -62,7 +68,7 @@ def program_of(run: TrainedRun) -> Program:
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in leaves
     }
-    return Program(run.cell.title, run.cell.config, run.judge, weights, tree)
+    return Program(run.cell.title, run.cell.config, run.cell.frame, run.judge, weights, tree)
 
 
 def _below(threshold: float) -> np.float32:

@@ -28,19 +28,22 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def write(program: Program, folder: Path) -> dict[str, Any]:
     """Writes stablehlo/batch.bin, stablehlo/image.bin and stablehlo/weights.npz into a folder.
 
+    There is no image.bin of images that are not stretched whole: their frame is outside.
+
     Returns what model.json says of them. Raises CaeError where the program cannot be exported.
     """
     size, channels = height_width(program.config.image_size), program.config.channels
     weights = {n: jax.ShapeDtypeStruct(w.shape, w.dtype) for n, w in program.weights.items()}
     (n,) = export.symbolic_shape("n")
     height, width = export.symbolic_shape("height, width")
-    many = jax.ShapeDtypeStruct((n, *size, channels), np.float32)
+    many = jax.ShapeDtypeStruct((n, *size, channels + program.frame.partial), np.float32)
     one = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
     at = folder / "stablehlo"
     at.mkdir(parents=True)
     found, together = _batch(program, weights, many)
     write_whole(at / "batch.bin", bytes(found.serialize()))
-    write_whole(at / "image.bin", bytes(_exported(program.whole, weights, one).serialize()))
+    if program.frame.plain:
+        write_whole(at / "image.bin", bytes(_exported(program.whole, weights, one).serialize()))
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **program.weights)
     write_whole(at / "weights.npz", buffer.getvalue())

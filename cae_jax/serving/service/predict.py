@@ -18,7 +18,7 @@ from starlette.background import BackgroundTask
 from cae_jax.data import images, pictures
 from cae_jax.data.frame import Frame
 from cae_jax.runs.machine.progress import say
-from cae_jax.serving.detector import Verdict
+from cae_jax.serving.detector import Model, Verdict
 from cae_jax.serving.service import bodies
 from cae_jax.serving.service.answers import Answer, RefusedError
 from cae_jax.serving.service.history import History
@@ -36,6 +36,7 @@ _BODY = {
         "content": {"multipart/form-data": {"schema": _FORM}, "image/*": {"schema": _BINARY}},
     }
 }
+_LARGEST = 1024  # pixels of the longer side of a map that is put back into its file's shape
 _AT_ONCE = 1_000_000  # bytes of a body that is taken apart in less time than a thread wakes up in
 _PARAMETERS = frozenset({"model", "map"})
 
@@ -112,13 +113,13 @@ async def _result(
     limit = service.options.max_pixels
 
     def read() -> np.ndarray:
-        return images.decode(part.content, model.frame, part.label, limit)
+        return images.seen(part.content, model.frame, part.label, limit)
 
     def meanwhile(pixels: np.ndarray) -> tuple[bytes, tuple[int, int] | None]:
         if not maps and service.history is None:
             return b"", None
         size = images.size(part.content, part.label)
-        return _picture(pixels, size) if service.history is not None else b"", size
+        return _picture(pixels, size, model) if service.history is not None else b"", size
 
     try:
         verdict, (picture, size) = await judge(service, served, seats, part.label, read, meanwhile)
@@ -126,7 +127,7 @@ async def _result(
         return {"name": part.label, "status": error.status, "error": str(error)}
     found = {"name": part.label, "status": 200, **_said(served, verdict)}
     if maps:
-        found |= await service.run(functools.partial(_urls, served, verdict))
+        found |= await service.run(functools.partial(_urls, served, verdict, size))
     if service.history is not None:
         row = (service.history, served, found["id"], part.label, verdict, picture)
         later.append(functools.partial(_keep, *row))
@@ -136,8 +137,11 @@ async def _result(
     return found
 
 
-def _picture(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
-    """A JPEG of an image in the proportions of (height, width), as large as the model sees it."""
+def _picture(pixels: np.ndarray, size: tuple[int, int], model: Model) -> bytes:
+    """A JPEG of an image in the proportions of (height, width), as large as the model sees it; of
+    one that is not stretched whole, as the model sees it."""
+    if not model.frame.plain:
+        pixels, size = pixels[..., : model.channels], pixels.shape[:2]
     share = max(pixels.shape[:2]) / max(size)
     fit = (max(1, round(size[0] * share)), max(1, round(size[1] * share)))
     shown = images.from_array(np.clip(pixels, 0, 1), Frame(fit, pixels.shape[-1]))
@@ -167,9 +171,18 @@ def _shown(served: Served, verdict: Verdict) -> tuple[bytes, bytes]:
     return pictures.png_bytes(levels, quick=True), pictures.png_bytes(verdict.mask, quick=True)
 
 
-def _urls(served: Served, verdict: Verdict) -> dict[str, str]:
-    residual, mask = _shown(served, verdict)
-    return {"map": _url(residual), "mask": _url(mask)}
+def _urls(served: Served, verdict: Verdict, size: tuple[int, int] | None) -> dict[str, str]:
+    """Map and mask for a page that lays them over the file, of that (height, width)."""
+    frame = served.detector.model.frame
+    if size is not None and not frame.plain:
+        share = min(1, _LARGEST / max(size))
+        fit = (max(1, round(size[0] * share)), max(1, round(size[1] * share)))
+        residual, mask = (frame.back(each, size) for each in (verdict.residual, verdict.mask))
+        verdict = verdict._replace(
+            residual=pictures.resize_map(residual, fit), mask=pictures.resize_mask(mask, fit)
+        )
+    shown = _shown(served, verdict)
+    return {"map": _url(shown[0]), "mask": _url(shown[1])}
 
 
 def _keep(

@@ -142,5 +142,5 @@ def folders(given: list[str]) -> dict[str, Path]:
             raise DataError(f"--model={each}: no such folder: {folder}")
         found[name] = folder
     if not found:
-        raise UsageError("--model is needed: the folder of a run, or what experiments.export wrote")
+        raise UsageError("--model is needed: the folder of a run, or an exported one")
     return found

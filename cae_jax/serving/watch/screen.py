@@ -21,8 +21,11 @@ def draw(model: Model, verdict: Verdict, pixels: np.ndarray, size: tuple[int, in
         that is not known, to the map's own maximum.
       verdict: of the image.
       pixels: float32 [S, S, C] in [0, 1], as the model sees it.
-      size: (height, width) of the file in pixels, whose shape the picture has.
+      size: (height, width) of the file in pixels, whose shape the picture has; that of the frame
+        where images are not stretched whole.
     """
+    if not model.frame.plain:  # the image as the model sees it, on which the map lies
+        pixels, size = pixels[..., : model.channels], pixels.shape[:2]
     image, over = overlay.panels(pixels, verdict.residual, verdict.mask, model.scale, size, SIDE)
     both = np.concatenate([image, over], axis=1)
     word = "DEFECTIVE" if verdict.defective else "GOOD"

@@ -15,7 +15,7 @@ from cae_jax import files
 from cae_jax.evaluation import resampling, summary
 from cae_jax.evaluation.scores import scores_frame
 from cae_jax.reports import benchmark
-from cae_jax.reports.benchmark import cells, page, tables
+from cae_jax.reports.benchmark import cells, page, pairs, tables
 from cae_jax.types import CaeError, DataError, UsageError
 
 CATEGORIES, ENTRIES, SEEDS = ("nut", "b<i>olt"), ("one", "two", "three"), (0, 1, 2)
@@ -92,6 +92,48 @@ def test_a_row_for_each_cell(made):
     last = table.iloc[-1]
     assert (last["entry"], last["category"], last["seed"]) == ("four", "nut", 0)
     assert last["error"] == "no <b>memory</b> | at all"
+
+
+def test_every_two_methods_on_the_same_images(made):
+    """DeLong has a test of his own; here images, seeds, pairs; verdicts by a loop."""
+    workdir, frames, found = made
+    rows = pairs.table(found, 0)
+    assert len(rows) == 2 * 3
+    assert set(rows["n_images"]) == {21}
+    for category, part in rows.groupby("category"):
+        assert part["one"].tolist() == ["one", "one", "two"]
+        smallest = part["p_value"].min()
+        assert part["p_holm"].min() == pytest.approx(min(1, 3 * smallest))
+        for row in part.to_dict("records"):
+            test = {
+                name: [parts(frames[row[name], category, seed, 0]) for seed in SEEDS]
+                for name in ("one", "other")
+            }
+            aurocs = {
+                name: np.mean([roc_auc_score(labels, scores) for labels, scores, _ in each])
+                for name, each in test.items()
+            }
+            assert row["difference"] == pytest.approx(aurocs["one"] - aurocs["other"])
+            assert row["low"] < row["difference"] < row["high"]
+            right = {}
+            for name, each in test.items():
+                labels, scores, threshold = each[0]
+                right[name] = (scores > threshold) == (labels == 1)
+            only = [(right[a] & ~right[b]).sum() for a, b in (("one", "other"), ("other", "one"))]
+            assert [row["only_one"], row["only_other"]] == only
+            wanted = stats.binomtest(only[0], sum(only)).pvalue if sum(only) else 1
+            assert row["verdicts_p_value"] == pytest.approx(wanted)
+    assert pairs.table(found, 2)["category"].nunique() == 2
+    again = benchmark.write(workdir)
+    assert workdir / "pairs.csv" in again.paths
+    assert len(pd.read_csv(workdir / "pairs.csv")) == 6
+
+
+def test_other_images_are_not_compared(tmp_path):
+    for entry, good in (("one", 9), ("two", 9), ("three", 8)):
+        write_cell(tmp_path, entry, "nut", 0, good=good)
+    rows = pairs.table(cells.read(tmp_path), 0)
+    assert [*zip(rows["one"], rows["other"], strict=True)] == [("one", "two")]
 
 
 def test_means_over_seeds_and_categories(made):
@@ -192,7 +234,8 @@ def test_ranks_and_what_they_may_be_taken_for(made, rng):
 def test_the_pages(made):
     workdir, frames, _ = made
     written = benchmark.write(workdir)
-    names = {"benchmark.csv", "benchmark.md", "benchmark.html", "ranks.png", "few_images.png"}
+    names = {f"benchmark.{kind}" for kind in ("csv", "md", "html")}
+    names |= {"pairs.csv", "ranks.png", "few_images.png"}
     assert {path.name for path in written.paths} == names
     html = Document((workdir / "benchmark.html").read_text())
     assert html.all("b") == html.all("pca") == []  # nothing of the data is a tag
@@ -210,7 +253,7 @@ def test_the_pages(made):
     assert "nut (38 training, 9 good, 12 defective)" in text
     assert "computed on: 2 CPU cores, jax 0.10" in text
     tables_of = [line for line in text.splitlines() if line.startswith("|")]
-    assert all(len(re.findall(r"(?<!\\)\|", line)) in (15 + 2, 16 + 2, 4 + 1) for line in tables_of)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (17, 18, 11, 5) for line in tables_of)
     assert "## Few images" in text
     assert "trivial: brightness" in written.text
     with open(workdir / "benchmark.csv", newline="") as file:

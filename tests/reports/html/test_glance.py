@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from html_pages import Document
 from PIL import Image
+from scipy.stats import binomtest
 
 from cae_jax import files
 from cae_jax.evaluation import summary
@@ -92,6 +93,21 @@ def test_a_threshold_that_leaks_expects_nothing(tmp_path):
     assert alarms.shown == "unknown"
     assert "picked on the test images" in " ".join(alarms.notes)
     assert "picked on the test images" in " ".join(misses.notes)
+
+
+def test_unseen_images_tell_of_a_threshold_picked_on_others(tmp_path):
+    run = make_run(tmp_path)
+    points = [
+        p | {"asked": True} for p in run.metrics["operating_points"] if p["rule"] == "f1_best"
+    ]
+    found = glance.glance(run._replace(metrics=run.metrics | {"operating_points": points}))
+    limit = points[0]["threshold"]
+    assert f"above {limit:.4g}, by the rule: best F1 (oracle)." in found["rule"]
+    k = sum(distance > limit for distance in UNSEEN)
+    low, high = (round(1000 * end) for end in binomtest(k, 31).proportion_ci(method="exact"))
+    alarms = found["answers"][0]
+    assert alarms.shown == f"about {1000 * k / 31:.0f}"
+    assert alarms.notes[1] == f"Of 31 other good images {k} are above it: {low} to {high} (95 %)."
 
 
 def test_without_a_threshold_nothing_is_called_anything(tmp_path):

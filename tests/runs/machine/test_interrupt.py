@@ -34,7 +34,7 @@ CHILDREN = """
 import json, os, sys
 from cae_jax.runs import command_line, evaluate
 from cae_jax.runs.machine.progress import Bar
-from experiments import run
+from cae_jax.command import run
 
 workdir, plan = sys.argv[1], json.loads(sys.argv[2])
 evaluate._plot = lambda *_: None

@@ -153,9 +153,12 @@ const links = new Map(
   [...document.querySelectorAll("nav a[href^='#']")].map((a) => [document.getElementById(a.hash.slice(1)), a]),
 );
 const watcher = new IntersectionObserver((seen) => {
-  for (const { target, isIntersecting } of seen)
-    if (isIntersecting) for (const [section, a] of links)
-      section === target ? a.setAttribute("aria-current", "true") : a.removeAttribute("aria-current");
+  const here = seen.find((each) => each.isIntersecting);
+  if (!here) return;
+  for (const a of links.values()) a.removeAttribute("aria-current");
+  const a = links.get(here.target);
+  a.setAttribute("aria-current", "true");
+  a.parentElement.scrollTo({ left: a.offsetLeft - 40 });
 }, { rootMargin: "-20% 0px -75% 0px" });
 for (const section of links.keys()) if (section) watcher.observe(section);
 

@@ -1,0 +1,77 @@
+"""What a run's images are brought to, from its flags; masks that these name are kept in its folder.
+
+A run that starts looks at the files that its flags name, for they may be others than before. One
+that is there already is judged by its copies, wherever the files have gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cae_jax import files
+from cae_jax.data import images
+from cae_jax.data.frame import Area, Frame, read_roi
+from cae_jax.data.pictures import png_bytes
+from cae_jax.types import DataError, UsageError
+
+COPIES = {"roi": "roi.png", "ignore": "ignore.png"}  # flag -> its mask in a run's folder
+
+
+def frame(bare: Frame, texts: Mapping[str, str], kept: Path, first: bool = False) -> Frame:
+    """Returns what a run's images are brought to.
+
+    Args:
+      bare: it without the part and the masks.
+      texts: of --roi and --ignore, by name; "" for none.
+      kept: the run's folder, which may have copies of masks.
+      first: take a copy where there is one, not the file that the flag names.
+
+    Raises:
+      UsageError: a mask is not there, or a part of an image is none.
+      DataError: a mask cannot be read, or shows nothing.
+    """
+    areas, roi = [], read_roi(texts["roi"])
+    for flag, name in COPIES.items():
+        text = texts[flag]
+        if not text or (flag == "roi" and roi):
+            continue
+        path, copy = Path(text).expanduser(), kept / name
+        if copy.is_file() and (first or not path.is_file()):
+            path = copy
+        areas.append(_area(flag, text, path, *_times(f"--{flag}={text}", path)))
+    return dataclasses.replace(bare, roi=roi, areas=tuple(areas))
+
+
+def keep(found: Frame, folder: Path) -> dict[str, str]:
+    """Writes a frame's masks into a folder, and returns the SHA-256 of what counts by flag."""
+    for area in found.areas:
+        flag = area.flag.removeprefix("--").partition("=")[0]
+        white = area.counts if flag == "roi" else ~area.counts
+        files.write_whole(folder / COPIES[flag], png_bytes(white))
+    return {area.flag.removeprefix("--").partition("=")[0]: area.sha256 for area in found.areas}
+
+
+@functools.lru_cache(maxsize=16)
+def _area(flag: str, text: str, path: Path, modified: int, n_bytes: int) -> Area:
+    shown = f"--{flag}={text}"
+    try:
+        white = images.decode(path, Frame(None, 1), shown)[..., 0] >= 0.5
+    except DataError as error:
+        raise DataError(f"{shown}: {str(error).removeprefix(f'{shown!r}: ')}") from error
+    counts = white if flag == "roi" else ~white
+    if not counts.any():
+        raise DataError(f"{shown}: is {'black' if flag == 'roi' else 'white'}: nothing would count")
+    counts.setflags(write=False)
+    return Area(shown, counts)
+
+
+def _times(shown: str, path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UsageError(f"{shown}: cannot be read: {error.strerror}") from error
+    return found.st_mtime_ns, found.st_size

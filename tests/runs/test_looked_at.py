@@ -1,0 +1,126 @@
+"""A run on a part of its images: what is outside of it is in no score, mask or metric."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cae_jax
+from cae_jax.runs import evaluate, job
+from cae_jax.runs.config import configure
+from cae_jax.serving import export, folder, trained
+from cae_jax.types import DataError, UsageError
+
+HEIGHT, WIDTH = 32, 48
+AT = (12, 30)  # of the defect, 5 pixels a side
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.uint8(255 * np.clip(pixels, 0, 1))).save(path)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("looked"), np.random.default_rng(0)
+
+    def product():
+        pixels = 0.5 + 0.02 * rng.standard_normal((HEIGHT, WIDTH))
+        pixels[:, :10] = rng.random((HEIGHT, 10))  # a clock, other in every image
+        return pixels
+
+    for i in range(9):
+        save(root / f"in/part/train/good/{i}.png", product())
+    for i in range(3):
+        save(root / f"in/part/test/good/{i}.png", product())
+        bad, mask = product(), np.zeros((HEIGHT, WIDTH))
+        for each, value in ((bad, 0.9), (mask, 1)):
+            each[AT[0] : AT[0] + 5, AT[1] : AT[1] + 5] = value
+        save(root / f"in/part/test/spot/{i}.png", bad)
+        save(root / f"in/part/ground_truth/spot/{i}_mask.png", mask)
+    clock = np.zeros((HEIGHT, WIDTH))
+    clock[:, :10] = 1
+    save(root / "clock.png", clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        patch.setattr(evaluate, "_plot", lambda *_: None)
+        job.run(config(root))
+        yield root
+
+
+def config(root, **flags):
+    shared = {"method": "variation_model", "dataset": "folder", "data_dir": str(root / "in")}
+    shared |= {"image_size": 48, "resize": "pad", "ignore": str(root / "clock.png")}
+    shared |= {"category": "part", "image_score": "max", "workdir": str(root / "run")}
+    return configure(**(shared | {"save_maps": True} | flags))
+
+
+@pytest.fixture
+def elsewhere(world):
+    """The run, where the mask that its flag names is no more."""
+    (world / "clock.png").rename(world / "kept.png")
+    yield trained.open_run(world / "run")
+    (world / "kept.png").rename(world / "clock.png")
+
+
+def test_the_clock_changes_no_score(world, elsewhere):
+    pixels = np.array(Image.open(world / "in/part/test/good/0.png"))
+    other = pixels.copy()
+    other[:, :9] = 255 - other[:, :9]
+    before, after = elsewhere.detector.score(pixels), elsewhere.detector.score(other)
+    assert before.distance == after.distance
+    assert not before.defective
+    found = elsewhere.detector.score(world / "in/part/test/spot/0.png")
+    assert found.defective
+    assert found.distance > 3 * before.distance
+    assert found.residual.shape == (48, 48)
+    assert not found.mask[:, :10].any()
+
+
+def test_maps_lie_where_the_defects_are(world, elsewhere):
+    output = world / "scored"
+    folder.score_folder(elsewhere, world / "in/part/test", output, save_maps=True)
+    (file,) = (world / "run").rglob("anomaly_maps/part/test/spot/0.tiff")
+    for path in (file, output / "anomaly_maps/spot/0.png.tiff"):
+        found = np.asarray(Image.open(path))
+        assert found.shape == (HEIGHT, WIDTH)
+        at = np.unravel_index(found.argmax(), found.shape)
+        assert AT[0] <= at[0] < AT[0] + 5
+        assert AT[1] <= at[1] < AT[1] + 5
+        assert (found[:, :10] == found.min()).all()
+
+
+def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
+    output = world / "exported"
+    with pytest.raises(UsageError, match=r"--format=onnx: .*--resize, --roi or --ignore"):
+        export.export(elsewhere, output, ("onnx",))
+    export.export(elsewhere, output, ("stablehlo",))
+    file = world / "in/part/test/spot/1.png"
+    wanted, found = elsewhere.detector.score(file), cae_jax.load(output).score(file)
+    assert found.distance == pytest.approx(wanted.distance, rel=1e-6)
+    np.testing.assert_array_equal(found.mask, wanted.mask)
+    assert "by pad to 48 x 48 pixels" in (output / "README.md").read_text()
+
+
+def test_another_mask_is_another_run(world):
+    file = world / "clock.png"
+    before = file.read_bytes()
+    save(file, np.eye(HEIGHT, WIDTH))
+    try:
+        with pytest.raises(DataError, match="other images"):
+            job.run(config(world))
+    finally:
+        file.write_bytes(before)
+    with pytest.raises(UsageError, match="holds a run with --resize=pad, now stretch"):
+        job.run(config(world, resize="stretch"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"ignore": "no.png"}, r"--ignore=.*no\.png: cannot be read: No such file"),
+        ({"ignore": "", "roi": "1,2,3"}, "--roi=1,2,3: must be x,y,width,height"),
+    ],
+)
+def test_what_is_no_mask_is_said_in_one_line(world, tmp_path, flags, words):
+    with pytest.raises(UsageError, match=words):
+        job.run(config(world, workdir=str(tmp_path), **flags))
