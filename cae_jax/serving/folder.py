@@ -112,8 +112,7 @@ def score_folder(
       csv: "plain", or "excel" as of `files.write_csv`; another one may go on.
       pictures_in_report: so many images have pictures in report.html; 0 for no report.
 
-    Returns:
-      The counts of the whole table.
+    Returns the counts of the whole table.
 
     Raises:
       UsageError: a flag cannot work, or `output` is another job's or in another process's hands.

@@ -114,6 +114,11 @@ class Tree:
         if not train:
             raise DataError(f"{self.root}: no good image to learn from (layout {layout})")
         learn, judge = tuple(sorted(train, key=_path)), tuple(sorted(test, key=_path))
+        if not test:
+            self.notes.append(
+                "nothing to judge: thresholds rest on good images that the model has not seen, and "
+                "nothing tells how many defects it finds"
+            )
         left_out = tuple(sorted(self.left_out))
         return Found(str(self.root), learn, judge, left_out, layout, tuple(self.notes))
 

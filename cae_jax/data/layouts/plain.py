@@ -98,10 +98,6 @@ def good_images(root: Path, names: Names = USUAL) -> Found:
             if len(within) > 1
             else f"the images in {shown} are learned from"
         )
-    tree.notes.append(
-        "good images alone: thresholds rest on those that the model has not seen, and nothing "
-        "tells how many defects it finds"
-    )
     return tree.found("good_images", tree.good(found), [])
 
 

@@ -40,7 +40,7 @@ def visa(root: Path, names: Names = USUAL) -> Found:
         if not rows:
             raise DataError(f"{table}: no image of {root.name}")
     else:
-        tree.notes.append(f"no {table}: all normal images are learned from, none is judged")
+        tree.notes.append(f"no {table}: all normal images are learned from, so none is judged")
         normal, anomaly = (tree.images(root / part) for part in _VISA)
         there = tree.images(root / "Data/Masks") if (root / "Data/Masks").is_dir() else []
         pairs = masks_of.pair(
