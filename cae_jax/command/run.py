@@ -12,7 +12,7 @@ from cae_jax.runs import command_line
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and needed, do nothing")
 _TIME_STEPS = flags.DEFINE_integer(
-    "time_steps", 3, "of --dry_run: training steps to take, which tell the time; 0: none", 0
+    "time_steps", 3, "of --dry_run: training steps to take, which tell the time; 0: none", 0, 1000
 )
 
 
@@ -25,11 +25,14 @@ def run() -> None:
     if _DRY_RUN.value:
         print(dry_run.forecast(job.plan([settings]), _TIME_STEPS.value))
         return
-    table = job.run(settings)
-    print("\n" + results.format_table(table))
+    outcome = job.run_grid([settings])
+    if not outcome.cells:
+        outcome.raise_first()
+    print("\n" + results.format_table(outcome.table))
     print(f"\nEverything lies in {settings.folder.absolute()}:")
     print("  results.csv, and per CATEGORY/RUN/seed_N: report.html, scores.csv, metrics.json,")
     print("  gallery.png, whiskers.png, histogram.png, training_curve.png, checkpoints")
+    outcome.raise_first()
 
 
 if __name__ == "__main__":

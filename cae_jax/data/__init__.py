@@ -72,17 +72,14 @@ def resolve(
         DataError: a folder was asked for that is there and holds no image, or whose name is not
             UTF-8; as `categories`.
     """
-    whole = not asked or "all" in asked
-    if whole:
-        asked = categories(dataset, data_dir, names)
+    if not asked or "all" in asked:  # of which one that cannot be used is found out by reading it
+        return tuple(dict.fromkeys(categories(dataset, data_dir, names)))
     for name in asked:
         if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
             encoding = sys.getfilesystemencoding()
             what = f"file names are taken as {encoding} here, which PYTHONUTF8=1 changes"
             what = "rename the folder" if encoding == "utf-8" else what
             raise DataError(f"category {name!r}: the name is not UTF-8; {what}")
-        if whole:
-            continue
         if dataset == "folder":
             layouts.locate(_data_dir(dataset, data_dir), name, names)
         elif name not in (known := categories(dataset, data_dir, names)):
@@ -175,11 +172,7 @@ def hold_out(
         raise ValueError("the split already has validation images")
     n = len(split.train)
     count = n_held_out(n, fraction)
-    if n - count < 1:
-        raise DataError(
-            f"{split.category}: {n} training images, of which {count} would be held out for "
-            f"validation (--validation_fraction={fraction}); none is left to train on"
-        )
+    check_enough(split.category, n, fraction)
     pairs = duplicates.find([split.train, split.test], progress)
     repeated = duplicates.table([*split.train_paths, *split.test_paths], n, pairs)
     groups = duplicates.groups(n, pairs)
@@ -203,6 +196,16 @@ def hold_out(
         duplicates=repeated,
         groups=tuple(groups[~held].tolist()),
     )
+
+
+def check_enough(category: str, n: int, fraction: float) -> None:
+    """Raises DataError where of n training images none is left once that share is held out."""
+    count = n_held_out(n, fraction)
+    if n - count < 1:
+        raise DataError(
+            f"{category}: {n} training images, of which {count} would be held out for "
+            f"validation (--validation_fraction={fraction}); none is left to train on"
+        )
 
 
 def n_held_out(n: int, fraction: float) -> int:
@@ -303,7 +306,7 @@ def _data_dir(dataset: str, data_dir: str | None) -> Path:
     if not data_dir:
         raise UsageError(f"--dataset={dataset} needs --data_dir, the folder that holds the images")
     root = Path(data_dir).expanduser()
-    if not root.is_dir():
+    if not root.is_dir() and not (dataset == "folder" and root.is_file()):  # a table of images
         raise UsageError(f"--data_dir={data_dir}: no such folder")
     return root
 

@@ -23,6 +23,7 @@ from cae_jax.types import DataError, Size, UsageError, height_width, size_text
 LARGEST_RATIO = 1.5  # of sides, that an image is stretched by without a word
 MAX_SIDE = 16384  # pixels, of a file and of what it is resized to
 BIT_DEPTHS = ("auto", *map(str, range(8, 17)))
+GROUNDS = ("auto", "black", "white")  # of masks, see `data.masks`
 RESIZES = ("stretch", "pad", "crop", "none")
 
 
@@ -60,6 +61,7 @@ class Frame:
     resize: str = "stretch"  # one of RESIZES
     roi: tuple[int, int, int, int] | None = None  # x, y, width, height of a file; None: all of it
     areas: tuple[Area, ...] = ()  # what is in all of them counts
+    mask_ground: str = "auto"  # one of GROUNDS
 
     def __post_init__(self) -> None:
         """Checks the values."""

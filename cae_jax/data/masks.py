@@ -3,7 +3,8 @@
 1. What is transparent is ground. What shows is defective where it is not black; if all of it is
    black, or none, then wherever it shows.
 2. The ground is black, unless another color has over half of the mask and `_FRAMED` of its border:
-   then what differs from that color is defective (black on white, red on white).
+   then what differs from that color is defective (black on white, red on white). --mask_ground
+   says it where this would be wrong.
 3. Of up to `_LABELS` levels each is a label, however dark: what is not exactly the ground is
    defective. More levels, or a lossy format, are soft edges: defective is what is at least half as
    far from the ground as the farthest level (the ringing of JPEG, blurred or resized masks).
@@ -71,7 +72,7 @@ def read(
             own = opened.size
             expected_size = expected_size or own
             _check_size(own, expected_size)
-            part, some, color = marked(opened.picture())
+            part, some, color = marked(opened.picture(), frame.mask_ground)
         if own != expected_size:
             scaled = f"{own[1]} x {own[0]} for {expected_size[1]} x {expected_size[0]}"
             part = _nearest(part, expected_size)
@@ -97,8 +98,11 @@ def brought_to(frame: Frame, mask: np.ndarray) -> np.ndarray:
     return placed_mask(mask, frame)
 
 
-def marked(found: Picture) -> tuple[np.ndarray, int, str]:
-    """Returns what is defective, bool [H, W]; the number of levels if cut at half; the ground."""
+def marked(found: Picture, ground: str = "auto") -> tuple[np.ndarray, int, str]:
+    """Returns what is defective, bool [H, W]; the number of levels if cut at half; the ground.
+
+    `ground` is one of `frame.GROUNDS`: black or white where the user says it, in place of rule 2.
+    """
     colors = found.values if found.values.ndim == 3 else found.values[..., None]
     if not np.isfinite(colors).all():
         raise DataError("is a mask with values that are not finite")
@@ -110,8 +114,8 @@ def marked(found: Picture) -> tuple[np.ndarray, int, str]:
         colors, levels, soft = _shown(colors, found.alpha, levels, soft)
     top = float(colors.max())
     inked = colors.max(axis=-1) >= top / 2 if soft else (colors != 0).any(axis=-1)
-    if top > 0 and (ground := _ground(colors, top, soft)) is not None:
-        color, differs = ground
+    if top > 0 and (other := _ground(colors, top, soft, ground)) is not None:
+        color, differs = other
         white = found.white if found.alpha is None else 1
         return differs, levels if soft else 0, _name(color, white)
     return inked & (top > 0), levels if soft else 0, ""
@@ -136,19 +140,29 @@ def _shown(
     return shows[..., None].astype(np.uint8), 2, False
 
 
-def _ground(colors: np.ndarray, top: float, soft: bool) -> tuple[np.ndarray, np.ndarray] | None:
+def _ground(
+    colors: np.ndarray, top: float, soft: bool, said: str
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Rule 2: a ground that is not black, [C], and where a mask differs from it; None: black."""
-    border = np.concatenate([colors[0], colors[-1], colors[1:-1, 0], colors[1:-1, -1]])
-    color = np.sort(border, axis=0)[len(border) // 2]
+    if said == "black":
+        return None
+    edge = np.concatenate([colors[0], colors[-1], colors[1:-1, 0], colors[1:-1, -1]])
+    color = np.sort(edge, axis=0)[len(edge) // 2]
+    if said == "white":
+        color = np.full_like(color, top)
     if color.max() < top / 2 if soft else not color.any():
         return None
     away = np.abs(colors.astype(np.float32) - color.astype(np.float32)).max(axis=-1)
     farthest = float(away.max())
-    if farthest < top / 4 if soft else farthest == 0:  # one color all over
-        return None
-    differs = away >= farthest / 2 if soft else away > 0
-    frame = np.concatenate([differs[0], differs[-1], differs[1:-1, 0], differs[1:-1, -1]])
-    if differs.mean() >= 0.5 or frame.mean() > 1 - _FRAMED:
+    # of one color all over, but for its noise
+    if plain := farthest < top / 4 if soft else farthest == 0:
+        differs = np.zeros(away.shape, bool)
+    else:
+        differs = away >= farthest / 2 if soft else away > 0
+    if said == "white":
+        return color, differs
+    edge = np.concatenate([differs[0], differs[-1], differs[1:-1, 0], differs[1:-1, -1]])
+    if plain or differs.mean() >= 0.5 or edge.mean() > 1 - _FRAMED:
         return None
     return color, differs
 

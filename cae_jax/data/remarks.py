@@ -67,7 +67,7 @@ def of_masks(masks: Mapping[str, Mask]) -> list[str]:
         lambda mask: mask.share if mask.ground else 0,
         lambda mask, path: (
             f"have a ground that is not black ({mask.ground} in {path}): what differs from it "
-            f"counts as defective, there {mask.share:.1%}"
+            f"counts as defective, there {mask.share:.1%}; --mask_ground says it otherwise"
         ),
     )
     line(

@@ -8,6 +8,7 @@ its own: bytes for LZW and its kin, pixels for JPEG and fax.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import lzma
 import re
@@ -30,7 +31,8 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3
 _NONE, _JPEG, _WEBP = 1, 7, 50001
 _DEFLATE, _LZMA = (8, 32946), (34925,)
 _BYTES = (5, 32773, 50000)  # LZW, PackBits, Zstandard
-_PICTURES = (2, 3, 4, _JPEG, _WEBP)  # fax by CCITT, and these
+_FAX = (2, 3, 4)  # by CCITT
+_PICTURES = (*_FAX, _JPEG, _WEBP)
 _CHANNELS = {_RGB: 3, _CMYK: 4, _YCBCR: 3, _LAB: 3}  # without alpha; any other has 1
 _MODES = {_CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "LAB"}
 _NAMES = {  # of what is refused
@@ -60,6 +62,10 @@ def open_tiff(file: BinaryIO) -> Opened:
     """
     order, pages = tiff_tags.pages(file)
     page = _only(pages)
+    if page.photometric < 0:  # not said, though it must be: as libtiff takes it
+        of_one = _WHITE_IS_ZERO if page.compression in _FAX else _BLACK_IS_ZERO
+        color = _RGB if page.samples - len(page.extra) == 3 else of_one
+        page = dataclasses.replace(page, photometric=color)
     turn = page.orientation if 1 <= page.orientation <= 8 else 1
     return Opened(page.height, page.width, turn, lambda: _load(file, page, order))
 
@@ -68,6 +74,10 @@ def _only(pages: list[Page]) -> Page:
     whole = [page for page in pages if not page.subfile & (_REDUCED | _MASK)] or pages
     if not whole:
         raise DataError("is a TIFF without a picture")
+    if all(page.subfile & _REDUCED for page in pages) and any(page.inner for page in pages):
+        raise DataError(
+            "is a camera's raw file (DNG or its kin), of which only previews can be read"
+        )
     areas = [page.width * page.height for page in whole]
     if len(whole) > 1 and areas[0] <= max(areas[1:]):
         sizes = ", ".join(f"{page.width} x {page.height}" for page in whole[:4])
@@ -92,9 +102,9 @@ def _load(file: BinaryIO, page: Page, order: str) -> Picture:
         check_limits(rows, width)
     down, across = -(-page.height // rows), -(-page.width // width)
     n = planes * down * across
-    counts = page.counts if len(page.counts) >= n else (2**31,) * n  # up to the file's end
     if len(page.offsets) < n:
         raise DataError(f"is a TIFF of {n} strips or tiles, and lists {len(page.offsets)}")
+    counts = page.counts if len(page.counts) >= n else (2**31,) * n  # up to the file's end
     array: np.ndarray | None = None
     for i in range(n):
         plane, y, x = i // (down * across), i // across % down * rows, i % across * width

@@ -40,6 +40,7 @@ _FIELDS = {
     "tile_height": 323,
     "tile_offsets": 324,
     "tile_counts": 325,
+    "inner": 330,
     "ink_set": 332,
     "extra": 338,
     "sample_format": 339,
@@ -80,6 +81,7 @@ class Page:
     tile_height: int = 0
     tile_offsets: tuple[int, ...] = ()
     tile_counts: tuple[int, ...] = ()
+    inner: int = 0  # where a directory of its own, not in the row of pages, begins
     ink_set: int = 1
     extra: tuple[int, ...] = ()
     sample_format: tuple[int, ...] = (1,)

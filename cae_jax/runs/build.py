@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from cae_jax import data
+from cae_jax import data, methods
 from cae_jax.data import joint
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar
-from cae_jax.scoring import scorer
+from cae_jax.scoring import scorer, strips
 from cae_jax.types import DataError, Split, State, Steps, Variables, height_width
 
 
@@ -29,12 +29,17 @@ def read_split(config: Config) -> Split:
             n = len(split.train) + len(split.test)
             with Bar(f"search {name} for duplicates", n, "images", brief=True) as searched:
                 splits.append(data.hold_out(split, c.validation_fraction, c.seed, searched.update))
-    if not c.folds and not any(len(s.validation) or len(s.test) for s in splits):
-        raise DataError(
-            f"{c.category}: good images alone, and none held out, so that no threshold can be "
-            "picked: --validation_fraction or --folds above 0"
-        )
+    check_threshold(c, sum(len(s.validation) + len(s.test) for s in splits))
     return joint.join(splits) if c.joint else splits[0]
+
+
+def check_threshold(config: Config, n: int) -> None:
+    """Raises DataError where a threshold could be picked on no image: n are held out or judged."""
+    if not config.folds and not n:
+        raise DataError(
+            f"{config.category}: good images alone, and none held out, so that no threshold can "
+            "be picked: --validation_fraction or --folds above 0"
+        )
 
 
 def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
@@ -43,6 +48,17 @@ def scoring_call(config: Config, all_distances: bool = False) -> scorer.Scorer:
     method = config.build()
     reduction = config.reduction(method.distances if all_distances else ())
     return scorer.scorer(method.inspect, reduction, config.intensity, channels=config.channels)
+
+
+def strip_scorer(config: Config) -> strips.StripScorer | None:
+    """Returns how images of another size than --image_size are scored, on the host; None where they
+    cannot be: of --tile with --resize=none alone, without masks, and by a number of maps that does
+    not grow with them."""
+    c = config
+    if not c.tile or c.resize != "none" or c.image_score == "sum" or c.ignore or c.roi:
+        return None
+    method = methods.build(c.method, c.options, c.tile, c.channels)
+    return strips.scorer(method, c.tile, c.tile_overlap, c.reduction(), c.intensity)
 
 
 def shapes(config: Config, n_images: int) -> tuple[State | None, Variables]:

@@ -138,7 +138,7 @@ class Config(Images, Scoring, Output):
     def bare_frame(self) -> Frame:
         """What images are brought to, but for --roi and --ignore."""
         found = Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
-        return dataclasses.replace(found, resize=self.resize)
+        return dataclasses.replace(found, resize=self.resize, mask_ground=self.mask_ground)
 
     @property
     def cell_folder(self) -> Path:
@@ -239,14 +239,11 @@ class Config(Images, Scoring, Output):
                     "leave one of them out"
                 )
             fraction = 0.0
-        elif self.false_alarms and not fraction:
+        rated = self.threshold and threshold_rule.parse(self.threshold).needs_unseen
+        if (rated or self.false_alarms) and not (folds or fraction):
+            name = "threshold" if rated else "false_alarms"
             raise UsageError(
-                f"--false_alarms={self.false_alarms}: needs good images that were not learned "
-                "from: --folds, or a --validation_fraction above 0"
-            )
-        elif self.threshold and threshold_rule.parse(self.threshold).needs_unseen and not fraction:
-            raise UsageError(
-                f"--threshold={self.threshold}: needs good images that were not learned "
+                f"--{name}={getattr(self, name)}: needs good images that were not learned "
                 "from: --folds, or a --validation_fraction above 0"
             )
         return {"folds": folds, "validation_fraction": fraction}

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from cae_jax import methods, options
-from cae_jax.runs import build, config
+from cae_jax.runs import build, config, shared
 from cae_jax.runs.config import configure
 from cae_jax.training.schedule import Training
 from cae_jax.types import Steps, WeightsError, unknown_name
@@ -81,7 +81,7 @@ def _count(tree: Any) -> int:
 def every_flag() -> str:
     """Returns the page of every flag of a run, from the records that they are fields of, as
     Markdown."""
-    records = {"Images": config.Images, "Scores and verdicts": config.Scoring}
+    records = {"Images": shared.Images, "Scores and verdicts": shared.Scoring}
     records |= {"The run": config.Config, "Learning by steps": Training}
     blocks, seen = [_HEAD], dict[str, Any]()
     for title, record in records.items():

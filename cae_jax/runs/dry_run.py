@@ -23,7 +23,7 @@ from cae_jax.scoring import patches
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import checkpoints
 from cae_jax.training.schedule import Training
-from cae_jax.types import State, Steps, height_width
+from cae_jax.types import DataError, State, Steps, height_width
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
 _PACKAGES = 350_000_000  # bytes that Python and packages take, where the system cannot be asked
@@ -51,31 +51,48 @@ def forecast(cells: Sequence[Cell], time_steps: int = 0) -> str:
       time_steps: to take now, see `duration.words`; none where memory would not do.
 
     Raises what running them would raise before it reads an image: UsageError for a folder of
-    another run or in another process's hands, DataError for a category with no or too few images.
+    another run or in another process's hands; DataError where no cell has enough images, while
+    a run goes on past one that has not.
     """
     lines, whole, learned = ["Dry run, nothing is written."], [], []
+    failed: list[DataError] = []
     for cell in cells:
         cells_of.check_same(cell)
         if cell.left_to_do:
             lock.check(cell.folder)
-        counts = _counts(cell.config)
+        try:
+            counts = _counts(cell.config)
+        except DataError as error:
+            failed.append(error)
+            lines.append(f"{cell.folder}: cannot be done: {error}")
+            continue
         lines.append(
             f"{cell.folder}: {_standing(cell)}; {counts.n_train} images to train on, "
             f"{counts.n_test} to judge" + _left_out(counts.n_left_out)
         )
         whole.append((cell, sizes(cell.config, counts)))
         learned.append(counts.n_train)
+    if failed and not whole:
+        raise failed[0]
     for cell, size in {cell.config.label: (cell, size) for cell, size in whole}.values():
         lines.append(_method(cell.config, size))
+    needs = _needs(whole)  # before steps are taken, which need memory of their own
+    lines += [*_duration(whole, learned, time_steps), *needs]
+    if failed:
+        lines.append(f"warning: {len(failed)} of {len(cells)} cannot be done; the others are")
+    return "\n".join(lines)
+
+
+def _duration(
+    whole: Sequence[tuple[Cell, Sizes]], learned: Sequence[int], time_steps: int
+) -> list[str]:
+    """How long training will take, of the cells that are not done."""
     todo = [(cell, size, n) for (cell, size), n in zip(whole, learned, strict=True)]
     todo = [each for each in todo if each[0].left_to_do]
     most = max((size.training for _, size, _ in todo), default=0) + _COMPILER
     fits = time_steps and most < files.free_memory()
-    cells, learned = [cell for cell, _, _ in todo], [n for _, _, n in todo]
-    needs = _needs(whole)  # before steps are taken, which need memory of their own
-    lines += duration.words(cells, learned, time_steps if fits else 0)
-    lines += needs
-    return "\n".join(lines)
+    cells, numbers = [cell for cell, _, _ in todo], [n for _, _, n in todo]
+    return duration.words(cells, numbers, time_steps if fits else 0)
 
 
 def _counts(c: Config) -> listing.Counts:
@@ -84,7 +101,10 @@ def _counts(c: Config) -> listing.Counts:
     for name in c.parts:
         found = listing.count(c.dataset, c.data_dir, name, c.names)
         taken = data.n_taken(name, found.n_train, c.train_images)
+        data.check_enough(name, taken, c.validation_fraction)
         each.append(found._replace(n_train=taken))
+    held = sum(data.n_held_out(found.n_train, c.validation_fraction) for found in each)
+    build.check_threshold(c, held + sum(found.n_test for found in each))
     return listing.Counts(*(sum(numbers) for numbers in zip(*each, strict=True)))
 
 

@@ -41,6 +41,13 @@ class Outcome(NamedTuple):
     failed: dict[str, Exception]  # why the others are not, by `Cell.name`
     table: pd.DataFrame  # results.csv: every finished cell of the workdir
 
+    def raise_first(self) -> None:
+        """Raises the first failure, if any; of several the others are said before."""
+        for name, error in list(self.failed.items())[1:]:
+            say(f"{name}: not done: {error}")
+        for error in self.failed.values():
+            raise error
+
     def rows(self) -> list[dict[str, Any]]:
         """Returns flags and metrics.json of every finished cell, for the thesis's tables."""
         return [
@@ -64,8 +71,7 @@ def run(config: Config) -> pd.DataFrame:
       CaeError: training diverged. Of several failures the first; what could be had is written.
     """
     outcome = run_grid([config])
-    for error in outcome.failed.values():
-        raise error
+    outcome.raise_first()
     return outcome.table
 
 

@@ -131,12 +131,15 @@ def _as_they_are(config: Config, files_of: str) -> tuple[str, pd.DataFrame]:
 
 
 def _files_of(config: Config) -> str:
-    """One value for the files that a run's images are in, whatever folder they are in; "" where
-    there are none."""
+    """One value for the files that a run's images are in, whatever folder they are in, and for
+    what it says of their names; "" where there are none."""
     c = config
     if not c.data_dir:
         return ""
     root = Path(os.path.expanduser(c.data_dir))
-    others = set(data.categories(c.dataset, c.data_dir)) - set(c.parts)
+    root = root.parent if root.is_file() else root  # a list of them
+    others = set(data.categories(c.dataset, c.data_dir, c.names)) - set(c.parts)
     found = fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
-    return found + "".join(area.sha256 for area in c.frame.areas)  # the masks of --roi, --ignore
+    found += "".join(area.sha256 for area in c.frame.areas)  # the masks of --roi, --ignore
+    told = "" if c.names == Config().names else f" {c.names}"
+    return found + told

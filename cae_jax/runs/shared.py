@@ -6,7 +6,7 @@ import dataclasses
 
 from cae_jax import data
 from cae_jax.data import layouts
-from cae_jax.data.frame import BIT_DEPTHS, RESIZES
+from cae_jax.data.frame import BIT_DEPTHS, GROUNDS, RESIZES
 from cae_jax.evaluation import threshold_rule
 from cae_jax.options import FREE, SCORING, Pixels, flag
 from cae_jax.scoring import residuals
@@ -53,6 +53,11 @@ class Images:
     )
     background: str = flag(
         "none", "color behind transparent pixels, as white or #00b140; none: what lies hidden there"
+    )
+    mask_ground: str = flag(
+        "auto",
+        "of ground-truth masks, what is not defective: black, white, or auto, as their border is",
+        among=GROUNDS,
     )
     folds: int = flag(
         AUTO,

@@ -74,6 +74,8 @@ class Detector:
     call: Callable[[np.ndarray], Scores[np.ndarray]]
     again: tuple[Callable[..., Detector], dict[str, Any]]  # what loads it, and its arguments
     many: int = MANY  # images of a call's larger batch; 1 where a batch is no faster
+    # one image float32 [H, W, C] of another size than the model's -> its scores, where that is so
+    strips: Callable[[np.ndarray], Scores[np.ndarray]] | None = None
     process: int = dataclasses.field(default_factory=os.getpid)
 
     @property
@@ -102,12 +104,19 @@ class Detector:
           DataError: the image cannot be used.
           CaeError: its distance or map is not finite, or this process was forked.
         """
+        if self.strips:
+            frame = dataclasses.replace(self.model.frame, image_size=None)
+            pixels = images.from_any(image, frame, bgr)
+            if pixels.shape[:2] != self.model.frame.size:
+                return self._strip(pixels, _name(image))
         return self.verdicts(self.pixels(image, bgr)[None], [_name(image)])[0]
 
     def score_batch(self, images: Sequence[Any], bgr: bool = False) -> list[Verdict]:
         """Judges several images, faster than one after the other; raises what `score` raises."""
         if not len(images):
             return []
+        if self.strips:  # of any size each
+            return [self.score(image, bgr) for image in images]
         pixels = np.stack([self._numbered(i, image, bgr) for i, image in enumerate(images)])
         names = [f"image {i}: {_name(image)}" for i, image in enumerate(images)]
         return self.verdicts(pixels, names)
@@ -151,6 +160,16 @@ class Detector:
             finite.check_finite(_first(scores, n), names[i : i + n])
             found += self._judged(scores, n, self._counts(batch))
         return found
+
+    def _strip(self, pixels: np.ndarray, name: str) -> Verdict:
+        """Judges an image of another size than the model's."""
+        assert self.strips
+        try:
+            scores = self.strips(pixels)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        finite.check_finite(_first(scores, 1), [name])
+        return self._judged(scores, 1, np.ones(1, bool))[0]
 
     def warm_up(self) -> None:
         """Compiles what `verdicts` will need."""

@@ -124,8 +124,7 @@ def score_folder(
     if on_bad_image not in _ON_BAD_IMAGE:
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
     at = scoring_call(run.cell.config, run.variables, batch_size, run.cell.frame)
-    excel = csv == "excel"
-    identity = _identity(run, root, recursive, save_maps)
+    excel, identity = csv == "excel", _identity(run, root, recursive, save_maps)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
             root, paths = _images(root, recursive, output)
@@ -235,7 +234,8 @@ def _write_maps(run: TrainedRun, frame: Frame, output: Path, batch: Batch) -> No
         if mask is not None and (counts := frame.counts(size)) is not None:
             mask &= counts
         # With the suffix: two images of a folder may differ in nothing else.
-        pictures.write_prediction(output, path, size, residual, mask, frame)
+        own = frame if residual.shape == frame.size else None  # a strip has the file's size
+        pictures.write_prediction(output, path, size, residual, mask, own)
 
 
 def _identity(run: TrainedRun, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:

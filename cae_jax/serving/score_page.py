@@ -77,10 +77,16 @@ def _drawn(
                 continue
             for path, size, residual in zip(batch.paths, batch.sizes, batch.residuals, strict=True):
                 mask = run.judge.mask(residual, opening) if _outlined(run) else None
+                if residual.shape != frame.size:  # a strip, of its own size
+                    own = dataclasses.replace(frame, image_size=None)
+                else:
+                    own = frame
                 try:
-                    pixels = images.decode(root / path, frame)
+                    pixels, counts = images.decode(root / path, own), own.counts(size)
                 except DataError:  # taken away meanwhile
                     continue
+                if mask is not None and counts is not None:
+                    mask &= counts
                 shape = size if frame.plain else pixels.shape[:2]  # where the map lies on it
                 image, over = overlay.panels(pixels, residual, mask, top, shape, _SIDE)
                 shown = {

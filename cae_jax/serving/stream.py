@@ -6,6 +6,7 @@ Images are decoded by threads, in order and only a few batches ahead of the one 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -22,7 +23,7 @@ from cae_jax.data import images
 from cae_jax.data.frame import Frame
 from cae_jax.runs import build
 from cae_jax.runs.config import Config
-from cae_jax.scoring import scorer
+from cae_jax.scoring import scorer, strips
 from cae_jax.types import DataError, LeftOut, Scores, UsageError, Variables
 
 _THREADS = min(16, os.cpu_count() or 1)
@@ -37,6 +38,7 @@ class ScoringCall(NamedTuple):
     call: scorer.Scorer
     sharding: NamedSharding  # of images, along their batch axis
     batch_size: int
+    strips: strips.StripScorer | None  # of images of other sizes, where these can be scored
 
 
 class Stamp(NamedTuple):
@@ -105,6 +107,7 @@ def scoring_call(
         call,
         NamedSharding(mesh, split),
         -(-batch_size // len(devices)) * len(devices),
+        build.strip_scorer(config),
     )
 
 
@@ -181,9 +184,13 @@ def scored(
       maps: also bring the residual maps, and the files' sizes.
     """
     ahead = 2 * at.batch_size + _THREADS
-    stream = decoded(root, paths, at.frame, ahead, maps)
+    frame = dataclasses.replace(at.frame, image_size=None) if at.strips else at.frame
+    stream = decoded(root, paths, frame, ahead, maps)
     before = None
     while read := list(itertools.islice(stream, at.batch_size)):
+        for image in [image for image in read if at.strips and _is_strip(image, at.frame)]:
+            yield _strip(at, image, maps)
+            read.remove(image)
         now = _begin(at, read)
         del read  # the pixels; the device has its copy
         if before:
@@ -191,6 +198,26 @@ def scored(
         before = now
     if before:
         yield _end(at.config.distance, *before, maps)
+
+
+def _is_strip(image: _Image, frame: Frame) -> bool:
+    return image.pixels is not None and image.pixels.shape[:2] != frame.size
+
+
+def _strip(at: ScoringCall, image: _Image, maps: bool) -> Batch:
+    """An image of another size than the model's, by itself."""
+    assert at.strips
+    assert image.pixels is not None
+    assert image.stamp
+    name = at.config.distance
+    try:
+        found = at.strips(at.variables, image.pixels)
+    except DataError as error:
+        cause = LeftOut(image.path, str(error))
+        return Batch((), (), np.empty(0, np.float32), None, (), (cause,))
+    residuals = found.residuals[name] if maps else None
+    of = (found.distances[name], residuals, (image.size,))
+    return Batch((image.path,), (image.stamp,), *of, ())
 
 
 def _begin(at: ScoringCall, read: list[_Image]) -> tuple[list[_Image], Scores[jax.Array] | None]:

@@ -18,6 +18,7 @@ from cae_jax.evaluation import scores, threshold_rule, verdict
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.reports import rules
 from cae_jax.reports.run_files import FINISHED
+from cae_jax.runs import build
 from cae_jax.runs import cell as cells
 from cae_jax.runs.build import read_split, scoring_call
 from cae_jax.runs.cell import Cell
@@ -63,7 +64,15 @@ class TrainedRun:
             bit_depth=config.bit_depth,
             background=config.background,
         )
-        return Detector(model, self.judge, call, (load, self.given))
+        strips = build.strip_scorer(config)
+
+        def of_any_size(image: np.ndarray) -> Scores[np.ndarray]:
+            assert strips
+            with compilation.in_32_bits():
+                return strips(self.variables, image)
+
+        detector = Detector(model, self.judge, call, (load, self.given))
+        return dataclasses.replace(detector, strips=of_any_size if strips else None)
 
 
 def load(
@@ -132,9 +141,8 @@ def open_run(
         *(str(cell.folder), good, unseen, points, source, rate, percent, false_alarms),
         *(threshold, cell.config.threshold, defective),
     )
-    for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
-        if said:
-            say(f"warning: {cell.title}: {said}")
+    for said in filter(None, (rules.unkept(judge.threshold), rules.leak(judge.threshold))):
+        say(f"warning: {cell.title}: {said}")
     given = {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
     given |= {"workdir": os.path.abspath(workdir), "checkpoint": checkpoint, **which}
     return TrainedRun(cell, trained.variables, judge, given)

@@ -1,6 +1,7 @@
 """Every layout by a tiny tree of it: what is learned from, what is judged, by which mask."""
 
 import dataclasses
+import json
 import os
 
 import layout_trees as trees
@@ -268,3 +269,127 @@ def test_a_split_of_several_says_the_layouts_of_all(tmp_path):
     joined = joint.join([one, two])
     assert joined.layout == "btad+mvtec_ad"
     assert "b: train/ok is taken for good images" in joined.notes
+
+
+NORMAL, ANOMALY = "Data/Images/Normal", "Data/Images/Anomaly"
+
+
+@pytest.mark.parametrize("with_split", [True, False])
+def test_visa_as_it_is_downloaded(tmp_path, with_split):
+    root = trees.write(
+        tmp_path / "visa" / "candle",
+        *(f"{NORMAL}/0000.JPG", f"{NORMAL}/0001.JPG", f"{ANOMALY}/000.JPG", f"{ANOMALY}/001.JPG"),
+    )
+    trees.mask(root / "Data/Masks/Anomaly/000.png", 4, value=1)
+    (root / "image_anno.csv").write_text(
+        "image,label,mask\n"
+        f'candle/{ANOMALY}/000.JPG,"wax, melted",candle/Data/Masks/Anomaly/000.png\n'
+    )
+    if with_split:
+        (tmp_path / "visa/split_csv").mkdir()
+        (tmp_path / "visa/split_csv/1cls.csv").write_text(
+            "object,split,label,image,mask\n"
+            f"candle,train,normal,candle/{NORMAL}/0000.JPG,\n"
+            f"candle,test,normal,candle/{NORMAL}/0001.JPG,\n"
+            f"candle,test,anomaly,candle/{ANOMALY}/000.JPG,candle/Data/Masks/Anomaly/000.png\n"
+            "fryum,train,normal,fryum/Data/Images/Normal/0000.JPG,\n"
+        )
+    assert data.categories("folder", str(tmp_path / "visa")) == ("candle",)
+    split = split_of(root)
+    assert split.layout == "visa"
+    assert split.train_paths == tuple(f"{NORMAL}/000{i}.JPG" for i in range(2 - with_split))
+    found = judged(split)
+    assert found.pop(f"{ANOMALY}/000.JPG") == ("wax, melted", [4])
+    rest = {f"{NORMAL}/0001.JPG": ("good", [])}
+    assert found == (rest if with_split else {f"{ANOMALY}/001.JPG": ("anomaly", None)})
+
+
+@pytest.mark.parametrize("where", ["realiad_jsons/realiad_jsons", "realiad_1024", None])
+def test_real_iad(tmp_path, where):
+    root = trees.write(
+        tmp_path / "realiad_1024" / "mint",
+        *("OK/S0001/a_OK_C1.jpg", "OK/S0002/b_OK_C1.jpg", "NG/BX/S0003/c_NG_C1.jpg"),
+        *("=NG/BX/S0003/c_NG_C1.png", "NG/AK/S0004/d_NG_C1.jpg"),
+    )
+    if where:
+        entry = {"image_path": "", "mask_path": None, "anomaly_class": "OK"}
+        bad = {"image_path": "NG/BX/S0003/c_NG_C1.jpg", "anomaly_class": "BX"}
+        split = {
+            "meta": {"normal_class": "OK", "prefix": "mint/"},
+            "train": [
+                entry | {"image_path": "OK/S0001/a_OK_C1.jpg"},
+                {"image_path": "NG/AK/S0004/d_NG_C1.jpg", "anomaly_class": "AK"},
+            ],
+            "test": [
+                entry | {"image_path": "OK/S0002/b_OK_C1.jpg"},
+                bad | {"mask_path": "NG/BX/S0003/c_NG_C1.png"},
+            ],
+        }
+        (tmp_path / where).mkdir(parents=True, exist_ok=True)
+        (tmp_path / where / "mint.json").write_text(json.dumps(split))
+    split = split_of(root)
+    assert split.layout == "real_iad"
+    found = judged(split)
+    assert found.pop("NG/BX/S0003/c_NG_C1.jpg") == ("BX", [3])
+    if where:
+        assert found == {"OK/S0002/b_OK_C1.jpg": ("good", [])}
+        assert "not learned from" in causes(split)["NG/AK/S0004/d_NG_C1.jpg"]
+    else:
+        assert found == {"NG/AK/S0004/d_NG_C1.jpg": ("AK", None)}
+        assert len(split.train) == 2
+
+
+def test_kolektor_sdd2(tmp_path):
+    root = trees.write(tmp_path, "train/1.png", "train/2.png", "test/3.png", "test/4.png")
+    for part, name, rows in (
+        ("train", 1, ()),
+        ("train", 2, (5,)),
+        ("test", 3, ()),
+        ("test", 4, (6,)),
+    ):
+        trees.mask(root / part / f"{name}_GT.png", *rows)
+    split = split_of(root)
+    assert (split.layout, split.train_paths) == ("kolektor_sdd2", ("train/1.png",))
+    assert judged(split) == {"test/3.png": ("good", []), "test/4.png": ("defect", [6])}
+    assert causes(split) == {"train/2.png": "defective, so it is not learned from"}
+
+
+@pytest.mark.parametrize("form", ["csv", "semicolons", "json", "its own path"])
+def test_a_table_of_images(tmp_path, form):
+    root = trees.write(tmp_path / "part", "a/0.png", "a/1.png", "b/2.png", "b/3.png", "=m/3.png")
+    rows = [
+        {"path": "a/0.png", "label": "0", "mask": None, "split": "train"},
+        {"path": "a/1.png", "label": "OK", "mask": None, "split": "test"},
+        {"path": "b/2.png", "label": "1", "mask": None, "split": "train"},
+        {"path": "b/3.png", "label": "dent", "mask": "m/3.png", "split": "test"},
+    ]
+    if form == "json":
+        (root / "images.json").write_text(json.dumps(rows))
+    else:
+        comma = ";" if form == "semicolons" else ","
+        lines = [comma.join(["Image", "Label", "Mask", "Split"])]
+        lines += [comma.join(value or "" for value in row.values()) for row in rows]
+        (root / "images.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    where = root / "images.csv" if form == "its own path" else root
+    (name,) = data.categories("folder", str(where))
+    assert name == ("images" if form == "its own path" else "part")
+    split = data.read("folder", str(where), name, Frame(trees.SIDE), 0)
+    assert (split.layout, split.train_paths) == ("listed", ("a/0.png",))
+    assert judged(split) == {"a/1.png": ("good", []), "b/3.png": ("dent", [3])}
+    assert causes(split) == {"b/2.png": "defective, so it is not learned from"}
+
+
+def test_what_is_wrong_with_a_table_is_said(tmp_path):
+    trees.write(tmp_path, "0.png", "1.png")
+    for line, match in (
+        ("0.png,good,tset", "record 1: split 'tset' is neither train nor test"),
+        ("0.png,,", "record 1 has no label"),
+        ("0.png,good,\n0.png,1,", "record 2: 0.png stands above, too"),
+        ("0.png,dent,", "no good image to learn from"),
+    ):
+        (tmp_path / "x.csv").write_text(f"path,label,split\n{line}\n")
+        with pytest.raises(DataError, match=match):
+            layouts.find(tmp_path)
+    (tmp_path / "y.csv").write_text("path,label\n0.png,good\n")
+    with pytest.raises(UsageError, match=r"x.csv and y.csv could list.*--data_dir=.*x.csv"):
+        layouts.find(tmp_path)

@@ -198,3 +198,17 @@ def test_another_size():
 def test_values_that_are_no_levels():
     with pytest.raises(DataError, match="not finite"):
         masks.read(tiff(np.where(DISC, np.nan, 0).astype(np.float32)), Frame(None), None)
+
+
+def test_a_ground_that_is_said():
+    """What auto takes for a ground, or would not, is read as the user says."""
+    frame = Frame(None, mask_ground="black")
+    for content in (png(~DISC), encode(Image.fromarray((~DISC * 255).astype(np.uint8)), "JPEG")):
+        assert masks.read(content, Frame(None), None).ground == "white"
+        found = masks.read(content, frame, None)
+        np.testing.assert_array_equal(found.defective, ~DISC)
+        assert found.ground == ""
+    large = Y > 20  # has over half of the border too
+    found = masks.read(png(~large), Frame(None, mask_ground="white"), None)
+    np.testing.assert_array_equal(found.defective, large)
+    assert not masks.read(png(DISC | True), Frame(None, mask_ground="white"), None).defective.any()

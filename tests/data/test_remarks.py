@@ -72,7 +72,7 @@ def test_masks(tmp_path):
         f"nut: 1 of 6 masks make all of their image defective, as {mask(2)}: they have no black",
         f"nut: 1 of 6 masks cover over half of their image, {mask(1)} 69%",
         f"nut: 1 of 6 masks have a ground that is not black (white in {mask(3)}): what differs "
-        f"from it counts as defective, there {share:.1%}",
+        f"from it counts as defective, there {share:.1%}; --mask_ground says it otherwise",
         f"nut: 1 of 6 masks hold many levels, {mask(4)} {levels}: what is at least half as far "
         "from the ground as the farthest counts as defective",
         f"nut: 1 of 6 masks are of another size than their image and were resized, {mask(5)} "

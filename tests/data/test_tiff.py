@@ -284,6 +284,15 @@ def test_pages_that_are_previews(content, height, level):
     np.testing.assert_allclose(found, level / 255, atol=1e-7)
 
 
+def raw():
+    """A preview, and the picture in a directory of its own."""
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(np.zeros((4, 4), np.uint8), subfiletype=1, subifds=1, metadata=None)
+        writer.write(np.zeros((8, 9), np.uint16), metadata=None)
+    return buffer.getvalue()
+
+
 def stack():
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, np.zeros((5, 8, 9), np.uint8), imagej=True)
@@ -294,6 +303,7 @@ BAD = {
     "equal pages": (pages((8, 9), (8, 9)), r"has 2 pages \(9 x 8, 9 x 8\), none .* preview"),
     "a larger page behind": (pages((8, 9), (16, 9)), r"2 pages \(9 x 8, 9 x 16\)"),
     "a stack of ImageJ": (stack(), "has 5 pages"),
+    "a camera's raw file": (raw(), "a camera's raw file .* only previews"),
     "many pages": (pages(*[(2, 2)] * 70), "more than 64 pages"),
     "5 channels": (
         written(np.zeros((8, 9, 5), np.uint8), photometric="rgb", extrasamples=[0, 0]),
@@ -315,6 +325,14 @@ def test_what_is_refused(case):
     with pytest.raises(DataError, match=f"^'bad.tif': .*{cause}") as caught:
         images.decode(content, Frame(8, 3), "bad.tif")
     assert "\n" not in str(caught.value)
+
+
+def test_colors_that_are_not_said():
+    for array, samples in ((COLOR8, 3), (COLOR8[..., :1], 1)):
+        tags = {256: 29, 257: 37, 259: 1, 277: samples, 278: 37}
+        tags = {code: (3, [value]) for code, value in tags.items()} | {258: (3, [8] * samples)}
+        found = decoded(hand_made(tags, array.tobytes()), samples)
+        np.testing.assert_allclose(found, array / 255, atol=1e-7)
 
 
 def test_a_directory_that_points_back_ends():

@@ -309,7 +309,8 @@ def test_names_that_are_no_text(tmp_path):
     with pytest.raises(
         DataError, match=r"^category 'kr\\udce4tzer': the name is not UTF-8; rename"
     ):
-        data.resolve("folder", str(root.parent), ["all"])
+        data.read("folder", str(root.parent), kind, Frame(32, 1), 0)
+    assert data.resolve("folder", str(root.parent), ["all"]) == (kind,)
 
 
 def test_what_is_no_text_can_be_printed():

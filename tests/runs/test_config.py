@@ -44,6 +44,7 @@ OTHER = {
     "channels": 3,
     "bit_depth": "12",
     "background": "#00b140",
+    "mask_ground": "white",
     "train_images": 17,
     "intensity": "mean_std",
     "validation_fraction": 0.25,

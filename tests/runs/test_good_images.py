@@ -125,3 +125,27 @@ def test_held_out_and_joint(world):
 def test_nothing_to_pick_a_threshold_on_is_said_before_training(world):
     with pytest.raises(DataError, match=r"none held out.*--validation_fraction or --folds"):
         job.run(config(world, workdir=str(world / "none"), folds=0, validation_fraction=0.0))
+
+
+def test_all_categories_but_the_unusable_one_are_done_and_foreseen(world, capsys):
+    good = sorted((world / "in/tablet/train/good").iterdir())
+    for name, n in (("a", 4), ("b", 1), ("c", 0), ("d", 4)):
+        (world / "all" / name / "train/good").mkdir(parents=True)
+        for file in good[:n]:
+            (world / "all" / name / "train/good" / file.name).write_bytes(file.read_bytes())
+    where = {"data_dir": str(world / "all"), "workdir": str(world / "each")}
+    each = config(world, category="all", folds=0, validation_fraction=0.25, **where)
+    lines = dry_run.forecast(job.plan([each])).splitlines()
+    assert [line.split(": ")[1].split(";")[0] for line in lines[1:5]] == [
+        *("new", "cannot be done", "cannot be done", "new")
+    ]
+    assert lines[-1] == "warning: 2 of 4 cannot be done; the others are"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cae_jax.runs.evaluate._plot", lambda *_: None)
+        with pytest.raises(DataError, match="b: 1 training images, of which 1"):
+            job.run(each)
+    done = pd.read_csv(world / "each" / "results.csv")["category"].tolist()
+    assert done == ["a", "d"]
+    assert "c/variation_model/seed_0: not done: " in capsys.readouterr().err
+    with pytest.raises(DataError, match="b: 1 training images"):
+        dry_run.forecast(job.plan([each.changed(category="b")]))

@@ -87,8 +87,8 @@ def test_a_finished_run_is_not_done_again_and_another_one_is_refused(world, caps
     (cell,) = cells.find(world / "finished")
     job.run(cell.config)
     assert "finished before" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="holds a run with --epochs=4, now 5"):
-        job.run(cell.config.changed(epochs=5))
+    with pytest.raises(UsageError, match=r"holds a run with --learning_rate=.*, now 0\.5"):
+        job.run(cell.config.changed(learning_rate=0.5))
 
 
 def test_flags_are_read_as_they_were_written(world):
@@ -102,5 +102,8 @@ def test_flags_are_read_as_they_were_written(world):
     since |= {"intensity": "none", "joint": "false", "code": "0"}
     since |= {"corruption": "none", "corruption_strength": "0.0"}
     since |= {"early_stopping": "0", "log_to": "", "schedule": "constant", "schedule_options": ""}
-    since |= {"gradient_clip": "0.0", "ema": "0.0"}
+    since |= {"gradient_clip": "0.0", "ema": "0.0", "bit_depth": "auto", "background": "none"}
+    since |= {"layout": "auto", "good_name": "", "mask_pattern": "", "mask_ground": "auto"}
+    since |= {"resize": "stretch", "roi": "", "ignore": "", "tile": "0", "tile_overlap": "32"}
+    since |= {"threshold": "", "checkpoint": "last", "csv": "plain"}
     assert again == written | since

@@ -9,7 +9,8 @@ from small_runs import config_of, folder_of, images_in
 
 import cae_jax
 from cae_jax import data
-from cae_jax.runs import job, own_code
+from cae_jax.runs import cell as cells
+from cae_jax.runs import job, own_code, provenance
 from cae_jax.types import DataError
 
 NET = """
@@ -147,3 +148,14 @@ def test_edited_code_of_ones_own_is_said_wherever_the_run_is_used(run, world, ca
     finally:
         file.write_bytes(before)
     assert own_code.hashes(config.changed(model="bergmann")) == {}
+
+
+def test_other_words_for_the_names_of_files_are_looked_into(run, monkeypatch):
+    config, _ = run
+    (cell,) = cells.find(config.folder)
+    decoded = []
+    monkeypatch.setattr(provenance, "read_split", lambda each: decoded.append(each) or 1 / 0)
+    provenance.check_images(cell.folder, cell.config)
+    assert decoded == []
+    with pytest.raises(ZeroDivisionError):
+        provenance.check_images(cell.folder, cell.config.changed(mask_pattern="{stem}_x"))

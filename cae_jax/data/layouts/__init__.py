@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data.layouts import mvtec, plain
+from cae_jax.data.layouts import lists, mvtec, plain, published
 from cae_jax.data.layouts.found import USUAL, Found, Names, holds_images, subfolders
 from cae_jax.types import DataError, UsageError, unknown_name
 
@@ -26,10 +26,14 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
+    "visa": Layout(published.is_visa, published.visa),
+    "real_iad": Layout(published.is_real_iad, published.real_iad),
+    "kolektor_sdd2": Layout(published.is_kolektor_sdd2, published.kolektor_sdd2),
     "mvtec_ad_2": Layout(mvtec.is_mvtec_ad_2, mvtec.mvtec_ad_2),
     "mvtec_loco": Layout(mvtec.is_mvtec_loco, mvtec.mvtec_loco),
     "btad": Layout(mvtec.is_btad, mvtec.btad),
     "mvtec_ad": Layout(mvtec.is_mvtec_ad, mvtec.mvtec_ad),
+    "listed": Layout(lists.is_listed, lists.listed),
     "kinds": Layout(plain.is_kinds, plain.kinds),
     "good_images": Layout(plain.is_good_images, plain.good_images),
 }
@@ -131,4 +135,5 @@ def _fit(root: Path, names: Names, among: Mapping[str, Layout]) -> str:
 
 def _name_of(folder: Path) -> str:
     """What a category is called that is a folder given by its path."""
-    return os.path.basename(os.path.abspath(folder)) or "images"
+    name = os.path.basename(os.path.abspath(folder))
+    return (Path(name).stem if folder.is_file() else name) or "images"

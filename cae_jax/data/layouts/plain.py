@@ -31,7 +31,10 @@ def is_kinds(root: Path, names: Names) -> bool:
     there = subfolders(root)
     if any(plain(each.name) in _PARTS for each in there):
         return False
-    good = good_folder(root, names)
+    try:
+        good = good_folder(root, names)
+    except DataError:  # several could be: listing it says so
+        return True
     if good is None or not holds_images(good):
         return False
     return any(each != good and holds_images(each) for each in there)
