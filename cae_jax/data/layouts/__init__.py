@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data.layouts import lists, mvtec, plain, polygons, published
+from cae_jax.data.layouts import lists, mvtec, plain, published
 from cae_jax.data.layouts.found import USUAL, Found, Names, holds_images, subfolders
 from cae_jax.types import DataError, UsageError, unknown_name
 
@@ -32,8 +32,6 @@ LAYOUTS = {
     "mvtec_ad_2": Layout(mvtec.is_mvtec_ad_2, mvtec.mvtec_ad_2),
     "mvtec_loco": Layout(mvtec.is_mvtec_loco, mvtec.mvtec_loco),
     "btad": Layout(mvtec.is_btad, mvtec.btad),
-    "coco": Layout(polygons.is_coco, polygons.coco),
-    "labelme": Layout(polygons.is_labelme, polygons.labelme),
     "mvtec_ad": Layout(mvtec.is_mvtec_ad, mvtec.mvtec_ad),
     "listed": Layout(lists.is_listed, lists.listed),
     "kinds": Layout(plain.is_kinds, plain.kinds),
