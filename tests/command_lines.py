@@ -26,12 +26,12 @@ FAULTS = {
     "fsync": ("os.fsync", fail(full)),
     "write": ("cae_jax.runs.job.data.read", fail(OSError(full.errno, full.strerror, "some/file"))),
     "disk": ("shutil.disk_usage", lambda _: usage._replace(free=1000)),
-    "interrupt": ("cae_jax.runs.job.run", fail(KeyboardInterrupt())),
+    "interrupt": ("cae_jax.runs.job.run_grid", fail(KeyboardInterrupt())),
     "export": ("cae_jax.serving.trained.open_run", fail(KeyboardInterrupt())),
     "evaluation": ("cae_jax.runs.job.evaluate_again", fail(KeyboardInterrupt())),
     "drawing": ("cae_jax.data.synthetic.write", fail(KeyboardInterrupt())),
     "description": ("cae_jax.runs.describe.of_methods", fail(KeyboardInterrupt())),
-    "bug": ("cae_jax.runs.job.run", fail(ValueError("a bug"))),
+    "bug": ("cae_jax.runs.job.run_grid", fail(ValueError("a bug"))),
 }
 theirs = set(flags.FLAGS)
 answers = {}

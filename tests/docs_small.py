@@ -26,6 +26,8 @@ METHODS = {
     "my_method": "--image_size=32",
 }
 CALLS = f"{NET} {SIZES} --repeats=1"
+# What an image of that size is too small for, by flag.
+WITHIN = {"--roi": "4,4,24,24", "--tile": "16", "--tile_overlap": "4"}
 # By program, the flags that make it small; they take the place of the command's own.
 SMALL = {
     "experiments.run": "METHOD --category=FIRST",

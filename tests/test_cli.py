@@ -67,7 +67,11 @@ BAD = {
     "no image": (f"run {FOLDER} --data_dir={{x}}/text", 1, ["test/good/001.png", "is a text file"]),
     "mask": (f"run {FOLDER} --data_dir={{x}}/mask", 1, ["spot/000_mask.png", "30 x 20", "64 x 64"]),
     "few": (f"run {FOLDER} --data_dir={{x}}/few", 1, ["1 training", "--validation_fraction"]),
-    "other run": (f"run {FOLDER} --data_dir={{x}}/in", 2, ["--epochs=77, now 1", "--overwrite"]),
+    "other run": (
+        f"run {FOLDER} --data_dir={{x}}/in",
+        2,
+        ["--learning_rate=0.77, now ", "--overwrite"],
+    ),
     "workdir": (f"run {FOLDER} --data_dir={{x}}/in", 1, ["{x}/file/runs", "Not a directory"]),
     "in use": ("run held", 2, ["tiny_net.Net/seed_0: in use by process", "since 2", "wait for"]),
     "full": ("run fsync", 1, ["flags.txt': cannot be written: No space left on device"]),
@@ -162,7 +166,7 @@ def make_inputs(x):
     (x / "tiny_net.py").write_text(TINY)
     sizes = {"image_size": 64, "patch_size": 32, "stride": 16, "num_patches": 64, "batch_size": 32}
     other = configure(
-        dataset="folder", data_dir=str(x / "in"), category="tablet", epochs=77, **sizes
+        dataset="folder", data_dir=str(x / "in"), category="tablet", learning_rate=0.77, **sizes
     )
     cell = x / "other/tablet/bergmann/seed_0"
     cell.mkdir(parents=True)

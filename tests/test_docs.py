@@ -18,7 +18,7 @@ import sys
 
 import pytest
 import test_deploy
-from docs_small import METHODS, NET, SMALL
+from docs_small import METHODS, NET, SMALL, WITHIN
 from test_house import ORDER
 
 from benchmarks import engines
@@ -38,7 +38,7 @@ CAPITALS = {
     "IN": "{x}/camera",
     "OUT": "out",
     "GOOD": "{x}/good/weave",
-    "NEW": "{x}/camera",
+    "NEW": "{x}/in/weave/test/good",
     "RUN": "runs/synthetic",
     "HOST:PORT": "localhost:1",
     "FILE": "{x}/weights.pth",
@@ -182,6 +182,7 @@ def small(command):
     smaller = smaller.replace("FIRST", first or "weave").split()
     if ":" in given.get("--model", ""):  # a fork's net is small already
         smaller = [word for word in smaller if word != NET]
+    smaller += [f"{name}={value}" for name, value in WITHIN.items() if name in given]
     names = {word.partition("=")[0] for word in smaller}
     return module, [*(w for w in words if w.partition("=")[0] not in names), *smaller]
 
@@ -265,7 +266,8 @@ RUNS = _runs()
 
 def _plain(value):
     """A value that stands for any, as FILE or `torch,...`, is none."""
-    return None if not value or value.isupper() or "..." in value else value
+    placeholder = value.isupper() or re.search("[A-Z]{2}|[.]{3}", value)
+    return None if not value or placeholder else value
 
 
 @pytest.mark.parametrize("command", PROGRAMS)

@@ -35,7 +35,6 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import beta
 
 from cae_jax.evaluation import metrics
 from cae_jax.types import UsageError, unknown_name
@@ -225,6 +224,8 @@ def alarm_rate(k: int, n: int, level: float = 0.95) -> tuple[float, float, float
         raise ValueError(f"k must be in 1..n, got k={k}, n={n}")
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
+    from scipy.stats import beta  # a second to import, which a --help need not wait for
+
     low, high = beta.ppf([(1 - level) / 2, (1 + level) / 2], n + 1 - k, k)
     return (n + 1 - k) / (n + 1), float(low), float(high)
 

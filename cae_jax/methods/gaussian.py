@@ -102,20 +102,18 @@ def of_features(o: Head, found: Extractor) -> Method:
         channels = jnp.sort(jax.random.permutation(key, found.channels)[:k])
         if groups == 1:
             mean, squares = moments(found, images, channels, pooled)
-            return variables_of(channels, *gaussian(mean, squares, len(images)))
+            covariance, by = _scaled(found, mean, squares, len(images))
+            return variables_of(channels, mean, whitening(covariance, o.shrinkage) / by[:, None])
         group = kmeans(jax.random.fold_in(key, 1), looks(found, images), groups)
         member = jax.nn.one_hot(group, groups).T
         means, squares = moments(found, images, channels, pooled, member=member)
         sizes = jnp.sum(member, axis=1)
-        each = [gaussian(means[i], squares[i], sizes[i]) for i in range(groups)]
-        return variables_of(channels, *(jnp.stack(parts) for parts in zip(*each, strict=True)))
-
-    def gaussian(
-        mean: jax.Array, squares: jax.Array, n: jax.Array | int
-    ) -> tuple[jax.Array, jax.Array]:
-        covariance = squares / jnp.maximum(1, n - 1)
-        by = divisors(_variance(mean, covariance)) if found.uneven else jnp.ones(k)
-        return mean, whitening(covariance / (by[:, None] * by), o.shrinkage) / by[:, None]
+        each = [_scaled(found, means[i], squares[i], sizes[i]) for i in range(groups)]
+        covariances, by = (jnp.stack(parts) for parts in zip(*each, strict=True))
+        # one call of LAPACK for all groups: two beside each other may each wait on a CPU for the
+        # thread that the other one holds, for ever
+        by = by.reshape(groups, *(1,) * (covariances.ndim - 3), k, 1)
+        return variables_of(channels, means, whitening(covariances, o.shrinkage) / by)
 
     def variables_of(channels: jax.Array, mean: jax.Array, whiten: jax.Array) -> Variables:
         return {"params": {"channels": channels, "mean": mean, "whiten": whiten}}
@@ -240,6 +238,17 @@ def whitening(covariance: jax.Array, shrinkage: float) -> jax.Array:
     eyes = jnp.broadcast_to(identity, covariance.shape)
     inverse = jax.lax.linalg.triangular_solve(lower, eyes, left_side=True, lower=True)
     return jnp.swapaxes(inverse, -1, -2)
+
+
+def _scaled(
+    found: Extractor, mean: jax.Array, squares: jax.Array, n: jax.Array | int
+) -> tuple[jax.Array, jax.Array]:
+    """The covariance of n images, and by what the channels are divided in it."""
+    covariance = squares / jnp.maximum(1, n - 1)
+    by = jnp.ones(mean.shape[-1])
+    if found.uneven:
+        by = divisors(_variance(mean, covariance))
+    return covariance / (by[:, None] * by), by
 
 
 def _variance(mean: jax.Array, covariance: jax.Array) -> jax.Array:

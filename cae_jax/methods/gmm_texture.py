@@ -110,8 +110,11 @@ def make(options: Options, size: Size, channels: int) -> Method:
 
     def inspect(variables: Variables, images: jax.Array) -> Evidence:
         params = variables["params"]
+        # of all levels by one call of LAPACK: two beside each other may each wait on a CPU for the
+        # thread that the other one holds, for ever
+        solved = jax.vmap(mixtures.inverses)(Mixture(**params["mixture"]))
         novelty = [
-            relative(_of_level(params, level), features(one, params["filters"], o))
+            relative(_of_level(params, level), features(one, params["filters"], o), solved[level])
             for level, one in enumerate(pyramid(images, levels))
         ]
         return Evidence({"novelty": fused(novelty, images.shape[1:3])})
@@ -208,11 +211,12 @@ def learn(key: jax.Array, x: jax.Array, options: Options) -> Learned:
     return Learned(center, scale, mixture, median, threshold)
 
 
-def relative(learned: Learned, x: jax.Array) -> jax.Array:
+def relative(learned: Learned, x: jax.Array, solved: jax.Array) -> jax.Array:
     """Returns the novelty of features [B, H, W, k], [B, H, W]: 0 at the median, 1 at the threshold
-    of a level's good patches."""
+    of a level's good patches. `solved` is of its mixture, see `mixtures.inverses`."""
     flat = (x.reshape(-1, x.shape[-1]) - learned.center) / learned.scale
-    novelty = -mixtures.log_likelihood(learned.mixture, flat, _TURN).reshape(x.shape[:3])
+    found = mixtures.log_likelihood(learned.mixture, flat, _TURN, solved)
+    novelty = -found.reshape(x.shape[:3])
     width = jnp.maximum(learned.threshold - learned.median, _NARROWEST)
     return (novelty - learned.median) / width
 

@@ -50,10 +50,18 @@ class Rounds(NamedTuple):
     floor: float = 1e-6  # added to every variance
 
 
-def log_likelihood(mixture: Mixture, x: jax.Array, chunk_size: int = _AT_ONCE) -> jax.Array:
-    """Returns the logarithm of a mixture's density at vectors [n, d]: float32 [n], in nats."""
+def log_likelihood(
+    mixture: Mixture,
+    x: jax.Array,
+    chunk_size: int = _AT_ONCE,
+    solved: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the logarithm of a mixture's density at vectors [n, d]: float32 [n], in nats.
+
+    `solved` is what `inverses` says of it, where that is there already.
+    """
     chunks, _ = _chunked(x, chunk_size)
-    solved = _inverses(mixture)
+    solved = inverses(mixture) if solved is None else solved
     found = lax.map(lambda chunk: _densities(mixture, solved, chunk)[1], chunks)
     return found.reshape(-1)[: len(x)]
 
@@ -70,7 +78,7 @@ def fit(start: Mixture, x: jax.Array, rounds: Rounds, chunk_size: int = _AT_ONCE
     chunks, counts = _chunked(x, chunk_size)
 
     def pass_over(mixture: Mixture) -> _Sums:
-        solved = _inverses(mixture)
+        solved = inverses(mixture)
 
         def turn(before: _Sums, at: tuple[jax.Array, jax.Array]) -> tuple[_Sums, None]:
             return jax.tree.map(jnp.add, before, _sums(mixture, solved, *at)), None
@@ -118,8 +126,8 @@ def _roots(variances: jax.Array, floor: float) -> jax.Array:
     return jnp.linalg.cholesky(variances + floor * jnp.eye(variances.shape[-1]))
 
 
-def _inverses(mixture: Mixture) -> jax.Array:
-    """L^-1, or one over the deviations."""
+def inverses(mixture: Mixture) -> jax.Array:
+    """Returns L^-1 of every Gaussian, [K, d, d], or one over the deviations, [K, d]."""
     if mixture.roots.ndim == 2:
         return 1 / mixture.roots
     eyes = jnp.broadcast_to(jnp.eye(mixture.roots.shape[-1]), mixture.roots.shape)

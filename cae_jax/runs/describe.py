@@ -105,7 +105,7 @@ _HEAD = """\
 # Every flag
 
 Made from the code by `python -m experiments.describe --every_flag`. A flag is given as
-`--name=value`. Another value of a flag of *identity* is another run; one of *scoring* can be judged
+`--epochs=8`. Another value of a flag of *identity* is another run; one of *scoring* can be judged
 anew by `experiments.evaluate`; a *free* one changes no result. A method's table also has the shared
 flags of which it has a default of its own."""
 

@@ -1,9 +1,10 @@
 """The command `cae-jax`, and --preset."""
 
+import subprocess
 import sys
 
 import pytest
-from command_lines import ROOT, run_all
+from command_lines import ENVIRONMENT, ROOT, run_all
 
 from cae_jax import command
 from cae_jax.runs import presets
@@ -102,3 +103,20 @@ def test_a_commands_words_come_to_its_file(answers):
     assert (code, err) == (0, "")
     assert "One HTML file for each finished run" in out
     assert "--workdir" in out
+
+
+SLOW = ("matplotlib", "orbax", "pandas", "scipy.ndimage", "scipy.sparse", "scipy.stats")
+
+
+def test_a_help_does_not_wait_for_what_it_does_not_need():
+    look = "import sys, cae_jax.runs.command_line; print(*set(sys.argv[1:]) & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", look, *SLOW],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert done.stdout == "\n"

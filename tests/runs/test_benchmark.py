@@ -236,7 +236,8 @@ def test_the_binary(done, world):
     assert told["tables"][1] == out
     tables.write(workdir)
     assert {name: (workdir / name).read_bytes() for name in written} == before
-    assert f"cells: {left} new, 0 go on, {24 - left} finished" in told["dry"][1]
+    # one of those that failed had finished before its image was spoiled
+    assert f"cells: {left - 1} new, 0 go on, {25 - left} finished" in told["dry"][1]
     for name, words in {
         "nowhere": "none: no such folder",
         "method": "did you mean gaussian",

@@ -75,7 +75,7 @@ def test_pages_of_a_tiff_are_not_counted(app):
     pages = [page + struct.pack("<I", 8 + size * (i + 1)) for i in range(n - 1)]
     body = b"II*\0" + struct.pack("<I", 8) + b"".join([*pages, page + b"\0" * 4])
     answer = post(app, body, {"Content-Type": "image/tiff"})
-    assert told(answer) == "has several frames; one is expected"
+    assert told(answer) == "has more than 64 pages; one picture is expected"
 
 
 @pytest.mark.parametrize("declared", [True, False])
