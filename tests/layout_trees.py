@@ -1,9 +1,14 @@
-"""Writes tiny categories in the layouts of public data sets, each image a field of its own gray."""
+"""Writes tiny categories in the layouts of public data sets, each image a field of its own gray,
+and reads them."""
 
 import pathlib
 
 import numpy as np
 from PIL import Image
+
+from cae_jax import data
+from cae_jax.data.frame import Frame
+from cae_jax.data.layouts.found import Names
 
 SIDE = 16
 
@@ -31,3 +36,22 @@ def write(root: pathlib.Path, *paths: str) -> pathlib.Path:
         else:
             gray(root / path, 10 + 7 * i % 240)
     return root
+
+
+def split_of(root, **names):
+    """The category in a folder, read at SIDE; names as `Names` has them."""
+    return data.read("folder", str(root), root.name, Frame(SIDE), 0, names=Names(**names))
+
+
+def judged(split):
+    """{path: (kind, rows of its mask)} of the test images, None for no mask."""
+    rows = [
+        np.flatnonzero(mask.any(axis=1)).tolist() if known else None
+        for mask, known in zip(split.masks, split.has_mask, strict=True)
+    ]
+    return dict(zip(split.test_paths, zip(split.kinds, rows, strict=True), strict=True))
+
+
+def causes(split):
+    """{path: why it is left out}."""
+    return {entry.path: entry.cause for entry in split.left_out}

@@ -15,6 +15,7 @@ one image are laid over each other.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from PIL import Image
 from cae_jax.data import formats
 from cae_jax.data.formats import Source
 from cae_jax.data.frame import Frame, placed_mask
+from cae_jax.data.outlines import Drawn, raster
 from cae_jax.data.picture import Picture
 from cae_jax.types import DataError
 
@@ -42,7 +44,7 @@ class Mask(NamedTuple):
 
 
 def read(
-    sources: Source | Sequence[Source],
+    sources: Source | Drawn | Sequence[Source | Drawn],
     frame: Frame,
     expected_size: tuple[int, int] | None,
     name: str | None = None,
@@ -55,7 +57,8 @@ def read(
     any of its area is.
 
     Args:
-      sources: a path, a file's bytes, or a seekable binary file; or several, each a part of it.
+      sources: a path, a file's bytes, a seekable binary file, or what is drawn; or several, each a
+        part of it.
       frame: what its image is brought to.
       expected_size: (height, width) of the mask's image, from `images.size`; None for the mask's
         own.
@@ -64,15 +67,24 @@ def read(
     Raises:
       DataError: a file cannot be used, or has other proportions than the image.
     """
-    parts: Sequence[Any] = sources if isinstance(sources, list | tuple) else [sources]
+    alone = isinstance(sources, Drawn) or not isinstance(sources, list | tuple)
+    parts: Any = [sources] if alone else sources
     whole: np.ndarray | None = None
     levels, ground, scaled = 0, "", ""
     for source in parts:
-        with formats.opened(source, name) as opened:
-            own = opened.size
+        with contextlib.ExitStack() as stack:
+            if isinstance(source, Drawn):
+                stack.enter_context(formats.named(name or "a mask"))
+                own = source.height, source.width
+            else:
+                opened = stack.enter_context(formats.opened(source, name))
+                own = opened.size
             expected_size = expected_size or own
             _check_size(own, expected_size)
-            part, some, color = marked(opened.picture(), frame.mask_ground)
+            if isinstance(source, Drawn):
+                part, some, color = raster(source), 0, ""
+            else:
+                part, some, color = marked(opened.picture(), frame.mask_ground)
         if own != expected_size:
             scaled = f"{own[1]} x {own[0]} for {expected_size[1]} x {expected_size[0]}"
             part = _nearest(part, expected_size)
@@ -84,7 +96,7 @@ def read(
 
 
 def decode_mask(
-    sources: Source | Sequence[Source],
+    sources: Source | Drawn | Sequence[Source | Drawn],
     frame: Frame,
     expected_size: tuple[int, int] | None,
     name: str | None = None,

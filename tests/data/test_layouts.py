@@ -5,8 +5,8 @@ import json
 import os
 
 import layout_trees as trees
-import numpy as np
 import pytest
+from layout_trees import causes, judged, split_of
 
 from cae_jax import data
 from cae_jax.data import joint, layouts
@@ -15,23 +15,6 @@ from cae_jax.data.layouts.found import Names
 from cae_jax.types import DataError, UsageError
 
 TRAIN = ("train/good/0.png", "train/good/1.png")
-
-
-def split_of(root, **names):
-    return data.read("folder", str(root), root.name, Frame(trees.SIDE), 0, names=Names(**names))
-
-
-def judged(split):
-    """{path: (kind, rows of its mask)} of the test images, None for no mask."""
-    rows = [
-        np.flatnonzero(mask.any(axis=1)).tolist() if known else None
-        for mask, known in zip(split.masks, split.has_mask, strict=True)
-    ]
-    return dict(zip(split.test_paths, zip(split.kinds, rows, strict=True), strict=True))
-
-
-def causes(split):
-    return {entry.path: entry.cause for entry in split.left_out}
 
 
 @pytest.mark.parametrize("word", ["good", "Good", "OK", "ok", "normal", "Defect-free", "io"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data.layouts import lists, mvtec, plain, published
+from cae_jax.data.layouts import coco, labelme, lists, mvtec, plain, published
 from cae_jax.data.layouts.found import USUAL, Found, Names, holds_images, subfolders
 from cae_jax.types import DataError, UsageError, unknown_name
 
@@ -32,6 +32,8 @@ LAYOUTS = {
     "mvtec_ad_2": Layout(mvtec.is_mvtec_ad_2, mvtec.mvtec_ad_2),
     "mvtec_loco": Layout(mvtec.is_mvtec_loco, mvtec.mvtec_loco),
     "btad": Layout(mvtec.is_btad, mvtec.btad),
+    "coco": Layout(coco.is_coco, coco.coco),
+    "labelme": Layout(labelme.is_labelme, labelme.labelme),
     "mvtec_ad": Layout(mvtec.is_mvtec_ad, mvtec.mvtec_ad),
     "listed": Layout(lists.is_listed, lists.listed),
     "kinds": Layout(plain.is_kinds, plain.kinds),

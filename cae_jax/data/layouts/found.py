@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cae_jax.data import images
+from cae_jax.data.outlines import Drawn
 from cae_jax.types import GOOD, DataError, LeftOut
 
 # What good and defective images are called by factories and data sets, in lower case.
@@ -41,7 +42,7 @@ class Item(NamedTuple):
     kind: str  # GOOD or the defect kind
     source: Path | bytes
     mask_path: str = ""  # of the first; "" for a good image and for a defect without a mask
-    masks: tuple[Path | bytes, ...] = ()  # each of a part of what is defective
+    masks: tuple[Path | bytes | Drawn, ...] = ()  # each of a part of what is defective
 
 
 class Found(NamedTuple):
@@ -161,9 +162,10 @@ def suffixes() -> str:
     return " ".join(sorted(images.SUFFIXES))
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Yields the images in a folder and the folders in it, in any order; links are followed, once
-    round a circle. What cannot be listed is passed over: reading it says why."""
+def walk(folder: Path, wanted: Callable[[Path], bool] = is_image) -> Iterator[Path]:
+    """Yields the images, or other files that are wanted, in a folder and the folders in it, in any
+    order; links are followed, once round a circle. What cannot be listed is passed over: reading it
+    says why."""
     seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(path)
@@ -172,7 +174,7 @@ def walk(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (file for name in names if is_image(file := Path(path, name)))
+        yield from (file for name in names if wanted(file := Path(path, name)))
 
 
 def is_result(folder: Path) -> bool:
