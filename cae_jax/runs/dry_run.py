@@ -19,6 +19,7 @@ from cae_jax.runs import cell as cells_of
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine import lock
+from cae_jax.runs.train import whole
 from cae_jax.scoring import patches
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import checkpoints
@@ -128,7 +129,7 @@ def sizes(config: Config, counts: listing.Counts) -> Sizes:
         windows = patches.number(c.inspected_size, w.stride)
         one = 4 * windows * 4 * w.patch_size**2 * c.channels
     else:
-        one = 4 * _elements(jax.make_jaxpr(method.inspect)(variables, image).jaxpr)
+        one = 4 * _elements(jax.make_jaxpr(method.inspect)(whole(method, variables), image).jaxpr)
     images = 4 * pixels * c.channels * n + pixels * counts.n_test
     parameters = variables.get("params", variables)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))

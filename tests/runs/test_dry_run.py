@@ -16,6 +16,7 @@ from cae_jax.data import listing
 from cae_jax.data.frame import Frame
 from cae_jax.runs import dry_run, duration, job
 from cae_jax.runs import thesis as thesis_runs
+from cae_jax.runs.config import configure
 from cae_jax.runs.machine import lock
 from cae_jax.scoring import scorer
 from cae_jax.types import DataError, UsageError
@@ -232,3 +233,10 @@ def test_no_step_is_taken_that_memory_would_not_hold(world, monkeypatch):
     config = config_of(world, "small", category="tablet")
     assert "time: not known" in dry_run.forecast(job.plan([config]), time_steps=3)
     assert taken == [0]
+
+
+def test_a_method_on_a_pretrained_network():
+    """Its weights are part of what inspects an image, and not of what is learned."""
+    config = configure(method="gaussian", features="lite0", image_size=64, channels=3)
+    size = dry_run.sizes(config.resolved(), listing.Counts(6, 3, 0))
+    assert size.scoring > 64**2 * 4
