@@ -60,6 +60,11 @@ def height_width(size: Size) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def size_of(height: int, width: int) -> Size:
+    """Returns a size as --image_size takes it: of a square its side."""
+    return height if height == width else (height, width)
+
+
 def size_text(size: Size) -> str:
     """Returns a size as --image_size has it: 256, or 256x512, the height first."""
     height, width = height_width(size)

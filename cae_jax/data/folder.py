@@ -80,7 +80,7 @@ def assemble(
         parts.append((pixels, [items[i] for i in kept]))
         noted |= zip((item.path for item in parts[-1][1]), seen, strict=True)
     (train, train_items), (test, test_items) = parts
-    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame)
+    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame, noted)
     good = np.array([item.kind == GOOD for item in test_items], bool)
     marked = has_mask & (masks.any(axis=(1, 2)) | good)
     bad += bad_masks
@@ -145,7 +145,7 @@ def _check_bad(root: str, bad: list[LeftOut], on_bad_image: str) -> None:
 
 
 def _decode_masks(
-    items: list[Item], frame: Frame
+    items: list[Item], frame: Frame, noted: Mapping[str, images.Seen]
 ) -> tuple[np.ndarray, np.ndarray, list[LeftOut], dict[str, Mask]]:
     """Masks bool [n, H, W] of test images, which of them are known, the files left out, and what
     was found in the others."""
@@ -154,8 +154,7 @@ def _decode_masks(
         if not item.masks:
             return None
         try:
-            expected = images.size(item.source)
-            return read_mask(item.masks, frame, expected, item.mask_path)
+            return read_mask(item.masks, frame, noted[item.path].size, item.mask_path)
         except DataError as error:
             return error
 

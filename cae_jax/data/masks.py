@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from cae_jax.data import formats
+from cae_jax.data import formats, pictures
 from cae_jax.data.formats import Source
 from cae_jax.data.frame import Frame, placed_mask
 from cae_jax.data.outlines import Drawn, raster
@@ -87,12 +86,12 @@ def read(
                 part, some, color = marked(opened.picture(), frame.mask_ground)
         if own != expected_size:
             scaled = f"{own[1]} x {own[0]} for {expected_size[1]} x {expected_size[0]}"
-            part = _nearest(part, expected_size)
+            part = pictures.resize_mask(part, expected_size)
         whole = part if whole is None else whole | part
         levels, ground = max(levels, some), ground or color
     if whole is None:
         raise ValueError("a mask of no file")
-    return Mask(brought_to(frame, whole), float(whole.mean()), levels, ground, scaled)
+    return Mask(placed_mask(whole, frame), float(whole.mean()), levels, ground, scaled)
 
 
 def decode_mask(
@@ -103,11 +102,6 @@ def decode_mask(
 ) -> np.ndarray:
     """Returns which pixels are defective, bool [H, W]; takes and raises what `read` does."""
     return read(sources, frame, expected_size, name).defective
-
-
-def brought_to(frame: Frame, mask: np.ndarray) -> np.ndarray:
-    """Returns a mask, bool [H, W], where its file lies in the frame, as `read` says."""
-    return placed_mask(mask, frame)
 
 
 def marked(found: Picture, ground: str = "auto") -> tuple[np.ndarray, int, str]:
@@ -221,11 +215,6 @@ def _check_size(own: tuple[int, int], image: tuple[int, int]) -> None:
     if abs(own[1] * image[1] - own[0] * image[0]) <= max(image):
         said += ": it may be turned by a quarter"
     raise DataError(said)
-
-
-def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    image = Image.fromarray(mask.astype(np.uint8))
-    return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST)) == 1
 
 
 def _name(color: np.ndarray, white: int) -> str:

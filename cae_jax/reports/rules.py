@@ -97,6 +97,11 @@ def unkept(threshold: thresholds.Threshold) -> str:
     return promise(dataclasses.asdict(threshold))
 
 
+def warnings(threshold: thresholds.Threshold) -> list[str]:
+    """Returns what whoever goes by a threshold must be told of it."""
+    return [said for said in (unkept(threshold), leak(threshold)) if said]
+
+
 def rank(point: Mapping[str, Any]) -> int | None:
     """Returns k where the threshold is the k-th smallest of its n good distances; None of a rule
     that takes no such rank, and where metrics.json does not tell."""

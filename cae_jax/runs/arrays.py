@@ -18,7 +18,7 @@ from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import train_cells
 from cae_jax.scoring import compilation
 from cae_jax.training.schedule import Training
-from cae_jax.types import CaeError, DataError, Split, UsageError
+from cae_jax.types import CaeError, DataError, Split, UsageError, size_of
 
 _OF_SPLIT = (
     "dataset",
@@ -84,7 +84,7 @@ def _config(split: Split, workdir: str | os.PathLike[str], flags: dict[str, Any]
                 raise UsageError(f"{name}={flags[name]}: the split has validation images already")
         flags = {**flags, "folds": 0, "validation_fraction": n_held_out / (n + n_held_out)}
     _, height, width, channels = split.train.shape
-    size = height if height == width else (height, width)
+    size = size_of(height, width)
     of_split = {"dataset": DATASET, "category": split.category, "workdir": os.fspath(workdir)}
     of_split["bit_depth"] = split.bit_depth
     return configure(**of_split, image_size=size, channels=channels, **flags).resolved()

@@ -25,7 +25,7 @@ from cae_jax.options import IDENTITY, SCORING
 from cae_jax.reports import results
 from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS, cells_with
 from cae_jax.runs import frames, longer, provenance
-from cae_jax.runs.config import Config, identity
+from cae_jax.runs.config import Config, identity, read_flags
 from cae_jax.runs.machine import lock
 from cae_jax.runs.machine.progress import say
 from cae_jax.scoring import scorer
@@ -219,13 +219,6 @@ def prepare(cell: Cell, split: Split) -> None:
             **made_of,
         },
     )
-
-
-def read_flags(path: Path) -> Config:
-    """Returns the record of a cell's flags.txt; raises UsageError for flags that this version does
-    not know."""
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # as write_whole writes
-    return Config.from_flagfile(text, str(path))
 
 
 def _clear(folder: Path) -> None:

@@ -287,6 +287,13 @@ class Config(Images, Scoring, Output):
         return configure(**values)
 
 
+def read_flags(path: Path) -> Config:
+    """Returns the record of a cell's flags.txt; raises UsageError for flags that this version does
+    not know."""
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # as write_whole writes
+    return Config.from_flagfile(text, str(path))
+
+
 def _check_early(name: str, own: Any, learn: Steps | Fit) -> None:
     """Raises UsageError where nothing says when to stop early."""
     patience = getattr(own, "early_stopping", 0)

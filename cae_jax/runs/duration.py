@@ -14,9 +14,8 @@ import jax
 import numpy as np
 
 from cae_jax.reports.run_files import FINISHED, FLAGS, cells_with
-from cae_jax.runs import cell as cells_of
 from cae_jax.runs.cell import Cell
-from cae_jax.runs.config import Config, identity
+from cae_jax.runs.config import Config, identity, read_flags
 from cae_jax.scoring import scorer
 from cae_jax.training import checkpoints, crops, loop, members
 from cae_jax.training.schedule import Training
@@ -96,7 +95,7 @@ def _finished_like(cell: Cell) -> Measured | None:
         metrics = json.loads((place / FINISHED).read_text(encoding="utf-8"))
         if metrics.get("device") != scorer.device() or not metrics.get("train_seconds"):
             continue
-        other = cells_of.read_flags(place / FLAGS)
+        other = read_flags(place / FLAGS)
         if _kind(other) != wanted:
             continue
         if isinstance(t := other.options, Training):

@@ -13,10 +13,11 @@ import pandas as pd
 
 from cae_jax import data, files, options
 from cae_jax.data import fingerprints
+from cae_jax.data.layouts.found import USUAL
 from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS
 from cae_jax.runs import own_code
 from cae_jax.runs.build import read_split
-from cae_jax.runs.config import Config, configure
+from cae_jax.runs.config import Config, configure, read_flags
 from cae_jax.runs.shared import Images
 from cae_jax.types import DataError, Split
 
@@ -61,8 +62,7 @@ def check_images(folder: Path, config: Config) -> None:
             _refuse(folder, fingerprint, table)
             return
     path = folder / FLAGS
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    was = Config.from_flagfile(text, str(path))
+    was = read_flags(path)
     with contextlib.suppress(DataError):  # a finished run may well be read-only
         if before.get(_FILES) != now:
             files.write_json(folder / VERSIONS, before | {_FILES: now})
@@ -141,5 +141,5 @@ def _files_of(config: Config) -> str:
     others = set(data.categories(c.dataset, c.data_dir, c.names)) - set(c.parts)
     found = fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
     found += "".join(area.sha256 for area in c.frame.areas)  # the masks of --roi, --ignore
-    told = "" if c.names == Config().names else f" {c.names}"
+    told = "" if c.names == USUAL else f" {c.names}"
     return found + told

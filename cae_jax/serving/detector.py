@@ -37,15 +37,12 @@ class Model(NamedTuple):
     scale: float  # the value of a map at the top of the one color scale; NaN where not known
     runtime: str  # "jax" or "onnxruntime"
     card: dict[str, Any]  # an exported folder's model.json; {} of a run
-    bit_depth: str = "auto"  # as the flags of a run have them
-    background: str = "none"
     looks: Frame | None = None  # what images are brought to; None: stretched to `image_size`
 
     @property
     def frame(self) -> Frame:
         """What images are brought to."""
-        own = Frame.of(self.image_size, self.channels, self.bit_depth, self.background)
-        return self.looks or own
+        return self.looks or Frame(self.image_size, self.channels)
 
 
 class Verdict(NamedTuple):

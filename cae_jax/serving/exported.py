@@ -65,9 +65,8 @@ def load(
     judge = _judge(root, card, percent, false_alarms, threshold)
     if own and judge.threshold.value != card["threshold"]:
         raise DataError(f"{root / FACTS}: its threshold does not follow from its scores")
-    for said in (rules.unkept(judge.threshold), rules.leak(judge.threshold)):
-        if said:
-            print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
+    for said in rules.warnings(judge.threshold):
+        print(f"warning: {card['title']}: {said}", file=sys.stderr, flush=True)
     call = (_jax if name == "jax" else _onnxruntime)(root, card)
     given: dict[str, Any] = {"folder": os.path.abspath(folder), "runtime": name}
     given |= {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
@@ -90,8 +89,6 @@ def _model(root: Path, card: dict[str, Any], version: str, runtime: str) -> Mode
         scale=card["scale"],
         runtime=runtime,
         card=card,
-        bit_depth=card.get("bit_depth", "auto"),  # a folder of before says nothing of them
-        background=card.get("background", "none"),
     )
 
 
@@ -224,18 +221,18 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
     return call
 
 
-def _frame(root: Path, card: dict[str, Any]) -> Frame | None:
-    """What images are brought to; None for stretched ones."""
+def _frame(root: Path, card: dict[str, Any]) -> Frame:
+    """What images are brought to; a folder of before says less of it."""
+    own = (card.get("bit_depth", "auto"), card.get("background", "none"))
+    whole = Frame.of(_size(card["image_size"]), card["channels"], *own)
     found = card.get("frame")
     if found is None:
-        return None
+        return whole
     areas = []
     for flag in found["masks"]:
         white = images.decode(root / f"{flag}.png", Frame(None, 1))[..., 0] >= 0.5
         areas.append(Area(f"--{flag}", white if flag == "roi" else ~white))
     roi = tuple(found["roi"]) if found["roi"] else None
-    own = (card.get("bit_depth", "auto"), card.get("background", "none"))
-    whole = Frame.of(_size(card["image_size"]), card["channels"], *own)
     return dataclasses.replace(whole, resize=found["resize"], roi=roi, areas=tuple(areas))
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from cae_jax.data.arrays import images_of
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation import finite, thresholds, verdict
 from cae_jax.evaluation.segmentation import MinimumArea
 from cae_jax.reports import rules
@@ -17,7 +18,7 @@ from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import whole
 from cae_jax.scoring import scorer
 from cae_jax.serving.detector import Detector, Model, claim_jax
-from cae_jax.types import DataError, Scores, Variables
+from cae_jax.types import DataError, Scores, Variables, size_of
 
 
 def detector(
@@ -49,7 +50,7 @@ def detector(
     if not len(good):
         raise DataError("unseen: holds no image, so there is no threshold")
     _, height, width, channels = good.shape
-    size = height if height == width else (height, width)
+    size = size_of(height, width)
     config = configure(image_size=size, channels=channels, dataset="arrays", **flags).resolved()
     claim_jax()
     method, score = config.build(), scoring_call(config)
@@ -57,8 +58,8 @@ def detector(
     _check(score, held, good, config.method)
     found = scorer.score_all(score, held, good, scorer.default_batch_size())
     finite.check_finite(found, [f"unseen image {i}" for i in range(len(good))])
-    area = MinimumArea(config.smallest_defect, config.opening)
-    for each in found.residuals[config.distance]:
+    area, maps = MinimumArea(config.smallest_defect, config.opening), found.residuals
+    for each in maps[config.distance]:
         area = area.seen(each)
     judge = verdict.asked(
         "this detector",
@@ -70,19 +71,19 @@ def detector(
         percent,
         false_alarms,
     )
-    if said := rules.unkept(judge.threshold):
+    for said in rules.warnings(judge.threshold):
         say(f"warning: {config.title}: {said}")
-    scale = float(max(each.max() for each in found.residuals[config.distance]))
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
         return jax.device_get(score(held, images))
 
     again = {"variables": jax.device_get(variables), "unseen": good, **flags}
     again |= {"percent": percent, "false_alarms": false_alarms}
-    return Detector(_model(config, scale), judge, call, (detector, again))
+    return Detector(_model(config, maps[config.distance]), judge, call, (detector, again))
 
 
-def _model(config: Config, scale: float) -> Model:
+def _model(config: Config, maps: np.ndarray) -> Model:
+    """What it is of; the colors of a map reach to the largest value of `maps`, of good images."""
     return Model(
         title=config.title,
         category="",
@@ -92,11 +93,10 @@ def _model(config: Config, scale: float) -> Model:
         channels=config.channels,
         distance=config.distance,
         opening=config.opening,
-        scale=scale,
+        scale=float(maps.max()),
         runtime="jax",
         card={},
-        bit_depth=config.bit_depth,
-        background=config.background,
+        looks=Frame.of(config.image_size, config.channels, config.bit_depth, config.background),
     )
 
 

@@ -90,8 +90,8 @@ def _drawn(
                 shape = size if frame.plain else pixels.shape[:2]  # where the map lies on it
                 image, over = overlay.panels(pixels, residual, mask, top, shape, _SIDE)
                 shown = {
-                    "image": markup.photograph(image, f"image {path}"),
-                    "what is unusual": markup.photograph(over, f"heat map of {path}"),
+                    "image": markup.image(image, f"image {path}", lossy=True),
+                    "what is unusual": markup.image(over, f"heat map of {path}", lossy=True),
                 }
                 found[path] = Drawn(first[path], shown)
     return found

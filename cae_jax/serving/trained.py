@@ -61,8 +61,6 @@ class TrainedRun:
             runtime="jax",
             card={},
             looks=self.cell.frame,
-            bit_depth=config.bit_depth,
-            background=config.background,
         )
         strips = build.strip_scorer(config)
 
@@ -141,7 +139,7 @@ def open_run(
         *(str(cell.folder), good, unseen, points, source, rate, percent, false_alarms),
         *(threshold, cell.config.threshold, defective),
     )
-    for said in filter(None, (rules.unkept(judge.threshold), rules.leak(judge.threshold))):
+    for said in rules.warnings(judge.threshold):
         say(f"warning: {cell.title}: {said}")
     given = {"percent": percent, "false_alarms": false_alarms, "threshold": threshold}
     given |= {"workdir": os.path.abspath(workdir), "checkpoint": checkpoint, **which}

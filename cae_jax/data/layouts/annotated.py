@@ -21,6 +21,7 @@ from cae_jax.data.layouts.found import (
     BAD_NAMES,
     GOOD_NAMES,
     MASK_NAMES,
+    UNMASKED,
     USUAL,
     Found,
     Item,
@@ -30,7 +31,6 @@ from cae_jax.data.layouts.found import (
     plain,
     subfolders,
 )
-from cae_jax.data.layouts.mvtec import UNMASKED
 from cae_jax.data.outlines import Drawn, Shape
 from cae_jax.types import GOOD, DataError
 

@@ -21,6 +21,7 @@ BAD_NAMES = frozenset(
     | {"defect", "defects", "defective", "abnormal", "anomaly", "anomalies", "anomalous"}
 )
 MASK_NAMES = frozenset({"ground_truth", "groundtruth", "mask", "masks", "gt"})
+UNMASKED = "scored, but has no mask to compare with"
 _RESULTS = ("flags.txt", "run.json")  # in a folder that a run, or a scoring, wrote
 
 
@@ -106,6 +107,13 @@ class Tree:
     def good(self, files: Sequence[Path]) -> list[Item]:
         """Returns good images as items."""
         return [Item(self.path(file), GOOD, file) for file in files]
+
+    def defective(self, file: Path, kind: str, masks: Sequence[Path]) -> Item:
+        """Returns a defective image as an item; without a mask that is noted."""
+        if not masks:
+            self.leave(file, UNMASKED)
+        mask_path = self.path(masks[0]) if masks else ""
+        return Item(self.path(file), kind, file, mask_path, tuple(masks))
 
     def found(self, layout: str, train: Sequence[Item], test: Sequence[Item]) -> Found:
         """Returns what the category holds.

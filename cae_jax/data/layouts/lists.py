@@ -15,6 +15,7 @@ from typing import Any
 
 from cae_jax.data.layouts.found import (
     GOOD_NAMES,
+    UNMASKED,
     USUAL,
     Found,
     Item,
@@ -23,7 +24,6 @@ from cae_jax.data.layouts.found import (
     is_result,
     plain,
 )
-from cae_jax.data.layouts.mvtec import UNMASKED
 from cae_jax.types import GOOD, DataError, LeftOut, UsageError
 
 _COLUMNS = {

@@ -33,7 +33,6 @@ from cae_jax.data.layouts.found import (
 )
 from cae_jax.types import GOOD, DataError
 
-UNMASKED = "scored, but has no mask to compare with"
 _VALIDATION = ("validation", "val", "valid")  # more good images
 _UNPUBLISHED = ("test_private", "test_private_mixed")  # of MVTec AD 2
 
@@ -177,12 +176,7 @@ def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[
     defective = {kind: found for kind, found in files.items() if kind != good}
     pairs = _masks(tree, truth, defective, good, names) if truth else {}
     for kind, found in defective.items():
-        for file in found:
-            masks = pairs.get(file, ())
-            mask_path = tree.path(masks[0]) if masks else ""
-            items.append(Item(tree.path(file), kind.name, file, mask_path, masks))
-            if not masks:
-                tree.leave(file, UNMASKED)
+        items += [tree.defective(file, kind.name, pairs.get(file, ())) for file in found]
     flat = sum(1 for each in entries(test) if each.is_file() and not each.name.startswith("."))
     if flat and not kinds:
         tree.notes.append(

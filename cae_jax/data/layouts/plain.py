@@ -10,7 +10,6 @@ from cae_jax.data.layouts.found import (
     MASK_NAMES,
     USUAL,
     Found,
-    Item,
     Names,
     Tree,
     count_images,
@@ -20,7 +19,6 @@ from cae_jax.data.layouts.found import (
     subfolders,
     suffixes,
 )
-from cae_jax.data.layouts.mvtec import UNMASKED
 from cae_jax.types import GOOD, DataError
 
 _PARTS = frozenset({"train", "test", "testing", "training", "validation", "val"})
@@ -50,7 +48,6 @@ def kinds(root: Path, names: Names = USUAL) -> Found:
     good = good_folder(root, names)
     if good is None:
         raise DataError(f"{root}: no folder of good images in it; name it: --good_name=NAME")
-    test: list[Item] = []
     folders = tree.folders(root, "in no folder of a kind")
     truth = next((each for each in folders if plain(each.name) in MASK_NAMES), None)
     train = tree.good(tree.images(good))
@@ -59,12 +56,7 @@ def kinds(root: Path, names: Names = USUAL) -> Found:
     if truth:
         there = tree.images(truth)
         pairs = masks_of.pair(tree, files, root, there, truth, names.mask_pattern)
-    for file in files:
-        masks = pairs.get(file, ())
-        mask_path = tree.path(masks[0]) if masks else ""
-        test.append(Item(tree.path(file), _kind(root, file), file, mask_path, masks))
-        if not masks:
-            tree.leave(file, UNMASKED)
+    test = [tree.defective(file, _kind(root, file), pairs.get(file, ())) for file in files]
     tree.notes.append(
         f"{good.name} holds the good images: all are learned from, so none of them is in the test; "
         f"train/{GOOD} and test/{GOOD} would say which are for what"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from cae_jax.data import masks as decoded
 from cae_jax.data.frame import Frame
 from cae_jax.data.layouts import masks as masks_of
 from cae_jax.data.layouts.found import USUAL, Found, Item, Names, Tree, entries
-from cae_jax.data.layouts.mvtec import UNMASKED
 from cae_jax.types import GOOD, DataError
 
 _VISA = ("Data/Images/Normal", "Data/Images/Anomaly")
@@ -49,7 +48,7 @@ def visa(root: Path, names: Names = USUAL) -> Found:
         train = tree.good(normal)
         for file in anomaly:
             kind = kinds.get(f"{root.name}/{tree.path(file)}", "")
-            test.append(_defect(tree, file, kind or "anomaly", pairs.get(file, ())))
+            test.append(tree.defective(file, kind or "anomaly", pairs.get(file, ())))
         return tree.found("visa", train, test)
     for row in rows:
         file, good = root.parent / row["image"], row["label"] == "normal"
@@ -59,7 +58,7 @@ def visa(root: Path, names: Names = USUAL) -> Found:
         elif good:
             test.append(Item(tree.path(file), GOOD, file))
         else:
-            test.append(_defect(tree, file, kinds.get(row["image"]) or "anomaly", masks))
+            test.append(tree.defective(file, kinds.get(row["image"]) or "anomaly", masks))
     return tree.found("visa", train, test)
 
 
@@ -89,7 +88,7 @@ def real_iad(root: Path, names: Names = USUAL) -> Found:
         pairs = masks_of.pair(tree, jpegs, root, there, root, names.mask_pattern)
         for file in jpegs:
             kind = file.relative_to(root / "NG").parts[0]
-            test.append(_defect(tree, file, kind, pairs.get(file, ())))
+            test.append(tree.defective(file, kind, pairs.get(file, ())))
         return tree.found("real_iad", train, test)
     each = [("train", entry) for entry in split["train"]]
     each += [("test", entry) for entry in split["test"]]
@@ -102,7 +101,7 @@ def real_iad(root: Path, names: Names = USUAL) -> Found:
             elif part == "train":
                 tree.leave(file, "defective, so it is not learned from")
             else:
-                test.append(_defect(tree, file, kind, masks))
+                test.append(tree.defective(file, kind, masks))
     except (KeyError, TypeError) as error:
         raise DataError(f"{root.name}.json: an entry without {error}, so no json of it") from error
     return tree.found("real_iad", train, test)
@@ -131,7 +130,7 @@ def kolektor_sdd2(root: Path, names: Names = USUAL) -> Found:
             elif part == "train":
                 tree.leave(file, "defective, so it is not learned from")
             else:
-                items.append(_defect(tree, file, "defect", (masks[file.stem],)))
+                items.append(tree.defective(file, "defect", (masks[file.stem],)))
     return tree.found("kolektor_sdd2", parts["train"], parts["test"])
 
 
@@ -141,14 +140,6 @@ def _is_marked(mask: Path) -> bool:
         return bool(decoded.read(mask, Frame(None), None).defective.any())
     except DataError:
         return True
-
-
-def _defect(tree: Tree, file: Path, kind: str, masks: Iterable[Path]) -> Item:
-    """A defective image; without a mask that is noted."""
-    found = tuple(masks)
-    if not found:
-        tree.leave(file, UNMASKED)
-    return Item(tree.path(file), kind, file, tree.path(found[0]) if found else "", found)
 
 
 def _rows(table: Path) -> list[dict[str, str]]:

@@ -153,19 +153,14 @@ def bar(auroc: Any) -> Cell:
 
 
 def image(array: np.ndarray, alt: str, lossy: bool = False) -> Image:
-    """Returns a picture of uint8 or bool [H, W], [H, W, 1] or [H, W, 3]; `alt` says what it is.
+    """Returns a picture of [H, W], [H, W, 1] or [H, W, 3], uint8, bool or float in [0, 1]; `alt`
+    says what it is.
 
     A `lossy` one is a JPEG, about a fifth as large.
     """
     if lossy:
         return _inside(pictures.jpeg_bytes(array), "jpeg", alt, *array.shape[1::-1])
     return png(pictures.png_bytes(array), alt)
-
-
-def photograph(array: np.ndarray, alt: str) -> Image:
-    """Returns a picture of float [H, W, 3] in [0, 1] as a JPEG, a tenth of a PNG's size."""
-    text = base64.b64encode(pictures.jpeg_bytes(array)).decode("ascii")
-    return Image(Markup(f"data:image/jpeg;base64,{text}"), alt, array.shape[1], array.shape[0])
 
 
 def png(content: bytes, alt: str) -> Image:
