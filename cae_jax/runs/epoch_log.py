@@ -76,8 +76,11 @@ def _tensorboard(cell: Cell, epoch: int) -> Iterator[Callable[[Row, float], None
     """Event files in the cell's tensorboard/; of epochs that a kill undid the last ones count."""
     from tensorboardX import SummaryWriter
 
-    purge = epoch + 1 if epoch else None
-    writer = SummaryWriter(str(cell.folder / TENSORBOARD), purge_step=purge)
+    writer = SummaryWriter(
+        str(cell.folder / TENSORBOARD),
+        purge_step=epoch + 1 if epoch else None,
+        filename_suffix=f".{epoch:06d}",  # the rest of the name is the second it was made in
+    )
     with contextlib.closing(writer):
 
         def write(row: Row, seconds: float) -> None:

@@ -4,6 +4,8 @@ import functools
 import importlib.util
 import json
 import struct
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -73,6 +75,8 @@ def test_a_killed_run_leaves_the_rows_of_its_epochs(straight, world, capfd, monk
     """Killed in the fourth epoch, with a checkpoint of the second alone: what is done again is in
     the table once, and it ends as one without a kill, to the byte."""
     config = config_of(world, "killed", checkpoint_every=2, log_to="jsonl,tensorboard")
+    now = time.time()  # both starts in one second, which is all that an event file's name tells
+    monkeypatch.setattr("tensorboardX.event_file_writer.time", SimpleNamespace(time=lambda: now))
     killed(config, 7, monkeypatch)
     folder = folder_of(config)
     rows = (straight / "history.csv").read_text().splitlines(keepends=True)
