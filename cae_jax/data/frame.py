@@ -21,7 +21,7 @@ from PIL import Image, ImageColor
 from cae_jax.types import DataError, Size, UsageError, height_width, size_text
 
 LARGEST_RATIO = 1.5  # of sides, that an image is stretched by without a word
-MAX_SIDE = 16384  # pixels, of a file and of what it is resized to
+MAX_SIDE = 16384  # pixels, of what a file is resized to
 BIT_DEPTHS = ("auto", *map(str, range(8, 17)))
 GROUNDS = ("auto", "black", "white")  # of masks, see `data.masks`
 RESIZES = ("stretch", "pad", "crop", "none")
