@@ -21,7 +21,9 @@ from PIL import Image, ImageColor
 from cae_jax.types import DataError, Size, UsageError, height_width, size_text
 
 LARGEST_RATIO = 1.5  # of sides, that an image is stretched by without a word
-MAX_SIDE = 16384  # pixels, of what a file is resized to
+# Pixels of a file, and of what it is resized to; `scoring.resize` counts to twice that times 8192,
+# which is the largest --image_size, in 32 bits.
+MAX_SIDE = 2**17 - 1
 BIT_DEPTHS = ("auto", *map(str, range(8, 17)))
 GROUNDS = ("auto", "black", "white")  # of masks, see `data.masks`
 RESIZES = ("stretch", "pad", "crop", "none")

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cae_jax.data import formats, picture
+from cae_jax.data.frame import MAX_SIDE
 from cae_jax.types import DataError
 
-_FARTHEST = 10 * picture.MAX_SIDE  # that a point can lie from an image
+_FARTHEST = 10 * MAX_SIDE  # that a point can lie from an image
 
 
 class Shape(NamedTuple):

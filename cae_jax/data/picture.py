@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cae_jax.data.frame import MAX_SIDE
 from cae_jax.types import DataError
 
 MAX_PIXELS = 2**27
-MAX_SIDE = 2**17 - 1  # of a file; `scoring.resize` counts twice that times 8192 in 32 bits
 
 _ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4
 
