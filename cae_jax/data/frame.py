@@ -172,6 +172,8 @@ class Frame:
         resized = np.asarray(Image.fromarray(inside).resize(shape[::-1], how))
         whole = np.full(size, found.min() if found.dtype != bool else False, found.dtype)
         whole[to[0] : to[2], to[1] : to[3]] = resized
+        for area in self.areas:  # exactly: the filter reaches over their edges
+            whole[~area.counts] = found.min() if found.dtype != bool else False
         return whole
 
     def _sides(self) -> tuple[int, ...]:
