@@ -204,7 +204,8 @@ def good_folder(where: Path, names: Names) -> Path | None:
     """
     there = subfolders(where)
     if names.good_name:
-        return next((each for each in there if each.name == names.good_name), None)
+        same = [each for each in there if plain(each.name) == plain(names.good_name)]
+        return next((each for each in same if each.name == names.good_name), next(iter(same), None))
     fit = [each for each in there if plain(each.name) in GOOD_NAMES]
     if len(fit) > 1:
         words = " and ".join(each.name for each in fit)
