@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from cae_jax.data.layouts import coco, labelme, lists, mvtec, published, reserved
 from cae_jax.data.layouts import plain as folders
-from cae_jax.data.layouts.found import USUAL, Found, Names, holds_images, plain, subfolders
+from cae_jax.data.layouts.found import (
+    USUAL,
+    Found,
+    Names,
+    holds_images,
+    plain,
+    subfolders,
+    unread_in,
+)
 from cae_jax.types import DataError, UsageError, unknown_name
 
 AUTO = "auto"
@@ -66,7 +74,7 @@ def find(root: Path, names: Names = USUAL) -> Found:
     if name:
         return LAYOUTS[name].find(root, names)
     if names.layout == AUTO:
-        raise DataError(f"{root}: no image in it, nor in a folder in it")
+        raise DataError(f"{root}: no image in it, nor in a folder in it{unread_in(root)}")
     raise UsageError(f"--layout={names.layout}: {root} is not laid out so, see docs/data.md")
 
 
@@ -98,7 +106,8 @@ def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
             )
     if _fit(data_dir, names, LAYOUTS):
         return own
-    raise DataError(f"{data_dir} holds no category and no image; see docs/data.md for layouts")
+    more = unread_in(data_dir) or "; see docs/data.md for layouts"
+    raise DataError(f"{data_dir} holds no category and no image{more}")
 
 
 def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
@@ -129,7 +138,7 @@ def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
             )
         if holds_images(inside):
             return inside
-        raise DataError(f"{inside}: not a category, it holds no image")
+        raise DataError(f"{inside}: not a category, it holds no image{unread_in(inside)}")
     raise unknown_name("category", category, known)
 
 

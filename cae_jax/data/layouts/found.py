@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data import images
+from cae_jax.data import images, unread
 from cae_jax.data.outlines import Drawn
 from cae_jax.types import GOOD, DataError, LeftOut
 
@@ -88,7 +88,8 @@ class Tree:
                 if not inside:
                     self.leave(entry, "a folder without an image in it")
             elif entry.suffix.lower() not in images.SUFFIXES:
-                self.leave(entry, f"not an image's suffix ({suffixes()})")
+                known = unread.counted([entry.suffix.lower()])
+                self.leave(entry, known or f"not an image's suffix ({suffixes()})")
             else:
                 found.append(entry)
         return found
@@ -121,7 +122,9 @@ class Tree:
         Raises DataError where it holds nothing to learn from.
         """
         if not train:
-            raise DataError(f"{self.root}: no good image to learn from (layout {layout})")
+            raise DataError(
+                f"{self.root}: no good image to learn from (layout {layout}){unread_in(self.root)}"
+            )
         learn, judge = tuple(sorted(train, key=_path)), tuple(sorted(test, key=_path))
         if not test:
             self.notes.append(
@@ -129,6 +132,8 @@ class Tree:
                 "nothing tells how many defects it finds"
             )
         left_out = tuple(sorted(self.left_out))
+        if lost := unread.counted(Path(entry.path).suffix.lower() for entry in left_out):
+            self.notes.append(lost)
         return Found(str(self.root), learn, judge, left_out, layout, tuple(self.notes))
 
 
@@ -168,6 +173,19 @@ def count_images(folder: Path) -> int:
 def suffixes() -> str:
     """Returns the suffixes that are read, as messages list them."""
     return " ".join(sorted(images.SUFFIXES))
+
+
+def no_image(folder: Path) -> str:
+    """Returns what an error says of a folder in which there is no image: what else is there."""
+    found = unread_in(folder)
+    return f"{folder}: no image in it{found or f'; suffixes read: {suffixes()}'}"
+
+
+def unread_in(folder: Path) -> str:
+    """Returns what is said of pictures in a folder that are not read, after a semicolon; ""."""
+    files = walk(folder, lambda file: file.suffix.lower() in unread.SUFFIXES)
+    said = unread.counted(file.suffix.lower() for file in files if not file.name.startswith("."))
+    return f"; {said}" if said else ""
 
 
 def walk(folder: Path, wanted: Callable[[Path], bool] = is_image) -> Iterator[Path]:

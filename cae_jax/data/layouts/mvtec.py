@@ -28,9 +28,9 @@ from cae_jax.data.layouts.found import (
     good_folder,
     holds_images,
     is_image,
+    no_image,
     plain,
     subfolders,
-    suffixes,
 )
 from cae_jax.types import GOOD, DataError
 
@@ -147,7 +147,7 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
         _say_good(tree, good)
         found = tree.images(good)
         if not found:
-            raise DataError(f"{good}: no image in it; suffixes read: {suffixes()}")
+            raise DataError(no_image(good))
         return found
     there = [each for each in subfolders(folder) if holds_images(each)]
     bad = [each.name for each in there if plain(each.name) in BAD_NAMES]
@@ -159,7 +159,7 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
         )
     found = tree.images(folder)
     if not found:
-        raise DataError(f"{folder}: no image in it; suffixes read: {suffixes()}")
+        raise DataError(no_image(folder))
     if there:
         words = ", ".join(each.name for each in there)
         tree.notes.append(

@@ -15,9 +15,9 @@ from cae_jax.data.layouts.found import (
     count_images,
     good_folder,
     holds_images,
+    no_image,
     plain,
     subfolders,
-    suffixes,
 )
 from cae_jax.data.layouts.reserved import PARTS
 from cae_jax.types import GOOD, DataError
@@ -32,8 +32,8 @@ def is_kinds(root: Path, names: Names) -> bool:
         good = good_folder(root, names)
     except DataError:  # several could be: listing it says so
         return True
-    if good is None or not holds_images(good):
-        return False
+    if good is None:
+        return False  # an empty one is one, too: what lies beside it is not good
     return any(each != good and holds_images(each) for each in there)
 
 
@@ -77,7 +77,7 @@ def good_images(root: Path, names: Names = USUAL) -> Found:
     tree = Tree(root)
     found = tree.images(root)
     if not found:
-        raise DataError(f"{root}: no image in it; suffixes read: {suffixes()}")
+        raise DataError(no_image(root))
     if names.layout != "good_images":
         _check(root, found)
     within = sorted({file.relative_to(root).parts[0] for file in found if file.parent != root})
