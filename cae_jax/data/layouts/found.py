@@ -22,6 +22,7 @@ BAD_NAMES = frozenset(
 )
 MASK_NAMES = frozenset({"ground_truth", "groundtruth", "mask", "masks", "gt"})
 UNMASKED = "scored, but has no mask to compare with"
+_CIRCLE = "a link to a folder that it lies in, so it is not followed"
 _RESULTS = ("flags.txt", "run.json")  # in a folder that a run, or a scoring, wrote
 
 
@@ -83,7 +84,10 @@ class Tree:
                 if is_result(entry):
                     self.leave(entry, "results, not images of a product")
                     continue
-                inside = self.images(entry) if _leads_on(entry) else []
+                if leads_back(entry):
+                    self.leave(entry, _CIRCLE)
+                    continue
+                inside = self.images(entry)
                 found += inside
                 if not inside:
                     self.leave(entry, "a folder without an image in it")
@@ -99,7 +103,9 @@ class Tree:
         found = []
         for entry in entries(folder):
             hidden = entry.name.startswith(".")
-            if entry.is_dir() and not hidden:
+            if not hidden and leads_back(entry):
+                self.leave(entry, _CIRCLE)
+            elif entry.is_dir() and not hidden:
                 found.append(entry)
             else:
                 self.leave(entry, "hidden" if hidden else cause)
@@ -134,6 +140,8 @@ class Tree:
         left_out = tuple(sorted(self.left_out))
         if lost := unread.counted(Path(entry.path).suffix.lower() for entry in left_out):
             self.notes.append(lost)
+        if circles := [entry.path for entry in left_out if entry.cause == _CIRCLE]:
+            self.notes.append(f"{', '.join(circles)}: {_CIRCLE}")
         return Found(str(self.root), learn, judge, left_out, layout, tuple(self.notes))
 
 
@@ -149,10 +157,25 @@ def entries(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Returns the folders in a folder that are not hidden, sorted; [] of what is no folder."""
+    """Returns the folders in a folder that are not hidden, sorted, without links that go round in
+    a circle; [] of what is no folder."""
     if not folder.is_dir():
         return []
-    return [each for each in entries(folder) if each.is_dir() and not each.name.startswith(".")]
+    there = [each for each in entries(folder) if not each.name.startswith(".")]
+    return [each for each in there if each.is_dir() and not leads_back(each)]
+
+
+def leads_back(folder: Path) -> bool:
+    """Returns whether an entry is a link to a folder that it lies in, by whichever way it was
+    come to: followed, it would list that folder again, and what lies beside it."""
+    if not folder.is_symlink():
+        return False
+    try:
+        real = Path(os.path.realpath(folder, strict=True))
+    except OSError:  # leads nowhere, or to itself
+        return False
+    above = {Path(os.path.realpath(each)) for each in Path(os.path.abspath(folder)).parents}
+    return any(real == each or real in each.parents for each in above)
 
 
 def is_image(file: Path) -> bool:
@@ -190,12 +213,12 @@ def unread_in(folder: Path) -> str:
 
 def walk(folder: Path, wanted: Callable[[Path], bool] = is_image) -> Iterator[Path]:
     """Yields the images, or other files that are wanted, in a folder and the folders in it, in any
-    order; links are followed, once round a circle. What cannot be listed is passed over: reading it
+    order; links are followed, but not in a circle. What cannot be listed is passed over: reading it
     says why."""
     seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(path)
-        if real in seen or is_result(Path(path)):
+        if real in seen or leads_back(Path(path)) or is_result(Path(path)):
             folders.clear()
             continue
         seen.add(real)
@@ -233,11 +256,3 @@ def good_folder(where: Path, names: Names) -> Path | None:
 
 def _path(item: Item) -> str:
     return item.path
-
-
-def _leads_on(folder: Path) -> bool:
-    """Whether a folder is no link back to one that it lies in."""
-    if not folder.is_symlink():
-        return True
-    real = os.path.realpath(folder)
-    return real not in {os.path.realpath(parent) for parent in folder.parents}
