@@ -159,6 +159,8 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
     maps = judged.test.residuals[config.distance]
     found = {
         **_identity(config),
+        # fewer than were asked for where it stopped early
+        **({"epochs_done": int(trained.history[-1]["epoch"])} if trained.history else {}),
         "n_train": len(split.train),
         **by_distance[config.distance],
         **summary.summarize(
