@@ -18,7 +18,7 @@ from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
 from cae_jax.runs import cell as cells_of
-from cae_jax.runs import epoch_log, provenance
+from cae_jax.runs import epoch_log, needs, provenance
 from cae_jax.runs.build import read_split
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -152,6 +152,7 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
     ready = []
     for cell in cells:
         with _keeping(failed, cell):
+            needs.check(cell.folder, cell.config)
             split = read_split(cell.config)
             print(data.summary(split), flush=True)
             cells_of.prepare(cell, split)

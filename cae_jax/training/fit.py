@@ -60,9 +60,9 @@ def of(
     """
     examples = files.real(examples) if isinstance(examples, Levels) else examples
     key = jax.random.key(seed, impl="rbg")
-    program = _program(learn, key.aval, tuple(examples.shape))
-    memory.check(program, "the fit")
-    variables = program(key, examples)
+    fitting = program(learn, key.aval, tuple(examples.shape))
+    memory.check(fitting, "the fit")
+    variables = fitting(key, examples)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -100,8 +100,8 @@ def look(
 
 
 @functools.lru_cache
-def _program(function: Callable[..., Any], key: Any, shape: tuple[int, ...]) -> Any:
-    """The compiled program for examples float32 of that shape; of all folds it is one."""
+def program(function: Callable[..., Any], key: Any, shape: tuple[int, ...]) -> Any:
+    """Returns the compiled program for examples float32 of that shape; of all folds it is one."""
     given = jax.ShapeDtypeStruct(key.shape, key.dtype), jax.ShapeDtypeStruct(shape, np.float32)
     return _compiled(function).lower(*given).compile()
 
