@@ -144,7 +144,7 @@ def check(folder: Path, config: Config, size: Sizes | None = None) -> None:
     images = _check_images(c, size)
     if (free := shutil.disk_usage(there(folder)).free) < size.state:
         raise DataError(
-            f"{folder}: a checkpoint of {amount(size.state)} does not fit there, {amount(free)} "
+            f"{folder}: no space left for a checkpoint of {amount(size.state)}, {amount(free)} "
             "are free"
         )
     if 2 * max(size.training - size.copies, size.inspecting) < memory.free():

@@ -187,13 +187,13 @@ def test_more_checkpoints_than_there_is_room_for(world, room):
     room(2**40, 5000)
     assert "\nwarning: that is more disk than there is room for" in told(config)
     room(2**40, 1000)
-    message = r"none/tablet.*: a checkpoint of [\d.]+ kB does not fit there, 1 kB are free"
+    message = r"none/tablet.*: no space left for a checkpoint of [\d.]+ kB, 1 kB are free"
     with pytest.raises(DataError, match=message):
         told(config)
     outcome = job.run_grid([config])
+    state = needs.amount(needs.sizes(config, listing.Counts(9, 6, 0)).state)
     assert [str(error) for error in outcome.failed.values()] == [
-        f"{world}/none/{name}/small_net.Tiny/seed_0: a checkpoint of "
-        f"{needs.amount(needs.sizes(config, listing.Counts(9, 6, 0)).state)} does not fit there, "
+        f"{world}/none/{name}/small_net.Tiny/seed_0: no space left for a checkpoint of {state}, "
         "1 kB are free"
         for name in ("tablet", "weave")
     ]
