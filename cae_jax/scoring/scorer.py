@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from cae_jax import files
+from cae_jax.jit import jit
 from cae_jax.scoring import residuals
 from cae_jax.scoring.intensity import light
 from cae_jax.scoring.reconstruction import Inspect
@@ -79,7 +80,7 @@ def scorer(
         made = evidence.reconstruction
         return Scores(distances, maps, made if own is None or made is None else own.into(made))
 
-    return jax.jit(score)
+    return jit(score)
 
 
 def _parted(images: jax.Array, channels: int | None) -> tuple[jax.Array, jax.Array | None]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cae_jax import files
+from cae_jax.jit import jit
 from cae_jax.training import memory
 from cae_jax.types import (
     Array,
@@ -108,4 +109,4 @@ def program(function: Callable[..., Any], key: Any, shape: tuple[int, ...]) -> A
 
 @functools.lru_cache
 def _compiled(function: Callable[..., Any]) -> Any:
-    return jax.jit(function)
+    return jit(function)

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cae_jax.jit import jit
 from cae_jax.training.crops import Placed, cut, levels
 from cae_jax.types import Images, Levels, Metrics, State, Steps, Variables, unknown_name
 
@@ -134,7 +135,7 @@ def compile_step(
             return many(state, images, crops)
         return lax.scan(lambda state, crops: many(state, images, crops), state, crops)
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jit(train_step, donate_argnums=0)
 
 
 @functools.lru_cache
@@ -144,7 +145,7 @@ def compile_validation(learn: Steps) -> Callable[[Variables, OnDevice, jax.Array
     def validate(variables: Variables, images: OnDevice, crops: jax.Array) -> Metrics:
         return learn.validate(variables, cut(images, crops, learn.patch_size))
 
-    return jax.jit(validate)
+    return jit(validate)
 
 
 def place_state(state: State, plan: Plan) -> State:
