@@ -16,22 +16,24 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cae_jax.types import DataError
+from cae_jax.types import DataError, Images, Levels
 
 if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
     import pandas as pd
 
 BOM = "\ufeff"  # the mark by which Excel knows UTF-8
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+HELD = AUTO, MEMORY, DISK = ("auto", "memory", "disk")  # where a large array lies
 _PART = 8  # of the memory that is free: a larger array lies in a file
 _UNKNOWN = 2**33  # bytes that are taken to be free where the system does not say
 _WINDOWS = os.name == "nt"
 _WAITS = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds before another try, on Windows alone
 _LONGEST = 255  # bytes of a file's name
+_AT_ONCE = 16  # images copied at a time
 _ALIGNED = 64  # bytes: of an array that begins at a multiple of it JAX makes no copy on a CPU
 
 
@@ -137,27 +139,46 @@ def fitting(name: str, suffix: str) -> str:
     return _beginning(name, _LONGEST - len(os.fsencode(end))) + end
 
 
-def large_array(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
+def large_array(shape: Sequence[int], dtype: Any = np.float32, held: str = AUTO) -> np.ndarray:
     """Returns an array to write to, its values unset, which may be larger than memory.
 
     One of more than an eighth of the memory that is free lies in a file, which the system writes
     and reads in pieces as it needs memory. The file has no name and ends with the array. It is in
     the folder that TMPDIR names, or in /var/tmp, which unlike /tmp is never kept in memory.
 
+    Args:
+      shape: of the array.
+      dtype: of its values.
+      held: where it lies, one of HELD: as above, or in any case in memory, or in a file.
+
     Raises:
-      DataError: that folder has too little room.
+      DataError: that folder has too little room, or memory.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if in_a_file(size):
+    if in_a_file(size, held):
         return np.frombuffer(_mapped(size), dtype).reshape(shape)
+    if size > (free := free_memory()):
+        raise DataError(
+            f"no memory for {size / 1e9:.3g} GB of images or their features, {free / 1e9:.3g} GB "
+            "are free; --images_in=disk keeps them in a file, a smaller --image_size needs less"
+        )
     whole = np.empty(size + _ALIGNED, np.uint8)
     begin = -whole.ctypes.data % _ALIGNED
     return whole[begin : begin + size].view(dtype).reshape(shape)
 
 
-def in_a_file(size: int) -> bool:
-    """Whether a `large_array` of so many bytes lies in a file."""
-    return size > free_memory() // _PART
+def in_a_file(size: int, held: str = AUTO) -> bool:
+    """Whether a `large_array` of so many bytes lies in a file; of none it never does."""
+    return bool(size) and (held == DISK or (held == AUTO and size > free_memory() // _PART))
+
+
+def where(array: Images) -> str:
+    """Returns where an array or `Levels` lie, MEMORY or DISK."""
+    base: Any = array.values if isinstance(array, Levels) else array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    return DISK if isinstance(base, mmap.mmap) else MEMORY
 
 
 def folder_of_arrays() -> str:
@@ -166,18 +187,55 @@ def folder_of_arrays() -> str:
     return folder if os.access(folder, os.W_OK) else tempfile.gettempdir()
 
 
-def rows(array: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Returns array[which], of places or of bools [n], as a `large_array`."""
+@overload
+def rows(array: np.ndarray, which: np.ndarray) -> np.ndarray: ...
+@overload
+def rows(array: Images, which: np.ndarray) -> Images: ...
+def rows(array: Images, which: np.ndarray) -> Images:
+    """Returns array[which], of places or of bools [n], of the same kind, where that lies."""
+    if isinstance(array, Levels):
+        return Levels(rows(array.values, which), array.white)
+    array = np.asarray(array)
     places = np.arange(len(array))[which]
-    found = large_array((len(places), *array.shape[1:]), array.dtype)
+    found = large_array((len(places), *array.shape[1:]), array.dtype, where(array))
     # all places are there; with mode="raise" NumPy would hold the rows a second time
     return np.take(array, places, axis=0, out=found, mode="clip")
 
 
-def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns arrays [n, ...], one after the other, as a `large_array`."""
+@overload
+def joined(arrays: Sequence[np.ndarray], held: str = AUTO) -> np.ndarray: ...
+@overload
+def joined(arrays: Sequence[Images], held: str = AUTO) -> Images: ...
+def joined(arrays: Sequence[Images], held: str = AUTO) -> Images:
+    """Returns arrays [n, ...], one after the other, as a `large_array`; one alone as it is, and
+    `Levels` of one white as such."""
+    if len(arrays) == 1:
+        return arrays[0]
+    levels = [each for each in arrays if isinstance(each, Levels)]
+    kinds = {(each.white, each.values.dtype) for each in levels}
+    if len(levels) == len(arrays) and len(kinds) == 1:
+        return Levels(joined([each.values for each in levels], held), levels[0].white)
     shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
-    return np.concatenate(arrays, out=large_array(shape, arrays[0].dtype))
+    found, at = large_array(shape, getattr(arrays[0], "dtype", np.float32), held), 0
+    for array in arrays:
+        copy(array, found[at : at + len(array)])
+        at += len(array)
+    return found
+
+
+def real(images: Images) -> np.ndarray:
+    """Returns images as an array float32: of `Levels` a new one, where these lie."""
+    if not isinstance(images, Levels):
+        return np.asarray(images)
+    found = large_array(images.shape, np.float32, where(images))
+    copy(images, found)
+    return found
+
+
+def copy(images: Images, to: np.ndarray) -> None:
+    """Writes images [n, ...] to an array, a few at a time."""
+    for i in range(0, len(images), _AT_ONCE):
+        to[i : i + _AT_ONCE] = images[i : i + _AT_ONCE]
 
 
 def _mapped(size: int) -> mmap.mmap:
@@ -192,10 +250,11 @@ def _mapped(size: int) -> mmap.mmap:
                 file.truncate(size)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
+        free = shutil.disk_usage(folder).free
         raise DataError(
             f"{folder}: no room for {size / 1e9:.3g} GB of images or their features, which memory "
-            f"does not hold ({error.strerror}); TMPDIR=FOLDER names another folder, "
-            "a smaller --image_size needs less"
+            f"does not hold ({error.strerror}), {free / 1e9:.3g} GB are free; TMPDIR=FOLDER names "
+            "another folder, a smaller --image_size needs less"
         ) from error
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
 import numpy as np
 
@@ -87,21 +87,120 @@ class Duplicate(NamedTuple):
     similarity: float  # in (0, 1], 1 for exact
 
 
+class Images(Protocol):
+    """Images float32 [n, H, W, C] in [0, 1]: an array of them, or what gives one of those that are
+    asked for by an index, so that the whole of them need not be in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, H, W, C)."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """One after the other, float32 [H, W, C]."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """As of an array."""
+
+
+class Levels(np.lib.mixins.NDArrayOperatorsMixin):
+    """Images as the whole numbers that their files hold, in a quarter or half of the memory: what
+    is taken out of them is a value over that of white, to the bit as if it had been divided first.
+
+    They index as an array does. For all else that NumPy knows they become an array of all images.
+    """
+
+    dtype = np.dtype(np.float32)  # of what is taken out
+
+    def __init__(self, values: np.ndarray, white: int) -> None:
+        """Takes values uint8 or uint16 [n, H, W, C], from 0 to `white`."""
+        self.values, self.white = values, white
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, H, W, C)."""
+        return self.values.shape
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """One after the other."""
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any, /) -> np.ndarray:
+        """Returns the images float32 that an array would."""
+        return divided(self.values[index], self.white)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Returns all of them."""
+        return self[:].astype(dtype or np.float32, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **how: Any) -> Any:
+        """Applies a function of NumPy, an operator among them, to the array of all images."""
+        given = (each[:] if isinstance(each, Levels) else each for each in inputs)
+        return getattr(ufunc, method)(*given, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what else an array has, of the array of all images."""
+        if name.startswith("_") or name in ("values", "white"):  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self[:], name)
+
+
+def divided(values: np.ndarray, white: int) -> np.ndarray:
+    """Returns numbers over the one of white, float32: the one way to these values."""
+    return np.divide(values, np.float32(white), dtype=np.float32)
+
+
+class Counted:
+    """Images with what of each counts as a last channel, see `with_counts`, made as asked for."""
+
+    def __init__(self, images: Images, counts: Sequence[np.ndarray]) -> None:
+        """Takes n images, and of each a bool [H, W]."""
+        self.images, self.counts = images, counts
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, H, W, C + 1)."""
+        *before, channels = self.images.shape
+        return (*before, channels + 1)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.counts)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """One after the other."""
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any, /) -> np.ndarray:
+        """Returns the images that an array would."""
+        which = np.arange(len(self))[index]
+        counts = [self.counts[i] for i in np.atleast_1d(which)]
+        chosen = np.stack(counts) if counts else np.zeros((0, *self.images.shape[1:3]), bool)
+        return with_counts(self.images[index], chosen.reshape(*which.shape, *chosen.shape[1:]))
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """One category: images to learn from, good images held out, and images to judge.
 
-    Images are float32 [n, H, W, C] in [0, 1]. Readers leave `validation` empty; `data.hold_out`
-    moves images there from `train`. Paths are relative, with forward slashes, in sorted order.
+    Images are float32 [n, H, W, C] in [0, 1], or `Levels` that give such. Readers leave
+    `validation` empty; `data.hold_out` moves images there from `train`. Paths are relative, with
+    forward slashes, in sorted order.
     """
 
     dataset: str
     category: str
-    train: np.ndarray
+    train: Images
     train_paths: tuple[str, ...]
-    validation: np.ndarray
+    validation: Images
     validation_paths: tuple[str, ...]
-    test: np.ndarray
+    test: Images
     test_paths: tuple[str, ...]
     kinds: tuple[str, ...]  # per test image: GOOD or its defect kind
     masks: np.ndarray  # bool [n_test, H, W]: defective pixels; all False for a good image
@@ -123,11 +222,10 @@ class Split:
             return None
         return np.stack([self.counts[path] for path in paths]) if len(paths) else self.masks[:0]
 
-    def seen(self, images: np.ndarray, paths: Sequence[str]) -> np.ndarray:
+    def seen(self, images: Images, paths: Sequence[str]) -> Images:
         """Returns images [n, H, W, C] as a scoring call takes them: where not all of them counts,
         with a last channel more, 1 where it does and else 0."""
-        counts = self.counted(paths)
-        return images if counts is None else with_counts(images, counts)
+        return Counted(images, [self.counts[path] for path in paths]) if self.counts else images
 
     @property
     def labels(self) -> np.ndarray:

@@ -119,6 +119,7 @@ OF_CONFIG = {
     "bit_depth": {"17": "unknown --bit_depth '17'", "twelve": "known: 10, 11, 12, 13, 14, 15"},
     "background": LINE | {"blak": "must be none, or a color", "#12345678": "as white, black or"},
     "mask_ground": name("blck", "black", "auto", "black", "white"),
+    "images_in": name("dsk", "disk", "auto", "disk", "memory"),
     "on_bad_image": name("skp", "skip", "error", "skip"),
     "precision": name("float3", "float32 or bfloat16", "bfloat16", "float32", "tf32"),
     "members": name("vmpa", "vmap", "auto", "loop", "unroll", "vmap"),

@@ -96,8 +96,9 @@ def read(
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
     names: Names = USUAL,
+    held: str = files.AUTO,
 ) -> Split:
-    """Reads one category into memory; `validation` is empty, see `hold_out`.
+    """Reads one category; `validation` is empty, see `hold_out`.
 
     Args:
         dataset: one of `DATASETS`.
@@ -108,6 +109,7 @@ def read(
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
         progress: see `images.decode_all`.
         names: see `categories`.
+        held: where images lie, one of `files.HELD`; synthetic ones, which are few, in memory.
 
     Raises:
         UsageError: as `resolve`.
@@ -119,8 +121,8 @@ def read(
         return synthetic.read(category, side, frame.channels, seed)
     root = _data_dir(dataset, data_dir)
     if dataset == "folder":
-        return folder.read(root, category, frame, on_bad_image, progress, names)
-    return _mvtec_ad().read(root, category, frame, on_bad_image, progress)
+        return folder.read(root, category, frame, on_bad_image, progress, names, held)
+    return _mvtec_ad().read(root, category, frame, on_bad_image, progress, held)
 
 
 def take(split: Split, count: int, seed: int) -> Split:

@@ -11,11 +11,11 @@ import numpy as np
 from cae_jax import files
 from cae_jax.data import duplicates, remarks
 from cae_jax.data.frame import BIT_DEPTHS
-from cae_jax.types import GOOD, DataError, Split, UsageError
+from cae_jax.types import GOOD, DataError, Images, Levels, Split, UsageError
 
 DATASET = "arrays"
 DEFECT = "defect"  # the kind of an image whose label is 1
-_LEVELS = {"u1": 255.0, "u2": 65535.0}  # of whole numbers, by dtype
+_LEVELS = {"u1": 255, "u2": 65535}  # of whole numbers, by dtype
 
 
 def split(
@@ -80,8 +80,8 @@ def split(
     return _with_warnings(found, [each for each in (train, validation, test) if each is not None])
 
 
-def images_of(name: str, given: Any, bit_depth: int | str = "auto") -> np.ndarray:
-    """Returns images as float32 [n, H, W, C] in [0, 1].
+def images_of(name: str, given: Any, bit_depth: int | str = "auto") -> Images:
+    """Returns images as float32 [n, H, W, C] in [0, 1], of whole numbers as `Levels`.
 
     Takes what `split` takes; raises DataError, naming `name`, for anything else, and UsageError for
     no bit depth.
@@ -97,14 +97,17 @@ def images_of(name: str, given: Any, bit_depth: int | str = "auto") -> np.ndarra
         )
     top = _LEVELS.get(array.dtype.str[1:])
     if bit_depth != "auto" and array.dtype.kind in "ui" and array.dtype.itemsize > 1:
-        top = 2.0 ** int(bit_depth) - 1
+        top = 2 ** int(bit_depth) - 1
         for odd in (int(array.min()), int(array.max())) if array.size else ():
             if not 0 <= odd <= top:
                 raise DataError(
-                    f"{name}: has a value of {odd}, and bit_depth={bit_depth} is 0 to {top:.0f}"
+                    f"{name}: has a value of {odd}, and bit_depth={bit_depth} is 0 to {top}"
                 )
     if top:
-        return np.divide(array, np.float32(top), out=files.large_array(array.shape))
+        narrow = array.dtype if array.dtype in (np.uint8, np.uint16) else np.uint16
+        own = files.large_array(array.shape, narrow)  # which nobody changes
+        own[:] = array
+        return Levels(own, int(top))
     if array.dtype.kind != "f":
         raise DataError(f"{name}: must be uint8, uint16 or float in [0, 1], got {array.dtype}")
     for i, image in enumerate(array):
@@ -130,7 +133,7 @@ def _kinds(labels: Sequence[Any] | np.ndarray, n: int) -> tuple[str, ...]:
     return tuple(kinds)
 
 
-def _masks(given: Any, images: np.ndarray, kinds: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _masks(given: Any, images: Images, kinds: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Bool [m, H, W], and of which images they are known, bool [m]."""
     good = np.array([kind == GOOD for kind in kinds], bool)
     if given is None:

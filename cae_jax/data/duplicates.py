@@ -21,16 +21,15 @@ pair is looked for; else their number is quadratic, and so would be the time.
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cae_jax.types import Duplicate
+from cae_jax.types import Duplicate, Images
 
 ALIKE = 0.88
 MIN_SIZE = 64  # pixels a side; smaller images show no fine structure: only exact copies are found
@@ -55,7 +54,26 @@ class Pairs(NamedTuple):
     look_alike: bool = False  # most images are nearly equal: near pairs were not looked for
 
 
-def find(parts: Sequence[np.ndarray], progress: Callable[[int], None] = lambda n: None) -> Pairs:
+class _Chosen(Sequence[np.ndarray]):
+    """Some images of several parts, each taken out when it is asked for."""
+
+    def __init__(self, parts: Sequence[Images], places: Sequence[tuple[int, int]]) -> None:
+        self.parts, self.places = parts, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        part, i = self.places[index]
+        return self.parts[part][i]
+
+    def only(self, which: Sequence[int]) -> _Chosen:
+        return _Chosen(self.parts, [self.places[i] for i in which])
+
+
+def find(parts: Sequence[Images], progress: Callable[[int], None] = lambda n: None) -> Pairs:
     """Returns the duplicates among all images of all parts.
 
     Of more than two equal images each is paired with the first, and that one stands for all of
@@ -65,13 +83,13 @@ def find(parts: Sequence[np.ndarray], progress: Callable[[int], None] = lambda n
       parts: arrays float32 [n, H, W, C] in [0, 1], all of one size; places count through them.
       progress: told how many more images have been compared with those before them.
     """
-    images = list(itertools.chain(*parts))
+    images = _Chosen(parts, [(k, i) for k, part in enumerate(parts) for i in range(len(part))])
     exact, different = _exact(images)
     progress(len(exact))
     at = np.array(different, np.int64)
     near, look_alike = np.empty((3, 0)), False
     if images and min(images[0].shape[:2]) >= MIN_SIZE:
-        unlike = [images[i] for i in different]
+        unlike = images.only(different)
         look_alike = _look_alike(unlike)
         if not look_alike:
             near = _near(unlike, progress)
@@ -164,12 +182,12 @@ def _part(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _look_alike(images: Sequence[np.ndarray]) -> bool:
+def _look_alike(images: _Chosen) -> bool:
     """Whether near pairs chain through more than half of a sample of different images."""
     n = len(images)
     if n < _FEW:
         return False
-    some = [images[i] for i in np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)]
+    some = images.only(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int).tolist())
     first, second, _ = _near(some)
     of = _connected(len(some), first.astype(int), second.astype(int))
     return bool(2 * np.bincount(of).max() > len(some))

@@ -16,6 +16,7 @@ from cae_jax.data.frame import Frame
 from cae_jax.data.layouts.found import USUAL, Found, Item, Names
 from cae_jax.data.masks import Mask
 from cae_jax.data.masks import read as read_mask
+from cae_jax.files import AUTO
 from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black{}: nothing to compare with"
@@ -38,11 +39,12 @@ def read(
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
     names: Names = USUAL,
+    held: str = AUTO,
 ) -> Split:
     """Reads a category in the folder `data_dir`, see `layouts.locate`; see `assemble` for the other
     arguments and the errors."""
     found = layouts.find(layouts.locate(data_dir, category, names), names)
-    return assemble("folder", category, found, frame, on_bad_image, progress)
+    return assemble("folder", category, found, frame, on_bad_image, progress, held)
 
 
 def assemble(
@@ -52,6 +54,7 @@ def assemble(
     frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
+    held: str = AUTO,
 ) -> Split:
     """Decodes what was found into a `Split`; `validation` stays empty.
 
@@ -61,18 +64,17 @@ def assemble(
         found: the items to decode.
         frame: what images and masks are brought to; it has a size.
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
-        progress: see `images.decode_all`.
+        progress, held: see `images.decode_all`.
 
     Raises:
         DataError: an image or a mask cannot be used, or every image of a part is skipped.
         UsageError: `on_bad_image` is neither.
     """
     _check_how(on_bad_image)
-    bad: list[LeftOut] = []
-    parts, noted = [], dict[str, images.Seen]()
+    bad, parts, noted = list[LeftOut](), [], dict[str, images.Seen]()
     for part, items in (("train", found.train), ("test", found.test)):
         pixels, kept, skipped, seen = images.decode_all(
-            [item.source for item in items], frame, "skip", progress
+            [item.source for item in items], *(frame, "skip", progress), held=held
         )
         if on_bad_image == "skip" and items and not kept:
             raise DataError(f"{found.root}/{part}: none of its images can be used")

@@ -156,6 +156,17 @@ class Frame:
         """
         return _counts(self, size) if self.partial and self.size else None
 
+    def kept(self, size: tuple[int, int]) -> tuple[slice, slice] | None:
+        """Returns the rows and columns of a file of that (height, width) that are the frame, pixel
+        by pixel; None where it is resized, or not all counts. Raises DataError as `place` does."""
+        place = self.place(size)
+        top, left, bottom, right = ends = tuple(map(int, place.looked_at))
+        high, wide = self.size or (bottom - top, right - left)
+        same = ends == place.looked_at and (bottom - top, right - left) == (high, wide)
+        if not same or self.counts(size) is not None:
+            return None
+        return slice(top, bottom), slice(left, right)
+
     def back(self, found: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Returns a map float32 [H, W], or a mask bool [H, W], at a file's own (height, width).
 

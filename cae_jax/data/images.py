@@ -11,6 +11,7 @@ applied. Files of several pictures or above the limits of `picture` are refused.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -24,7 +25,16 @@ from cae_jax.data.formats import SUFFIXES, Source
 from cae_jax.data.frame import Frame, placed
 from cae_jax.data.masks import decode_mask
 from cae_jax.data.picture import MAX_PIXELS, Picture
-from cae_jax.types import DataError, LeftOut, UsageError, unknown_name, with_counts
+from cae_jax.types import (
+    DataError,
+    Images,
+    LeftOut,
+    Levels,
+    UsageError,
+    divided,
+    unknown_name,
+    with_counts,
+)
 
 __all__ = [
     "MAX_PIXELS", "SUFFIXES", "Decoded", "Seen", "Source",
@@ -45,7 +55,7 @@ class Seen(NamedTuple):
 class Decoded(NamedTuple):
     """What came of many files."""
 
-    pixels: np.ndarray  # float32 [n, H, W, channels] in [0, 1]
+    pixels: Images  # float32 [n, H, W, channels] in [0, 1], or levels that give such
     kept: list[int]  # the indices of these n images into the files
     left_out: list[LeftOut]  # the other ones, in order
     seen: list[Seen]  # of each of the n files
@@ -72,7 +82,7 @@ def decode(
       DataError: the file cannot be used; one line with its name and the cause.
     """
     with formats.opened(source, name, max_pixels) as opened:
-        return _pixels(opened.picture(), frame)[0]
+        return divided(*_pixels(opened.picture(), frame)[:2])
 
 
 def seen(
@@ -81,7 +91,8 @@ def seen(
     """Decodes one image as `decode` does; where not all of a frame counts it has a last channel
     more, see `types.with_counts`."""
     with formats.opened(source, name, max_pixels) as opened:
-        return _counted(*_pixels(opened.picture(), frame), frame)
+        pixels, white, of = _pixels(opened.picture(), frame)
+        return _counted(divided(pixels, white), of, frame)
 
 
 def _counted(pixels: np.ndarray, found: Seen, frame: Frame) -> np.ndarray:
@@ -107,7 +118,8 @@ def from_any(image: Any, frame: Frame, bgr: bool = False, counted: bool = False)
             turn = picture.orientation(image.info.get("exif"))
             turn = 1 if image.format == "TIFF" else turn  # Pillow has turned it
             opened = picture.Opened(image.height, image.width, turn, lambda: found)
-            pixels, of = _pixels(opened.picture(), frame)
+            values, white, of = _pixels(opened.picture(), frame)
+            pixels = divided(values, white)
             return _counted(pixels, of, frame) if counted else pixels
     if isinstance(image, bytearray | memoryview):
         image = bytes(image)
@@ -166,7 +178,7 @@ def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:
         raise DataError(f"an image array {error}") from None
     alpha = picture.opaque(whole[..., -1], float(white)) if whole.shape[-1] in (2, 4) else None
     values = whole[..., 0] if whole.shape[-1] <= 2 else np.ascontiguousarray(whole[..., :3])
-    return _pixels(Picture(values, white, alpha=alpha), frame)[0]
+    return divided(*_pixels(Picture(values, white, alpha=alpha), frame)[:2])
 
 
 def size(source: Source, name: str | None = None) -> tuple[int, int]:
@@ -185,6 +197,7 @@ def decode_all(
     on_bad_image: str,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
+    held: str = files.AUTO,
 ) -> Decoded:
     """Decodes many images in threads (Pillow releases the GIL), in the order of `sources`.
 
@@ -194,6 +207,7 @@ def decode_all(
       on_bad_image: "error" raises for the first bad image in order; "skip" leaves it out.
       progress: called with 1 after each image in order, like the `update` of a progress bar.
       workers: the number of threads; None leaves it to ThreadPoolExecutor.
+      held: where the pixels lie, one of `files.HELD`.
 
     Raises:
       DataError: an image cannot be used and `on_bad_image` is "error".
@@ -203,12 +217,13 @@ def decode_all(
         raise unknown_name("on_bad_image", on_bad_image, ("error", "skip"))
     if frame.size is None:
         raise UsageError("image_size is needed to stack images")
-    pixels = files.large_array((len(sources), *frame.size, frame.channels))
+    stack = _Stack((len(sources), *frame.size, frame.channels), held)
 
     def decode_into(index: int) -> Seen | DataError:
         try:
             with formats.opened(sources[index]) as opened:
-                pixels[index], seen = _pixels(opened.picture(), frame)
+                pixels, white, seen = _pixels(opened.picture(), frame)
+            stack.put(index, pixels, white)
         except DataError as error:
             return error
         return seen
@@ -231,12 +246,44 @@ def decode_all(
                 progress(1)
     finally:
         pool.shutdown(cancel_futures=True)
-    pixels = files.rows(pixels, np.array(kept, int)) if left_out else pixels
-    return Decoded(pixels, kept, left_out, seen)
+    pixels = stack.images
+    return Decoded(
+        files.rows(pixels, np.array(kept, int)) if left_out else pixels, kept, left_out, seen
+    )
 
 
-def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, Seen]:
-    """Brings a picture to a frame: laid on a background, gray or RGB, resized, white 1."""
+class _Stack:
+    """Decoded images as they come: whole numbers as long as all are, of one white; else float32."""
+
+    def __init__(self, shape: tuple[int, ...], held: str) -> None:
+        self._shape, self._held = shape, held
+        self._lock = threading.Lock()
+        self._pixels: np.ndarray | None = None
+        self._white = 0  # of whole numbers; 0 of float32
+
+    def put(self, index: int, pixels: np.ndarray, white: int) -> None:
+        """Puts an image at its place: values [H, W, C] of which `white` is 1."""
+        with self._lock:
+            whole = pixels.dtype in (np.uint8, np.uint16)
+            if self._pixels is None:
+                dtype = pixels.dtype if whole else np.float32
+                self._pixels = files.large_array(self._shape, dtype, self._held)
+                self._white = white if whole else 0
+            elif self._white and (pixels.dtype, white) != (self._pixels.dtype, self._white):
+                self._pixels, self._white = files.real(self.images), 0
+            self._pixels[index] = pixels if self._white else divided(pixels, white)
+
+    @property
+    def images(self) -> Images:
+        """All of them; what was not put has any value."""
+        if self._pixels is None:
+            return np.zeros(self._shape, np.float32)
+        return Levels(self._pixels, self._white) if self._white else self._pixels
+
+
+def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, int, Seen]:
+    """Brings a picture to a frame: laid on a background, gray or RGB, resized. Returns its values
+    [H, W, channels], which are whole numbers where these are the file's, and the one of white."""
     values, alpha = found.values, found.alpha
     white = _white(values, found.white, frame.bit_depth)
     if alpha is not None and frame.background is not None:
@@ -248,15 +295,19 @@ def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, Seen]:
             values = np.asarray(Image.fromarray(values).convert("L"))
         else:
             values = values.astype(np.float32) @ np.array(_LUMA, np.float32)
-    bands = np.moveaxis(values[..., None] if values.ndim == 2 else values, -1, 0)
-    pixels = placed([np.ascontiguousarray(band, np.float32) for band in bands], frame)
-    pixels /= np.float32(white)
+    values = values[..., None] if values.ndim == 2 else values
+    kept = frame.kept(values.shape[:2]) if values.dtype.kind == "u" else None
+    if kept:
+        pixels = values[kept]
+    else:
+        bands = np.moveaxis(values, -1, 0)
+        pixels = placed([np.ascontiguousarray(band, np.float32) for band in bands], frame)
     if pixels.shape[-1] != frame.channels:
         pixels = np.repeat(pixels, frame.channels, axis=-1)
     unknown = found.values.dtype == np.uint16 and not found.stated and not frame.bit_depth
     largest = int(found.values.max()) if unknown else 0
     shown = alpha is None or frame.background is not None
-    return pixels, Seen(found.values.shape[:2], largest, not shown)
+    return pixels, white, Seen(found.values.shape[:2], largest, not shown)
 
 
 def _white(values: np.ndarray, white: int, bit_depth: int) -> int:

@@ -7,8 +7,7 @@ and "hazelnut/crack"; a good image is of kind GOOD, whichever category it is of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import Any
 
 from cae_jax import files
 from cae_jax.types import GOOD, Split, UsageError
@@ -42,19 +41,20 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(each.strip() for each in text.replace(SEPARATOR, ",").split(",") if each.strip())
 
 
-def join(splits: Sequence[Split]) -> Split:
+def join(splits: Sequence[Split], held: str = files.AUTO) -> Split:
     """Returns categories of one data set, image size and number of channels as one.
 
     Args:
       splits: in the order of `name`; images are held out of each by itself, so that they are the
         same ones that a run of it alone holds out.
+      held: where their images lie, one of `files.HELD`.
     """
 
     def paths(field: str) -> tuple[str, ...]:
         return tuple(f"{s.category}/{path}" for s in splits for path in getattr(s, field))
 
-    def arrays(field: str) -> np.ndarray:
-        return files.joined([getattr(split, field) for split in splits])
+    def arrays(field: str) -> Any:
+        return files.joined([getattr(split, field) for split in splits], held)
 
     return Split(
         dataset=splits[0].dataset,

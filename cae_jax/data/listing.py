@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data import layouts, synthetic
+from cae_jax.data import images, layouts, synthetic
 from cae_jax.data.layouts.found import USUAL, Names
 
 
@@ -15,6 +15,14 @@ class Counts(NamedTuple):
     n_train: int
     n_test: int
     n_left_out: int  # entries that are no part of the layout, and defects without a mask
+
+
+def first_size(data_dir: str, category: str, names: Names = USUAL) -> tuple[int, int]:
+    """Returns (height, width) in pixels of a folder's first image, by its header; raises DataError
+    as `count`, and for one that cannot be used."""
+    root = Path(data_dir).expanduser()
+    found = layouts.find(layouts.locate(root, category, names), names)
+    return images.size((*found.train, *found.test)[0].source)
 
 
 def count(dataset: str, data_dir: str, category: str, names: Names = USUAL) -> Counts:

@@ -31,6 +31,7 @@ from cae_jax.data import folder, images, pictures
 from cae_jax.data.frame import Frame
 from cae_jax.data.layouts import mvtec
 from cae_jax.data.layouts.found import Found, Item
+from cae_jax.files import AUTO
 from cae_jax.types import GOOD, DataError, LeftOut, Split
 
 CATEGORIES = tuple(sorted(folder.table1()))
@@ -135,6 +136,7 @@ def read(
     frame: Frame,
     on_bad_image: str = "error",
     progress: Callable[[int], None] | None = None,
+    held: str = AUTO,
 ) -> Split:
     """Reads one category from its records, which are prepared first where that was not done.
 
@@ -143,7 +145,7 @@ def read(
         category: one of `CATEGORIES`.
         frame: see `folder.assemble`, as the other arguments and errors.
         on_bad_image: "error" or "skip".
-        progress: see `images.decode_all`.
+        progress, held: see `images.decode_all`.
 
     Raises:
         DataError: the category is not there, or as `folder.assemble`.
@@ -157,7 +159,7 @@ def read(
         test=_items(builder, "test"),
         left_out=tuple(LeftOut(*entry) for entry in builder.info.metadata["left_out"]),
     )
-    return folder.assemble("mvtec_ad", category, found, frame, on_bad_image, progress)
+    return folder.assemble("mvtec_ad", category, found, frame, on_bad_image, progress, held)
 
 
 def count(data_dir: Path, category: str) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cae_jax import files
 from cae_jax.evaluation import pixel_metrics, segmentation, thresholds, verdict
 from cae_jax.types import Split
 
@@ -82,7 +83,9 @@ def pixel_results(split: Split, maps: np.ndarray) -> dict[str, float]:
 def _known(split: Split, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Masks, maps [n, H, W] and what counts, or None, of the test images with a mask."""
     has, counts = split.has_mask, split.counted(split.test_paths)
-    return split.masks[has], maps[has], None if counts is None else counts[has]
+    if has.all():
+        return split.masks, maps, counts
+    return split.masks[has], files.rows(maps, has), None if counts is None else counts[has]
 
 
 def pro_curve(split: Split, maps: np.ndarray) -> dict[str, list[float]]:

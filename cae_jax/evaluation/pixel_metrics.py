@@ -7,7 +7,8 @@ diagonal neighbors included.
 
 The curves are exact: every distinct value of the maps is a threshold. Between two values that occur
 on defective pixels only the false-positive rate moves, so it is enough to count, for each value on
-a defective pixel, the good pixels above it and at it. One sort of the good pixels finds the counts.
+a defective pixel, the good pixels above it and at it. They are found by sorting the good pixels of
+some images at a time.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from cae_jax import files
 from cae_jax.evaluation import metrics
 
 LIMITS = (0.3, 0.05, 0.01)  # of the false-positive rate, for AU-PRO
 SIZE_EDGES = (0.001, 0.01)  # of an image's area: 66 and 655 of 256x256 pixels
-# 3x3 within an image, nothing across images
-_NEIGHBORS = np.array([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))], dtype=bool)
+_SORTED = 2**25  # pixels sorted at a time: 134 MB, and so often are all values looked up
+_NEIGHBORS = np.ones((3, 3), bool)
 
 
 class _Ranking(NamedTuple):
@@ -146,7 +148,8 @@ def by_kind(
     for kind in sorted(set(kinds) - {good}):
         compared = (names == kind) | (names == good)
         of_all = None if counts is None else counts[compared & known]
-        ranking = _rank(masks[compared & known], maps[compared & known], of_all)
+        chosen, of_chosen = (files.rows(each, compared & known) for each in (masks, maps))
+        ranking = _rank(chosen, of_chosen, of_all)
         found[kind] = {
             "n": int((names == kind).sum()),
             "image_auroc": metrics.image_auroc(names[compared] == kind, scores[compared]),
@@ -200,19 +203,26 @@ def by_size(
 def _rank(masks: np.ndarray, maps: np.ndarray, counts: np.ndarray | None = None) -> _Ranking:
     """Counts the pixels, see `_Ranking`."""
     masks, maps = _check(masks, "maps", maps)
-    if not np.isfinite(maps).all():
-        raise ValueError("maps must be finite, got NaN or infinity")
     values, which = np.unique(maps[masks], return_inverse=True)
     regions = _regions(masks)
     weights = 1 / np.bincount(regions)[regions] if regions.size else np.empty(0)
-    good = maps[~masks if counts is None else ~masks & counts]
-    good.sort()
+    above, reached, n_good = np.zeros(values.size, int), np.zeros(values.size, int), 0
+    at_once = max(1, _SORTED // max(1, math.prod(maps.shape[1:])))
+    for i in range(0, len(maps), at_once):
+        some, of_some = maps[i : i + at_once], ~masks[i : i + at_once]
+        if not np.isfinite(some).all():
+            raise ValueError("maps must be finite, got NaN or infinity")
+        good = some[of_some if counts is None else of_some & counts[i : i + at_once]]
+        good.sort()
+        above += good.size - np.searchsorted(good, values, "right")
+        reached += good.size - np.searchsorted(good, values, "left")
+        n_good += good.size
     return _Ranking(
-        above=(good.size - np.searchsorted(good, values, "right"))[::-1],
-        reached=(good.size - np.searchsorted(good, values, "left"))[::-1],
+        above=above[::-1],
+        reached=reached[::-1],
         found=np.bincount(which, minlength=values.size)[::-1],
         shares=np.bincount(which, weights, values.size)[::-1],
-        n_good=good.size,
+        n_good=n_good,
     )
 
 
@@ -274,8 +284,12 @@ def _regions(masks: np.ndarray) -> np.ndarray:
     """The region, from 0, of every defective pixel in the order of `maps[masks]`."""
     if not masks.any():
         return np.empty(0, dtype=np.int64)
-    some = masks[masks.any(axis=(1, 2))]
-    return ndimage.label(some, _NEIGHBORS)[0][some] - 1
+    found, before = [], 0
+    for mask in masks[masks.any(axis=(1, 2))]:
+        regions, n = ndimage.label(mask, _NEIGHBORS)
+        found.append(regions[mask] - 1 + before)
+        before += n
+    return np.concatenate(found)
 
 
 def _check(masks: np.ndarray, name: str, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

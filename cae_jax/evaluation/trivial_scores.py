@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from scipy import ndimage
 
+from cae_jax.types import Images
+
 CLEAR = 0.9  # an AUROC from which on, or 1 minus it down from which, a trivial score is a shortcut
 _NEAR = 0.7  # an AUROC up to which, or 1 minus it from which on, a score tells nothing apart
 _RECURRING = 0.1  # share of test images that repeat training ones, from which on images recur
@@ -33,7 +35,7 @@ def _as_it_is(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def trivial_scores(train: np.ndarray, test: np.ndarray, seen: Seen = _as_it_is) -> Named:
+def trivial_scores(train: Images, test: Images, seen: Seen = _as_it_is) -> Named:
     """Returns the scores [n_test] of every trivial method by name; larger is more anomalous.
 
     Beside the images, memory holds what is kept of each, at most 64 x 64 or so pixels.
@@ -62,7 +64,7 @@ def trivial_scores(train: np.ndarray, test: np.ndarray, seen: Seen = _as_it_is) 
     }
 
 
-def light_scores(train: np.ndarray, test: np.ndarray, seen: Seen = _as_it_is) -> Named:
+def light_scores(train: Images, test: Images, seen: Seen = _as_it_is) -> Named:
     """Returns `trivial_scores`' brightness and contrast alone, which exposure changes."""
     of_each = []
     for images in (train, test):

@@ -25,13 +25,14 @@ def read_split(config: Config) -> Split:
                 *(c.dataset, c.data_dir, name, c.frame, c.seed, c.on_bad_image),
                 progress=bar.update,
                 names=c.names,
+                held=c.images_in,
             )
             split = data.take(split, c.train_images, c.seed)
             n = len(split.train) + len(split.test)
             with Bar(f"search {name} for duplicates", n, "images", brief=True) as searched:
                 splits.append(data.hold_out(split, c.validation_fraction, c.seed, searched.update))
     check_threshold(c, sum(len(s.validation) + len(s.test) for s in splits))
-    return joint.join(splits) if c.joint else splits[0]
+    return joint.join(splits, c.images_in) if c.joint else splits[0]
 
 
 def summary(config: Config, split: Split) -> str:

@@ -19,7 +19,7 @@ from cae_jax.runs.train import Trained, whole
 from cae_jax.scoring import scorer
 from cae_jax.scoring.intensity import all_even
 from cae_jax.training import cross_fit, fit
-from cae_jax.types import Array, Fit, Split, Variables, height_width
+from cae_jax.types import Array, Fit, Images, Split, Variables, height_width
 
 _AT_ONCE = 32  # images whose maps are in memory together; whole batches of any device
 _KEPT = 64  # images whose maps are kept, for the pictures' color scale
@@ -35,7 +35,7 @@ class Calibration(NamedTuple):
     area: MinimumArea  # of the maps of all of them, by the run's distance
     maps: np.ndarray  # float32 [k, H, W]: of _KEPT of them at most, evenly spaced
     rows: np.ndarray  # int [k]: which of them these are of
-    images: np.ndarray  # float32 [n, H, W, C]: of the split
+    images: Images  # float32 [n, H, W, C]: of the split
     seconds: float  # that fitting without each fold took; 0 where none was
 
 
@@ -87,13 +87,13 @@ class _Judging(NamedTuple):
     """How unseen images are scored, and how fold models learn."""
 
     call: scorer.Scorer
-    given: np.ndarray  # what it is given, [n, ...]: the images, or their features
+    given: Images  # what it is given, [n, ...]: the images, or their features
     learn: Learn | None = None  # None where there are no folds
-    examples: Array | None = None  # what is learned of, [n, ...]
+    examples: Array | Images | None = None  # what is learned of, [n, ...]
 
 
 def _of_folds(
-    config: Config, images: np.ndarray, given: np.ndarray, features: np.ndarray | None
+    config: Config, images: Images, given: Images, features: np.ndarray | None
 ) -> _Judging:
     """By features of all images, computed once, where the method has them apart and they can be
     held; else by the images. What of these counts is judged by the images as they are `given`."""

@@ -227,9 +227,10 @@ def _times(config: Config, split: Split, trained: Trained) -> dict[str, float]:
     """How long the production call takes: the distance of the verdict and its map alone."""
     call = scoring_call(config)
     first = slice(scorer.default_batch_size())
-    batch = split.seen(split.test[first], split.test_paths[first])
-    if not split.test_paths:
-        batch = split.seen(split.train[first], split.train_paths[first])
+    images, paths = split.test, split.test_paths
+    if not paths:
+        images, paths = split.train, split.train_paths
+    batch = split.seen(images, paths)[first]
     found = {"ms_per_image": scorer.milliseconds_per_image(call, trained.variables, batch)}
     if isinstance(w := config.options, Windows):
         n_patches = config.n_tiles * patches.number(config.inspected_size, w.stride)

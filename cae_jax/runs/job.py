@@ -17,7 +17,7 @@ import pandas as pd
 from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
-from cae_jax.runs import build, epoch_log, provenance
+from cae_jax.runs import build, epoch_log, needs, provenance
 from cae_jax.runs import cell as cells_of
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
@@ -151,6 +151,7 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
     ready = []
     for cell in cells:
         with _keeping(failed, cell):
+            needs.check(cell.folder, cell.config)
             split = build.read_split(cell.config)
             print(build.summary(cell.config, split), flush=True)
             cells_of.prepare(cell, split)

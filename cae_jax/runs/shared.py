@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from cae_jax import data
+from cae_jax import data, files
 from cae_jax.data import layouts
 from cae_jax.data.frame import BIT_DEPTHS, GROUNDS, RESIZES
 from cae_jax.evaluation import threshold_rule
@@ -74,6 +74,13 @@ class Images:
         among=INTENSITIES,
     )
     validation_fraction: float = flag(0.1, "share of the training images held out", 0, 0.9)
+    images_in: str = flag(
+        "auto",
+        "where decoded images lie: memory; disk, in a file; auto: in one of them if they take more "
+        "than an eighth of the memory that is free",
+        among=files.HELD,
+        part=FREE,
+    )
     on_bad_image: str = flag("error", "stop, or skip it and list it", among=("error", "skip"))
 
 

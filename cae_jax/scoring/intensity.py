@@ -17,7 +17,7 @@ import numpy as np
 
 from cae_jax import files
 from cae_jax.scoring.median import median
-from cae_jax.types import unknown_name
+from cae_jax.types import Images, unknown_name
 
 INTENSITIES = ("none", "median", "mean_std")
 # where mean_std puts an image: the mean of ImageNet's channels, and of their deviations
@@ -73,14 +73,15 @@ def even(images: jax.Array, intensity: str) -> jax.Array:
     return images if found is None else found.out_of(images)
 
 
-def all_even(images: np.ndarray, intensity: str) -> np.ndarray:
+def all_even(images: Images, intensity: str) -> Images:
     """Returns all images [n, H, W, C] made even, on the host, for learning; n may be 0.
 
-    The array itself for "none". Beside both, memory holds a chunk.
+    Where they lie; they themselves for "none". Beside both, memory holds a chunk.
     """
     if intensity == "none" or not len(images):
         return images
-    size, found = min(_AT_ONCE, len(images)), files.large_array(images.shape)
+    found = files.large_array(images.shape, held=files.where(images))
+    size = min(_AT_ONCE, len(images))
     for start in range(0, len(images), size):
         first = min(start, len(images) - size)
         found[first : first + size] = _even(images[first : first + size], intensity)

@@ -11,12 +11,13 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
+from cae_jax import files
 from cae_jax.jit import jit
 from cae_jax.scoring import residuals
 from cae_jax.scoring.intensity import light
 from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.scoring.residuals import Reduction
-from cae_jax.types import Array, Scores, Variables
+from cae_jax.types import Array, Images, Scores, Variables
 
 Scorer: TypeAlias = Callable[[Variables, Array], Scores[jax.Array]]
 
@@ -99,31 +100,39 @@ def _resized(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:
 def score_all(
     score: Scorer,
     variables: Variables,
-    images: np.ndarray,
+    images: Images,
     batch_size: int,
     on_images: Callable[[int], None] = lambda n: None,
 ) -> Scores[np.ndarray]:
     """Scores any number of images [n, H, W, C] in batches of one shape; NumPy arrays come back.
 
-    The last batch is filled up with its last image. `on_images` is told how many were scored.
+    The last batch is filled up with its last image. Maps may be larger than memory together, see
+    `files.large_array`. `on_images` is told how many were scored.
     Raises ValueError for no image at all.
     """
     if not len(images):
         raise ValueError("there is no image to score")
-    parts = []
+    found: Scores[np.ndarray] | None = None
+
+    def room(part: np.ndarray) -> np.ndarray:
+        return files.large_array((len(images), *part.shape[1:]), part.dtype)
+
     for i in range(0, len(images), batch_size):
         batch = images[i : i + batch_size]
         n = len(batch)
         missing = batch_size - n
         filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
         scores = jax.device_get(score(variables, filled))
-        parts.append(jax.tree.map(lambda field, n=n: field[:n], scores))
+        found = found or jax.tree.map(room, scores)
+        for whole, part in zip(jax.tree.leaves(found), jax.tree.leaves(scores), strict=True):
+            whole[i : i + n] = part[:n]
         on_images(n)
-    return jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
+    assert found
+    return found
 
 
 def milliseconds_per_image(
-    score: Scorer, variables: Variables, images: np.ndarray, repeats: int = 5
+    score: Scorer, variables: Variables, images: Array, repeats: int = 5
 ) -> float:
     """Returns the median time of a call over the images in it, in milliseconds.
 

@@ -18,7 +18,7 @@ from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import whole
 from cae_jax.scoring import scorer
 from cae_jax.serving.detector import Detector, Model, claim_jax
-from cae_jax.types import DataError, Scores, Variables, size_of
+from cae_jax.types import DataError, Images, Scores, Variables, size_of
 
 
 def detector(
@@ -100,7 +100,7 @@ def _model(config: Config, maps: np.ndarray) -> Model:
     )
 
 
-def _check(score: scorer.Scorer, variables: Variables, images: np.ndarray, method: str) -> None:
+def _check(score: scorer.Scorer, variables: Variables, images: Images, method: str) -> None:
     """Raises DataError where the method cannot score by these variables: of another one, or of
     other options or sizes."""
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)

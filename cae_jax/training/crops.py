@@ -16,11 +16,18 @@ import numpy as np
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from cae_jax.types import UsageError, unknown_name
+from cae_jax.types import Levels, UsageError, divided, unknown_name
 
 KINDS = ("none", "texture", "object", "object_mirror")
 MAX_ANGLE = 10.0  # of an object, in degrees to either side
 MAX_SHIFT = 0.05  # of an object beyond the image's border, as a share of the image's side
+
+
+class Placed(NamedTuple):
+    """`types.Levels` on a device: images are values there, and real numbers once they are cut."""
+
+    values: jax.Array  # uint8 or uint16 [m, H, W, C]
+    of_value: jax.Array  # float32 [256 or 65536]: what each of them is
 
 
 class Choice(NamedTuple):
@@ -123,20 +130,30 @@ def draw(
     return np.concatenate([image, corner, angle, flip], axis=1).astype(np.float32)
 
 
-def cut(images: jax.Array, crops: jax.Array, patch_size: int) -> jax.Array:
+def levels(images: Levels) -> Placed:
+    """Returns images as they go to a device. What a value is is looked up there: a compiler makes
+    of a quotient the product with a reciprocal, which has other last bits."""
+    values = images.values
+    every = np.arange(np.iinfo(values.dtype).max + 1, dtype=values.dtype)
+    return Placed(values, divided(every, images.white))  # type: ignore[arg-type]
+
+
+def cut(images: jax.Array | Placed, crops: jax.Array, patch_size: int) -> jax.Array:
     """Cuts crops out of images.
 
     Plain ones are slices; others are sampled bilinearly, and beyond its border an image goes on as
     its reflection, the last pixel repeated (SciPy's "reflect").
 
     Args:
-      images: [m, H, W, C].
+      images: [m, H, W, C]; `Placed` for plain crops alone.
       crops: [n, 3] or [n, 5], see `draw`.
       patch_size: p, in pixels.
 
     Returns:
       [n, p, p, C].
     """
+    if isinstance(images, Placed):
+        return images.of_value[cut(images.values, crops, patch_size)]
     shape = (1, patch_size, patch_size, images.shape[-1])
 
     def plain(at: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from cae_jax import files
 from cae_jax.training import fit
-from cae_jax.types import Array, Variables
+from cae_jax.types import Array, Images, Variables
 
 
 class Fold(NamedTuple):
@@ -64,7 +64,7 @@ def folds(groups: ArrayLike, n_folds: int, seed: int) -> list[Fold]:
 
 def variables(
     learn: Callable[[jax.Array, jax.Array], Variables],
-    examples: Array,
+    examples: Array | Images,
     parts: Sequence[Fold],
     seed: int,
 ) -> Iterator[Variables]:
@@ -75,4 +75,4 @@ def variables(
     what is drawn (channels, where a search begins) is drawn alike. Raises CaeError as `fit`.
     """
     for part in parts:
-        yield fit.of(learn, files.rows(np.asarray(examples), part.learned), seed)
+        yield fit.of(learn, files.rows(examples, part.learned), seed)

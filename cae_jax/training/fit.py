@@ -14,13 +14,24 @@ import numpy as np
 
 from cae_jax import files
 from cae_jax.jit import jit
-from cae_jax.types import Array, CaeError, DataError, Fit, Method, Seen, Variables
+from cae_jax.training import memory
+from cae_jax.types import (
+    Array,
+    CaeError,
+    DataError,
+    Fit,
+    Images,
+    Levels,
+    Method,
+    Seen,
+    Variables,
+)
 
 HELD = 2**35  # bytes, in memory or a file: more features are not kept, but computed in each pass
 _AT_ONCE = 8  # images that are looked at in one call
 
 
-def fit(method: Method, images: Array, seed: int) -> Variables:
+def fit(method: Method, images: Array | Images, seed: int) -> Variables:
     """Returns what a method learns of good images [n, H, W, C].
 
     Raises CaeError where one of the variables is not finite; the first is named.
@@ -30,8 +41,8 @@ def fit(method: Method, images: Array, seed: int) -> Variables:
 
 
 def examples(
-    method: Method, images: Array
-) -> tuple[Callable[[jax.Array, jax.Array], Variables], Array]:
+    method: Method, images: Array | Images
+) -> tuple[Callable[[jax.Array, jax.Array], Variables], Array | Images]:
     """Returns how a method that learns in one pass learns, and what of: the images' features where
     it has them apart and they can be held, or the images [n, H, W, C] themselves."""
     learn = method.learn
@@ -41,9 +52,18 @@ def examples(
     return learn.fit, images
 
 
-def of(learn: Callable[[jax.Array, jax.Array], Variables], examples: Array, seed: int) -> Variables:
-    """Returns what a function learns of images, or of their features, [n, ...]; raises as `fit`."""
-    variables = _compiled(learn)(jax.random.key(seed, impl="rbg"), examples)
+def of(
+    learn: Callable[[jax.Array, jax.Array], Variables], examples: Array | Images, seed: int
+) -> Variables:
+    """Returns what a function learns of images, or of their features, [n, ...].
+
+    Raises CaeError as `fit`, and DataError where memory does not hold what it takes.
+    """
+    examples = files.real(examples) if isinstance(examples, Levels) else examples
+    key = jax.random.key(seed, impl="rbg")
+    fitting = program(learn, key.aval, tuple(examples.shape))
+    memory.check(fitting, "the fit")
+    variables = fitting(key, examples)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -53,7 +73,7 @@ def of(learn: Callable[[jax.Array, jax.Array], Variables], examples: Array, seed
 
 def look(
     seen: Seen,
-    images: Array,
+    images: Array | Images,
     frozen: Mapping[str, Any] = MappingProxyType({}),
     at_most: int | None = None,
 ) -> np.ndarray | None:
@@ -81,5 +101,12 @@ def look(
 
 
 @functools.lru_cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def program(function: Callable[..., Any], key: Any, shape: tuple[int, ...]) -> Any:
+    """Returns the compiled program for examples float32 of that shape; of all folds it is one."""
+    given = jax.ShapeDtypeStruct(key.shape, key.dtype), jax.ShapeDtypeStruct(shape, np.float32)
+    return _compiled(function).lower(*given).compile()
+
+
+@functools.lru_cache
+def _compiled(function: Callable[..., Any]) -> Any:
     return jit(function)

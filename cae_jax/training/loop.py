@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cae_jax import files
 from cae_jax.jit import jit
+from cae_jax.training.crops import Placed
 from cae_jax.training.members import (
     Plan,
     compile_step,
@@ -28,7 +30,7 @@ from cae_jax.training.members import (
     unstack,
 )
 from cae_jax.training.schedule import Schedule, epoch_crops, validation_crops
-from cae_jax.types import CaeError, State, Steps
+from cae_jax.types import CaeError, Images, State, Steps
 
 Rows: TypeAlias = Mapping[str, np.ndarray]  # metrics by name: of steps [K], or of members too
 
@@ -76,8 +78,8 @@ def fresh_state(learn: Steps, seed: int) -> State:
 class Member(NamedTuple):
     """One of the models that train together."""
 
-    train: np.ndarray  # good images, float32 [n, H, W, C] in [0, 1]
-    validation: np.ndarray  # images held out, [m, H, W, C]; m may be 0
+    train: Images  # good images, float32 [n, H, W, C] in [0, 1]
+    validation: Images  # images held out, [m, H, W, C]; m may be 0
     schedule: Schedule  # the same for all of them, but for the seed
     start: Progress  # a fresh state at epoch 0, or what `on_epoch` was given on an earlier start
 
@@ -143,7 +145,9 @@ def _train_together(
         if not same or (member.start.epoch, member.start.steps) != (start.epoch, start.steps):
             raise ValueError("members that train together share their schedule and where they are")
     step = compile_step(learn, plan)
-    images = place_images(np.concatenate([member.train for member in members]), plan)
+    good = files.joined([member.train for member in members])
+    # other crops are of points between pixels, of which each would be looked up
+    images = place_images(good if schedule.augment == "none" else files.real(good), plan)
     held_out = [_HeldOut.of(learn, member, plan) for member in members]
     states = [member.start.state for member in members]
     state = place_state(stack(states) if plan.stacked else states[0], plan)
@@ -189,7 +193,7 @@ class _HeldOut(NamedTuple):
 
     call: Callable[..., Any]
     names: tuple[str, ...]
-    images: jax.Array | None
+    images: jax.Array | Placed | None
     crops: list[jax.Array]
 
     @classmethod
@@ -218,7 +222,7 @@ class _HeldOut(NamedTuple):
 def _advance(
     step: Callable,
     state: State,
-    images: jax.Array,
+    images: jax.Array | Placed,
     crops: np.ndarray,
     plan: Plan,
     hear: Callable[[int, Rows], None],

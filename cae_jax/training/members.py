@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,13 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cae_jax.jit import jit
-from cae_jax.training.crops import cut
-from cae_jax.types import Metrics, State, Steps, Variables, unknown_name
+from cae_jax.training.crops import Placed, cut, levels
+from cae_jax.types import Images, Levels, Metrics, State, Steps, Variables, unknown_name
 
 STRATEGIES = ("vmap", "unroll", "loop")
 _MEMBERS, _BATCH = "members", "batch"
 Tree = TypeVar("Tree")
+OnDevice: TypeAlias = jax.Array | Placed  # images
 
 
 class Plan(NamedTuple):
@@ -103,7 +104,7 @@ def unstack(state: State, n: int) -> list[State]:
 def compile_step(
     learn: Steps,
     plan: Plan = Plan(),  # noqa: B008 - immutable
-) -> Callable[[State, jax.Array, jax.Array], tuple[State, Metrics]]:
+) -> Callable[[State, OnDevice, jax.Array], tuple[State, Metrics]]:
     """Returns the jitted training step (state, images, crops) -> (state, metrics).
 
     Kept, so that runs share what they compile. The state is donated. Arrays: images [m, H, W, C];
@@ -111,10 +112,10 @@ def compile_step(
     [K, M, B, ...]; metrics lead with the same axes as the crops, B left out.
     """
 
-    def one(state: State, images: jax.Array, crops: jax.Array) -> tuple[State, Metrics]:
+    def one(state: State, images: OnDevice, crops: jax.Array) -> tuple[State, Metrics]:
         return learn.step(state, cut(images, crops, learn.patch_size))
 
-    def unroll(state: State, images: jax.Array, crops: jax.Array) -> tuple[State, Metrics]:
+    def unroll(state: State, images: OnDevice, crops: jax.Array) -> tuple[State, Metrics]:
         return stack([one(_at(state, i), images, crops[i]) for i in range(crops.shape[0])])
 
     many = {"loop": one, "vmap": jax.vmap(one, (0, None, 0)), "unroll": unroll}[plan.strategy]
@@ -129,7 +130,7 @@ def compile_step(
             check_vma=False,
         )
 
-    def train_step(state: State, images: jax.Array, crops: jax.Array) -> tuple[State, Metrics]:
+    def train_step(state: State, images: OnDevice, crops: jax.Array) -> tuple[State, Metrics]:
         if not plan.scan:
             return many(state, images, crops)
         return lax.scan(lambda state, crops: many(state, images, crops), state, crops)
@@ -138,10 +139,10 @@ def compile_step(
 
 
 @functools.lru_cache
-def compile_validation(learn: Steps) -> Callable[[Variables, jax.Array, jax.Array], Metrics]:
+def compile_validation(learn: Steps) -> Callable[[Variables, OnDevice, jax.Array], Metrics]:
     """Returns the jitted (variables, images [m, H, W, C], crops [B, 3 or 5]) -> metrics; kept."""
 
-    def validate(variables: Variables, images: jax.Array, crops: jax.Array) -> Metrics:
+    def validate(variables: Variables, images: OnDevice, crops: jax.Array) -> Metrics:
         return learn.validate(variables, cut(images, crops, learn.patch_size))
 
     return jit(validate)
@@ -152,9 +153,14 @@ def place_state(state: State, plan: Plan) -> State:
     return _place(state, plan, (_MEMBERS,) if plan.stacked else ())
 
 
-def place_images(images: np.ndarray, plan: Plan) -> jax.Array:
-    """Puts images [m, H, W, C] on all of the plan's devices."""
-    return _place(images, plan, ())
+@overload
+def place_images(images: np.ndarray, plan: Plan) -> jax.Array: ...
+@overload
+def place_images(images: Images, plan: Plan) -> OnDevice: ...
+def place_images(images: Images, plan: Plan) -> OnDevice:
+    """Puts images [m, H, W, C] on all of the plan's devices; an array that is on a CPU already is
+    not copied there."""
+    return _place(levels(images) if isinstance(images, Levels) else images, plan, ())
 
 
 def place_crops(crops: np.ndarray, plan: Plan) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from cae_jax.options import FREE, flag
 from cae_jax.training import crops
 from cae_jax.training.members import STRATEGIES
-from cae_jax.types import UsageError, unknown_name
+from cae_jax.types import Images, UsageError, unknown_name
 
 JSONL, TENSORBOARD, WANDB = LOGS = ("jsonl", "tensorboard", "wandb")
 
@@ -103,7 +103,7 @@ def log_names(log_to: str) -> tuple[str, ...]:
     return names
 
 
-def epoch_crops(images: np.ndarray, schedule: Schedule, epoch: int) -> Iterator[np.ndarray]:
+def epoch_crops(images: Images, schedule: Schedule, epoch: int) -> Iterator[np.ndarray]:
     """Yields an epoch's batches of crops of images [m, H, W, C], of which the shape alone counts,
     as `crops.draw` gives them, in the epoch's order."""
     s = schedule
@@ -114,9 +114,7 @@ def epoch_crops(images: np.ndarray, schedule: Schedule, epoch: int) -> Iterator[
         yield drawn[order[i * s.batch_size : (i + 1) * s.batch_size]]
 
 
-def validation_crops(
-    train: np.ndarray, validation: np.ndarray, schedule: Schedule
-) -> list[np.ndarray]:
+def validation_crops(train: Images, validation: Images, schedule: Schedule) -> list[np.ndarray]:
     """Returns fixed crops of the images held out, in whole batches, as many as is their share of
     the images; none without images."""
     if not len(validation):

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cae_jax.evaluation import metrics, pixel_metrics
@@ -254,3 +255,23 @@ def test_a_category_of_ten_million_pixels_takes_seconds_at_most():
     assert time.perf_counter() - began < 5
     # defect = uniform on [0.3, 1.3): pro = 0.3 + fpr up to a false-positive rate of 0.3
     assert area == pytest.approx(0.45, abs=4e-3)  # 220,000 of them: 0.001 by chance
+
+
+def test_images_sorted_a_few_at_a_time_are_ranked_as_all_together(rng, monkeypatch):
+    """Regions too are numbered through all images."""
+    masks = rng.random((7, 12, 9)) < 0.2
+    masks[3] = False
+    maps = rng.integers(0, 40, masks.shape).astype(np.float32)
+    counts = rng.random(masks.shape) < 0.8
+    regions = [ndimage.label(mask, np.ones((3, 3)))[0] for mask in masks]
+    overlap = [(maps[i][regions[i] == k] > 20).mean()
+               for i in range(7) for k in range(1, regions[i].max() + 1)]  # fmt: skip
+    assert pixel_metrics.region_overlap(masks, maps > 20) == pytest.approx(np.mean(overlap))
+    together = pixel_metrics.summary(masks, maps, counts | masks)
+    monkeypatch.setattr(pixel_metrics, "_SORTED", 2 * 12 * 9)
+    assert pixel_metrics.summary(masks, maps, counts | masks) == together
+    good = (counts | masks) & ~masks
+    auroc = roc_auc_score(
+        np.repeat([1, 0], [masks.sum(), good.sum()]), np.r_[maps[masks], maps[good]]
+    )
+    assert together["pixel_auroc"] == pytest.approx(auroc)

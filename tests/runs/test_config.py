@@ -50,6 +50,7 @@ OTHER = {
     "validation_fraction": 0.25,
     "folds": 7,
     "seed": 2**31 - 1,
+    "images_in": "disk",
     "on_bad_image": "skip",
     "loss": "ms_ssim_l1",
     "augment": "object_mirror",

@@ -5,6 +5,7 @@ import functools
 import math
 import os
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ import small_runs
 from cae_jax import data, files
 from cae_jax.data import listing
 from cae_jax.data.frame import Frame
-from cae_jax.runs import dry_run, duration, job
+from cae_jax.runs import dry_run, duration, job, needs
 from cae_jax.runs import thesis as thesis_runs
 from cae_jax.runs.config import configure
 from cae_jax.runs.machine import lock
@@ -121,7 +122,7 @@ def test_memory_grows_with_what_it_is_made_of(world, model):
 
     def memory(n_train=60, n_test=50, **changes):
         config = config_of(world, model=model, **changes)
-        size = dry_run.sizes(config.resolved(), listing.Counts(n_train, n_test, 0))
+        size = needs.sizes(config.resolved(), listing.Counts(n_train, n_test, 0))
         return size, size.images + max(size.training, size.scoring)
 
     base, _ = memory()
@@ -129,7 +130,9 @@ def test_memory_grows_with_what_it_is_made_of(world, model):
     assert base.images == cells.sum()
     more, _ = memory(n_train=61)
     assert more.images - base.images == 64**2 * 4
-    assert more.training - base.training == 64**2 * 4
+    assert (more.training, more.copies) == (base.training, 0)  # they are on the device
+    even, _ = memory(intensity="median")
+    assert even.training - base.training == even.copies == 54 * 64**2 * 4
     more, _ = memory(batch_size=32)
     assert more.training > base.training + 16 * 32**2 * 4
     more, _ = memory(n_test=60)
@@ -167,29 +170,90 @@ def test_a_listing_counts_what_reading_finds(world):
     assert os.path.isdir(world / "in/tablet")
 
 
-def test_more_than_there_is_room_for(world, monkeypatch):
-    usage = dry_run.shutil.disk_usage(world)._replace(free=1000)
-    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: usage)
-    text = told(config_of(world, workdir=str(world / "none")))
-    assert "1 kB free" in text
-    assert text.splitlines()[-1] == "warning: that is more disk than there is room for"
+@pytest.fixture
+def room(monkeypatch):
+    """Sets the bytes that are free in memory and on every disk."""
+
+    def set_to(memory, disk):
+        usage = shutil.disk_usage(".")._replace(free=disk)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(files, "free_memory", lambda: memory)
+
+    return set_to
 
 
-def test_more_images_than_memory(world, monkeypatch):
-    """They lie in a file, and count as disk: of what memory is then needed for there is too little
-    too."""
-    config = config_of(world, category="tablet", workdir=str(world / "large"))
-    monkeypatch.setattr(files, "free_memory", lambda: 2**20)
-    usage = dry_run.shutil.disk_usage(world)
-    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: usage._replace(free=10**6))
-    lines = told(config).splitlines()
-    size = dry_run.sizes(config.resolved(), dry_run._counts(config.resolved()))
-    assert size.copies > 0
-    in_a_file = next(line for line in lines if line.startswith("images: "))
-    assert in_a_file.startswith(f"images: {dry_run._amount(size.images)} in a file in ")
-    assert in_a_file.endswith("; 1 MB free there")
-    assert lines[-2].endswith("; 1.05 MB free")
-    assert lines[-1] == "warning: that is more memory than there is; --image_size sets how much"
+def test_more_checkpoints_than_there_is_room_for(world, room):
+    config = config_of(world, workdir=str(world / "none"))
+    room(2**40, 5000)
+    assert "\nwarning: that is more disk than there is room for" in told(config)
+    room(2**40, 1000)
+    message = r"none/tablet.*: no space left for a checkpoint of [\d.]+ kB, 1 kB are free"
+    with pytest.raises(DataError, match=message):
+        told(config)
+    outcome = job.run_grid([config])
+    state = needs.amount(needs.sizes(config, listing.Counts(9, 6, 0)).state)
+    assert [str(error) for error in outcome.failed.values()] == [
+        f"{world}/none/{name}/small_net.Tiny/seed_0: no space left for a checkpoint of {state}, "
+        "1 kB are free"
+        for name in ("tablet", "weave")
+    ]
+    assert not list((world / "none").glob("*/*/*/checkpoints"))
+
+
+IMAGES = 16 * 64**2  # pixels
+
+
+@pytest.mark.parametrize(
+    ("flags", "memory", "disk", "words"),
+    [
+        ({}, 2**30, 2**30, ""),
+        ({}, 2**18, IMAGES + 2**15, ""),  # a byte each, in a file
+        ({"image_size": 72}, 2**18, IMAGES + 2**15, "images of 332 kB do not fit into .*TMPDIR="),
+        (
+            {},
+            0,
+            IMAGES - 2**12,
+            "images of 65.5 kB do not fit into /.*, 61.4 kB are free: a",
+        ),
+        (
+            {"images_in": "memory"},
+            IMAGES // 2,
+            2**30,
+            "images of 65.5 kB do not fit into memory, .*--images_in=disk keeps",
+        ),
+        ({"images_in": "disk"}, 2**30, IMAGES // 2, "images of 65.5 kB do not fit into /"),
+        ({"images_in": "disk"}, 2**30, 2**20, ""),
+    ],
+)
+def test_images_that_fit_nowhere(world, room, monkeypatch, flags, memory, disk, words):
+    """Resized ones have four bytes a number, others one, which the first one's header tells."""
+    monkeypatch.setattr(needs, "_programs", lambda *_: [])
+    config = config_of(world, "nowhere", category="tablet", model="small_net:Tiny", **flags)
+    room(memory, disk)
+    if not words:
+        assert "cells: 1 new" in told(config)
+        return
+    for answer in (told, job.run):
+        with pytest.raises(DataError, match=f"tablet: {words}"):
+            answer(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [("autoencoder", "a training step"), ("filter_bank", "the fit")],
+)
+def test_what_the_compiler_says_does_not_fit(world, room, method, what):
+    flags = {"data_dir": str(world / "in"), "workdir": str(world / "large"), "dataset": "folder"}
+    config = configure(category="tablet", method=method, image_size=64, **flags)
+    if method == "autoencoder":
+        config = config_of(world, "large", category="tablet")
+    room(2**40, 2**40)
+    needs.check(world, config.resolved())
+    room(100_000, 2**40)
+    message = rf"tablet: {what} needs [\d.e-]+ GB of memory, 0.0001 GB are free: a smaller"
+    for answer in (told, job.run):
+        with pytest.raises(DataError, match=message):
+            answer(config)
 
 
 class Clock:
@@ -227,7 +291,7 @@ def test_the_time_is_of_steps_taken_or_of_a_run_like_it(world, monkeypatch):
 
 
 def test_no_step_is_taken_that_memory_would_not_hold(world, monkeypatch):
-    monkeypatch.setattr(files, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(files, "free_memory", lambda: 10**8)  # less than XLA is said to take
     taken = []
     monkeypatch.setattr(duration, "_taken", lambda config, steps: taken.append(steps))
     config = config_of(world, "small", category="tablet")
@@ -238,5 +302,5 @@ def test_no_step_is_taken_that_memory_would_not_hold(world, monkeypatch):
 def test_a_method_on_a_pretrained_network():
     """Its weights are part of what inspects an image, and not of what is learned."""
     config = configure(method="gaussian", features="lite0", image_size=64, channels=3)
-    size = dry_run.sizes(config.resolved(), listing.Counts(6, 3, 0))
+    size = needs.sizes(config.resolved(), listing.Counts(6, 3, 0))
     assert size.scoring > 64**2 * 4

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from cae_jax.training import crops
-from cae_jax.types import UsageError
+from cae_jax.types import Levels, UsageError
 
 SHAPE = (3, 30, 41, 2)  # of images; crops of 8 and 9 pixels
 SHAKEN = ("texture", "object", "object_mirror")
@@ -173,3 +173,15 @@ def test_what_no_kind_can_be_found_for(asked, message):
 def test_an_unknown_kind_is_a_programmers_mistake():
     with pytest.raises(ValueError, match=r"kind must be one of none, .*, got 'auto'"):
         crops.draw(SHAPE, 9, 5, (1,), "auto")
+
+
+@pytest.mark.parametrize(("dtype", "white"), [("u1", 255), ("u2", 65535), ("u2", 4095)])
+def test_whole_numbers_on_the_device_are_the_quotients_of_the_host(dtype, white):
+    """A compiled program may multiply by a reciprocal, which rounds otherwise."""
+    top = np.iinfo(dtype).max if white > 255 else white
+    values = np.resize(np.arange(top + 1), SHAPE).astype(dtype)
+    placed = crops.levels(Levels(values, white))
+    where = crops.draw(SHAPE, 9, 40, (3,), "none")
+    expected = cut(values.astype(np.float32) / np.float32(white), where, 9)
+    assert expected.dtype == np.float32
+    np.testing.assert_array_equal(cut(jax.device_put(placed), where, 9), expected)
