@@ -158,7 +158,20 @@ def _open_avif(file: BinaryIO) -> Opened:
         SUPPORTED = False
     if not SUPPORTED:
         raise DataError("is an AVIF image, and this Pillow cannot read them: install Pillow 11.3")
-    return _opened_by(AvifImageFile(file), lossy=True)
+    bits = _avif_bits(file.read())
+    file.seek(0)
+    opened = _opened_by(AvifImageFile(file), lossy=True)
+    if bits == 8:
+        return opened
+    lost = f"the lower {bits - 8} of AVIF's {bits} bits, which Pillow does not give"
+    return opened._replace(load=lambda: opened.load()._replace(without=lost))
+
+
+def _avif_bits(content: bytes) -> int:
+    """The bits a channel of the first picture, by its box av1C (AV1-ISOBMFF, section 2.3.3)."""
+    at = content.find(b"av1C")
+    flags = content[at + 6] if 0 <= at < len(content) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
 def _open_png(file: BinaryIO) -> Opened:

@@ -42,6 +42,9 @@ def of_images(seen: Mapping[str, Seen]) -> list[str]:
             "with the colors that lie hidden in them; --background=white, or another color, shows "
             "them as that"
         )
+    for without in sorted({one.without for one in seen.values() if one.without}):
+        paths = [path for path, one in seen.items() if one.without == without]
+        said.append(f"{len(paths)} of {len(seen)} images are read without {without} ({paths[0]})")
     return said
 
 
