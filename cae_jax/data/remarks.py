@@ -81,6 +81,13 @@ def of_masks(masks: Mapping[str, Mask]) -> list[str]:
         ),
     )
     line(
+        lambda mask: 1 / mask.faint if mask.faint else 0,
+        lambda mask, path: (
+            f"are nearly black and of a lossy format ({path}: at most {mask.faint} of 255), so "
+            "that their edges are not exact: save them as PNG"
+        ),
+    )
+    line(
         lambda mask: 1 if mask.scaled else 0,
         lambda mask, path: (
             f"are of another size than their image and were resized, {path} {mask.scaled}"
