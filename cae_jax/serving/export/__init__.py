@@ -100,11 +100,6 @@ def _check_formats(run: TrainedRun, formats: Sequence[str]) -> None:
     if not formats:
         raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
     for name in formats:
-        if name == "web" and not run.cell.frame.plain:
-            raise UsageError(
-                "--format=web: the page stretches a whole image, and this run has --resize, --roi "
-                "or --ignore; --format=onnx and stablehlo keep these"
-            )
         if name != "stablehlo" and run.cell.config.tile:
             raise UsageError(
                 f"--format={name}: has no loop over the tiles of --tile={run.cell.config.tile}; "

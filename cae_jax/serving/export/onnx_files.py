@@ -63,7 +63,7 @@ def model(program: Program, many: bool) -> onnx.ModelProto:
 
     about = f"{program.title}: image float32 [n, height, width, {channels}] from 0 to 1"
     about += ", the last channel 1 where it counts" * frame.partial
-    return graph.convert(judged, {"image": image}, OUTPUTS, many, frame.plain, about)
+    return graph.convert(judged, {"image": image}, OUTPUTS, many, about, any_size=frame.plain)
 
 
 def in_one(folder: Path) -> bytes:

@@ -52,9 +52,9 @@ def convert(
     inputs: Mapping[str, jax.ShapeDtypeStruct],
     outputs: Sequence[str],
     dynamic_batch: bool = False,
-    any_size: bool = True,
     about: str = "",
     metadata: Mapping[str, str] = MappingProxyType({}),
+    any_size: bool = True,
 ) -> onnx.ModelProto:
     """Returns a scoring function as a model.
 
@@ -65,9 +65,9 @@ def convert(
       outputs: names of the arrays.
       dynamic_batch: whether the model takes any number of images. It goes through them one after
         the other, so that none can know the others.
-      any_size: whether it takes images of any height and width, and resizes them.
       about: what the model says of itself, and errors of it.
       metadata: the same by name.
+      any_size: whether it takes images of any height and width, and resizes them.
 
     Returns:
       A checked model. Its input is float32 [1, H, W, C], or [B, H, W, C]; H and W are any, or S.
