@@ -98,5 +98,7 @@ def framed(frame: Frame) -> dict[str, Any]:
         "partial": frame.partial,
         "masks": [area.flag.removeprefix("--").partition("=")[0] for area in frame.areas],
         "size": size,
-        "counts": None if counts is None else base64.b64encode(np.packbits(counts)).decode(),
+        "counts": None
+        if counts is None
+        else base64.b64encode(np.packbits(counts).tobytes()).decode(),
     }
