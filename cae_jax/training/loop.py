@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cae_jax.training.crops import epoch_crops, validation_crops
 from cae_jax.training.members import (
     Plan,
     compile_step,
@@ -26,7 +27,7 @@ from cae_jax.training.members import (
     stack,
     unstack,
 )
-from cae_jax.training.schedule import Schedule, epoch_crops, validation_crops
+from cae_jax.training.schedule import Schedule
 from cae_jax.types import CaeError, State, Steps
 
 Rows: TypeAlias = Mapping[str, np.ndarray]  # metrics by name: of steps [K], or of members too

@@ -17,9 +17,9 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cae_jax.training.crops import cut
+from cae_jax.training.schedule import STRATEGIES
 from cae_jax.types import Metrics, State, Steps, Variables, unknown_name
 
-STRATEGIES = ("vmap", "unroll", "loop")
 _MEMBERS, _BATCH = "members", "batch"
 Tree = TypeVar("Tree")
 
