@@ -69,6 +69,7 @@ def by_patches(
       `own` and of `residuals.DISTANCES`.
     """
     own = own or {}
+    reconstruct = jax.jit(reconstruct)  # of each shape traced once, not for every chunk
 
     def error(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
         if name in own:

@@ -44,7 +44,7 @@ def of(learn: Callable[[jax.Array, jax.Array], Variables], examples: Array, seed
     """Returns what a function learns of images, or of their features, [n, ...]; raises as `fit`."""
     variables = _compiled(learn)(jax.random.key(seed, impl="rbg"), examples)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(jax.device_get(leaf)).all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise CaeError(f"the fit gave a {name} that is not finite")
     return variables
