@@ -30,10 +30,11 @@ def measure(settings: Config) -> dict[str, object]:
             ]
 
     jax.monitoring.register_event_duration_secs_listener(hear)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), jax.config.values["jax_compilation_cache_dir"]
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         job.run(settings.changed(workdir=folder))
+        jax.config.update("jax_compilation_cache_dir", before)
     seconds = time.perf_counter() - began
     jax.monitoring.unregister_event_duration_listener(hear)
     named = sorted(found.items(), key=lambda each: -sum(each[1]))

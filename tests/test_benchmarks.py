@@ -286,10 +286,8 @@ def test_the_programs_of_a_run_are_counted(monkeypatch):
     jax.jit(lambda x: x * 3).lower(np.zeros(2, np.float32)).compile()
     monkeypatch.setattr(programs.job, "run", run)
     before = jax.config.values["jax_compilation_cache_dir"]
-    try:
-        found = programs.measure(SMALL)
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    found = programs.measure(SMALL)
+    assert jax.config.values["jax_compilation_cache_dir"] == before
     (row,) = found["programs"]
     assert (row["name"], row["times"]) == ("<lambda>", 2)
     assert 0 < row["seconds"] < found["seconds"] + 1e-3
