@@ -101,6 +101,23 @@ def exports(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {f"{form}, MB": size for form, size in r["megabytes"].items()}]
 
 
+def programs(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The programs of a run of `benchmarks.programs`, those that take longest first."""
+    return [
+        {"run": r["run"], "side": r["image_size"], "program": each["name"], "times": each["times"]}
+        | {"s to compile": each["seconds"]}
+        for each in r["programs"]
+    ]
+
+
+def start(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The waits of `benchmarks.start`."""
+    return [
+        {"what": row["what"], "s": row["p50_seconds"], "processor s": row["p50_processor_seconds"]}
+        for row in r["rows"]
+    ]
+
+
 def _pair(both: Iterable[float], form: str) -> str:
     return " / ".join(format(value, form) for value in both)
 
@@ -117,4 +134,6 @@ SECTIONS = (
     scoring,
     beside,
     exports,
+    start,
+    programs,
 )

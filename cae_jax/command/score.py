@@ -10,8 +10,6 @@ from absl import flags
 
 from cae_jax.runs import command_line
 from cae_jax.runs.machine import multihost
-from cae_jax.scoring import compilation
-from cae_jax.serving import folder, score_page, trained
 
 _WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
 _AS_RUN = ("on_bad_image", "save_maps", "overwrite", "csv")
@@ -36,7 +34,7 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", None, ["last", "best"], "whose wei
 _RECURSIVE = flags.DEFINE_bool("recursive", True, "also the folders in the folder")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per call, on all devices", 1)
 _PICTURES = flags.DEFINE_integer(
-    "pictures", score_page.PICTURES, "images of the report with pictures; 0: no report", 0, 1000
+    "pictures", 60, "images of the report with pictures; 0: no report", 0, 1000
 )
 flags.DEFINE_string("images", "", "the folder of the images to score, or one image")
 flags.DEFINE_string("output", "", "where scores.csv, left_out.csv and report.html go")
@@ -44,6 +42,9 @@ flags.DEFINE_string("output", "", "where scores.csv, left_out.csv and report.htm
 
 def run() -> None:
     """Scores the folder of the flags and says where the table lies."""
+    from cae_jax.scoring import compilation  # a --help need not wait for them
+    from cae_jax.serving import folder, score_page, trained
+
     workdir = command_line.needed("workdir", "the folder of a run")
     images = command_line.needed("images", "the folder of the images to score")
     output = command_line.needed("output", "where the tables go")
