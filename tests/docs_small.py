@@ -55,6 +55,7 @@ SMALL = {
     "benchmarks.scaling": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --images=2 "
     "--devices=1 --repeats=1",
     "benchmarks.scoring": f"{NET} {SIZES} --images=2 --size=32",
+    "benchmarks.ray_scoring": "",
     "benchmarks.exports": "--runs=runs/synthetic --category=weave --json=exports.json",
     "benchmarks.service": "--clients=2 --seconds=0.2 --requests=20 --hostile=20 --repeats=1",
     "benchmarks.accelerator": "--list --toy",

@@ -100,13 +100,14 @@ def run() -> None:
 def _run_on_ray(workdir: Path, asked: tuple[Any, ...]) -> None:
     """The same on a Ray cluster; also of an exported folder."""
     try:
-        from cae_jax.serving.cluster import job, table
+        from cae_jax.serving.cluster import job, places, table
     except ImportError as error:
         raise UsageError(
             f"--engine=ray: needs the package {error.name}, which is not installed: "
             "pip install -r requirements-ray.txt, or cae_jax[ray]"
         ) from error
-    which, output = command_line.present(_WHICH), command_line.value("output")
+    which = command_line.present(_WHICH)
+    images, output = command_line.value("images"), command_line.value("output")
     is_exported = (workdir / exported.FACTS).exists()
     if not is_exported:
         trained.the_one(workdir, which)  # told before a cluster starts
@@ -126,13 +127,13 @@ def _run_on_ray(workdir: Path, asked: tuple[Any, ...]) -> None:
         _RECURSIVE.value,
         command_line.value("overwrite"),
     )
-    found = job.score(opening, command_line.value("images"), output, options)
+    found = job.score(opening, images, output, options)
     print(
         f"{found.n_images} images scored, {found.n_defective} of them defective, "
-        f"{found.n_left_out} left out: {output.rstrip('/')}/{table.NAME}"
+        f"{found.n_left_out} left out: {places.shown(output, table.NAME)}"
     )
     if not found.n_images:
-        raise DataError(f"--images={command_line.value('images')}: none of them could be scored")
+        raise DataError(f"--images={places.shown(images)}: none of them could be scored")
 
 
 if __name__ == "__main__":

@@ -77,12 +77,12 @@ def score(
     options = options or Options()
     place = table.at(output)
     local = place.at if isinstance(place.at, Path) else None
-    root, listed = _listed(images, options.recursive, local)
-    about = {"engine": "ray", "images": root, "recursive": options.recursive}
+    root, listed = listed_in(images, options.recursive, local)
+    about = {"engine": "ray", "images": places.shown(root), "recursive": options.recursive}
     with contextlib.ExitStack() as stack:
         if local:
             stack.enter_context(lock.hold(local))
-        stack.enter_context(_joined(options.address))
+        stack.enter_context(joined(options.address))
         detector, identity = opening()
         table.claim(place, about | dict(identity), options.overwrite)
         left = _left(table.rows(place), listed)
@@ -92,15 +92,16 @@ def score(
             task = Task(*of_model, root, options.cpus_per_actor, options.batch_size)
             said = f"{n} workers load the model and compile the scoring call"
             with Bar("score", len(listed), "images", done, said) as bar:
-                _write(place, _scored(task, left, n), bar)
+                _write(place, scored(task, left, n), bar)
         whole = table.finish(place)
     n_left_out = len(whole) - whole.column("error").null_count
     n_defective = compute.sum(whole.column("defective")).as_py() or 0
     return folder.Summary(len(whole) - n_left_out, n_defective, n_left_out)
 
 
-def _listed(images: str, recursive: bool, but: Path | None) -> tuple[str, list[Listed]]:
-    """What paths are below, and the images."""
+def listed_in(images: str, recursive: bool, but: Path | None) -> tuple[str, list[Listed]]:
+    """Returns what paths are below, and the images of a folder or a URI but those in the folder
+    `but`; raises DataError, UsageError."""
     root = places.local(images)
     if root is None:
         return places.images_in(places.opened(images, "images"), images, recursive)
@@ -132,7 +133,7 @@ def _left(rows: pyarrow.Table, listed: list[Listed]) -> list[Listed]:
 
 
 @contextlib.contextmanager
-def _joined(address: str) -> Iterator[None]:
+def joined(address: str) -> Iterator[None]:
     """Joins a cluster, or starts one of this machine, and leaves it.
 
     Nothing is reported to Ray's makers. What Ray prints (a worker died) is said in brief.
@@ -141,7 +142,7 @@ def _joined(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster of this machine: as its user's
     of_ray: dict[str, Any] = {"address": address} if address else {}
-    if not (address or os.environ.get("RAY_ADDRESS")):
+    if _alone(address):
         of_ray = {"object_store_memory": _STORE, "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)  # Ray takes it
     with contextlib.redirect_stdout(_Brief()):
@@ -157,6 +158,11 @@ def _joined(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _alone(address: str) -> bool:
+    """Whether the cluster is one of this machine, started here."""
+    return not (address or os.environ.get("RAY_ADDRESS"))
 
 
 class _Brief(io.TextIOBase):
@@ -189,19 +195,21 @@ def _actors(options: Options, n_images: int) -> int:
         for node in ray.nodes()
         if node["Alive"]
     )
+    grows = options.actors is not None and not _alone(options.address)
+    if not room and not grows:
+        raise UsageError(
+            f"--cpus_per_actor={options.cpus_per_actor}: no machine of the cluster has as many"
+        )
     if options.actors is None:
-        if not room:
-            raise UsageError(
-                f"--cpus_per_actor={options.cpus_per_actor}: no machine of the cluster has as many"
-            )
         return min(room, n_images)
     if options.actors > room:
         say(f"--actors={options.actors}: the cluster has room for {room} now; others wait for it")
     return min(options.actors, n_images)
 
 
-def _scored(task: Task, images: list[Listed], n_actors: int) -> Iterator[pyarrow.Table]:
-    """Yields tables of rows as they come; raises DataError."""
+def scored(task: Task, images: list[Listed], n_actors: int) -> Iterator[pyarrow.Table]:
+    """Yields tables of rows as they come, of images that so many workers score; raises DataError.
+    It is to be called in `joined`."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     for name in ("ray.data", "ray"):

@@ -8,6 +8,7 @@ is not UTF-8.
 from __future__ import annotations
 
 import os
+import re
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -18,6 +19,8 @@ from pyarrow import fs
 
 from cae_jax.data.formats import SUFFIXES
 from cae_jax.types import DataError, UsageError
+
+_KEY = re.compile(".*(key|token|secret|password|signature|sig)[^=]*=", re.IGNORECASE)
 
 
 class Listed(NamedTuple):
@@ -102,13 +105,23 @@ def images_in(store: Store, where: str, recursive: bool) -> tuple[str, list[List
             return root + (f"?{query}" if query else ""), [listed]
         found = store.files(recursive) if about.type == fs.FileType.Directory else []
     except OSError as error:
-        raise DataError(f"--images={where}: cannot be listed: {one_line(error)}") from error
+        raise DataError(f"--images={shown(where)}: cannot be listed: {one_line(error)}") from error
     if about.type == fs.FileType.NotFound:
-        raise DataError(f"--images={where}: there is no such folder or image")
+        raise DataError(f"--images={shown(where)}: there is no such folder or image")
     images = [file for file in found if _is_image(file.path)]
     if not images:
-        raise DataError(f"{where}: no image in it; suffixes read: {' '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"{shown(where)}: no image in it; suffixes read: {' '.join(sorted(SUFFIXES))}"
+        )
     return where, sorted(images)
+
+
+def shown(where: str, name: str = "") -> str:
+    """Returns a place, or a file in it, as it may be shown and kept: without a key in its URI."""
+    head, mark, query = where.partition("?")
+    query = "&".join(part for part in query.split("&") if "=" not in part or not _KEY.match(part))
+    head = re.sub(r"(?<=://)[^/@]*@", "", head)
+    return (f"{head.rstrip('/')}/{name}" if name else head) + (mark + query if query else "")
 
 
 def one_line(error: BaseException) -> str:
@@ -126,4 +139,4 @@ def _below(folder: str, path: str) -> str:
 
 
 def _unusable(where: str, flag: str, error: Exception) -> UsageError:
-    return UsageError(f"--{flag}={where}: cannot be opened: {one_line(error)}")
+    return UsageError(f"--{flag}={shown(where)}: cannot be opened: {one_line(error)}")

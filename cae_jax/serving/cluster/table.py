@@ -48,7 +48,7 @@ class Output(NamedTuple):
 
 def at(where: str) -> Output:
     """Returns an output, which need not be there; raises UsageError for a URI that cannot be."""
-    return Output(where, places.local(where) or places.opened(where, "output"))
+    return Output(places.shown(where), places.local(where) or places.opened(where, "output"))
 
 
 def text(path: bytes) -> str:

@@ -57,7 +57,7 @@ class Worker:
         detector = task.load(**task.arguments)
         if judge_of(detector) != task.judge:
             raise DataError(
-                f"{task.arguments}: on {socket.gethostname()} is another model than where the job "
+                f"{task.arguments.get('workdir') or task.arguments['folder']}: on {socket.gethostname()} is another model than where the job "
                 "was started"
             )
         self._detector = dataclasses.replace(detector, many=_many(detector, task.batch_size))

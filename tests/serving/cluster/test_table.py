@@ -109,7 +109,7 @@ def test_a_bucket_is_listed_and_read_as_a_folder_is(tmp_path):
     assert store.read("a/x.jpg") == files["a/x.jpg"]
     _, flat = places.images_in(store, "memory://parts/line/", recursive=False)
     assert [each.path for each in flat] == ["b.PNG"]
-    here, listed = job._listed(f"file://{tmp_path}", True, None)
+    here, listed = job.listed_in(f"file://{tmp_path}", True, None)
     assert here == str(tmp_path)
     assert [each[:2] for each in listed] == [each[:2] for each in found]
     one = places.opened("memory://parts/line/b.PNG", "images")
@@ -128,7 +128,7 @@ def test_a_bucket_is_listed_and_read_as_a_folder_is(tmp_path):
 )
 def test_a_place_that_is_none_is_named(uri, kind, words):
     with pytest.raises(kind) as caught:
-        job._listed(uri, True, None)
+        job.listed_in(uri, True, None)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -136,7 +136,7 @@ def test_a_place_that_is_none_is_named(uri, kind, words):
 def test_a_bucket_without_an_image(tmp_path):
     fsspec.filesystem("memory").pipe("/parts/notes.txt", b"x")
     with pytest.raises(DataError, match=r"memory://parts: no image in it; suffixes read: .avif"):
-        job._listed("memory://parts", True, None)
+        job.listed_in("memory://parts", True, None)
     fsspec.filesystem("memory").rm("/", recursive=True)
 
 
@@ -144,3 +144,17 @@ def test_a_color_scale_of_messages_is_brief(capsys):
     print("\x1b[33m(raylet)\x1b[0m A worker died" + 500 * "." + "\nand\nmore", file=job._Brief())
     out, err = capsys.readouterr()
     assert (out, err) == ("", "(raylet) A worker died" + 138 * "." + "\n")
+
+
+@pytest.mark.parametrize(
+    ("where", "file", "place"),
+    [
+        ("out/", "out/scores.parquet", "out/"),
+        ("s3://me:word@b/out", "s3://b/out/scores.parquet", "s3://b/out"),
+        ("s3://b/o?region=x&secret_key=y", "s3://b/o/scores.parquet?region=x", "s3://b/o?region=x"),
+        ("abfs://b/o?sv=1&sig=y", "abfs://b/o/scores.parquet?sv=1", "abfs://b/o?sv=1"),
+        ("s3://b/a@b", "s3://b/a@b/scores.parquet", "s3://b/a@b"),
+    ],
+)
+def test_a_key_in_a_uri_is_not_shown(where, file, place):
+    assert (places.shown(where, "scores.parquet"), places.shown(where)) == (file, place)
