@@ -56,9 +56,9 @@ class Worker:
         os.environ["NPROC"] = os.environ["OMP_NUM_THREADS"] = str(task.threads)
         detector = task.load(**task.arguments)
         if judge_of(detector) != task.judge:
+            where = task.arguments.get("workdir") or task.arguments["folder"]
             raise DataError(
-                f"{task.arguments.get('workdir') or task.arguments['folder']}: on {socket.gethostname()} is another model than where the job "
-                "was started"
+                f"{where}: on {socket.gethostname()} is another model than where the job was started"
             )
         self._detector = dataclasses.replace(detector, many=_many(detector, task.batch_size))
         self._task = task
