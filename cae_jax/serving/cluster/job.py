@@ -143,7 +143,7 @@ def joined(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster of this machine: as its user's
     of_ray: dict[str, Any] = {"address": address} if address else {}
     if _alone(address):
-        of_ray = {"object_store_memory": _STORE, "include_dashboard": False}
+        of_ray = {"address": "local", "object_store_memory": _STORE, "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)  # Ray takes it
     with contextlib.redirect_stdout(_Brief()):
         try:

@@ -58,7 +58,7 @@ class Worker:
         if judge_of(detector) != task.judge:
             where = task.arguments.get("workdir") or task.arguments["folder"]
             raise DataError(
-                f"{where}: on {socket.gethostname()} is another model than where the job was started"
+                f"{where}: on {socket.gethostname()} is another model than the job was started with"
             )
         self._detector = dataclasses.replace(detector, many=_many(detector, task.batch_size))
         self._task = task

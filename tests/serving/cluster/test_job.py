@@ -194,5 +194,5 @@ def test_an_image_without_a_finite_score_is_a_row_of_its_own(world, environ, mon
 
 def test_a_worker_refuses_another_model_under_the_same_name(world, environ):
     other = judge_of(cae_jax.load(world / "run", percent=20))
-    with pytest.raises(DataError, match="is another model than where the job was started"):
+    with pytest.raises(DataError, match="is another model than the job was started with"):
         Worker(task_of(world, judge=other))
