@@ -153,7 +153,8 @@ def joined(address: str) -> Iterator[None]:
             where = f"--address={address}" if address else "Ray"
             raise DataError(f"{where}: cannot be used: {places.one_line(error)}") from error
         finally:
-            signal.signal(signal.SIGTERM, before)
+            with contextlib.suppress(ValueError):  # in another thread than the main one
+                signal.signal(signal.SIGTERM, before)
         try:
             yield
         finally:
