@@ -2,7 +2,7 @@
 
 A worker has so many threads as it was given CPUs, for reading as for computing: workers beside
 each other on a machine would else all take the whole of it. An image is scored in a batch of the
-size that `experiments.score` takes, so that the same machine gives the same bits.
+size that `experiments.score` takes: as many threads of the same machine give the same bits.
 """
 
 from __future__ import annotations
