@@ -16,7 +16,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 # A room may import from those of the lines above it, and from its own files; never sideways.
 ORDER = """
 types
-files  options
+files  options  jit
 data  evaluation
 models  scoring  training
 methods  reports

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
+from cae_jax.jit import jit
 from cae_jax.scoring import residuals
 from cae_jax.scoring.intensity import light
 from cae_jax.scoring.reconstruction import Inspect
@@ -78,7 +79,7 @@ def scorer(
         made = evidence.reconstruction
         return Scores(distances, maps, made if own is None or made is None else own.into(made))
 
-    return jax.jit(score)
+    return jit(score)
 
 
 def _parted(images: jax.Array, channels: int | None) -> tuple[jax.Array, jax.Array | None]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cae_jax import files
+from cae_jax.jit import jit
 from cae_jax.types import Array, CaeError, DataError, Fit, Method, Seen, Variables
 
 HELD = 2**35  # bytes, in memory or a file: more features are not kept, but computed in each pass
@@ -81,4 +82,4 @@ def look(
 
 @functools.lru_cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(function)
+    return jit(function)

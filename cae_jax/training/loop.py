@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cae_jax.jit import jit
 from cae_jax.training.members import (
     Plan,
     compile_step,
@@ -69,7 +70,7 @@ def ended_early(history: Sequence[Mapping[str, float]], best_by: str, patience: 
 def fresh_state(learn: Steps, seed: int) -> State:
     """Returns the state that training with `seed` starts from."""
     # rbg: with threefry, compiling the initialisation takes several times longer on a CPU
-    return jax.jit(learn.init)(jax.random.key(seed, impl="rbg"))
+    return jit(learn.init)(jax.random.key(seed, impl="rbg"))
 
 
 class Member(NamedTuple):

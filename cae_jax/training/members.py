@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cae_jax.jit import jit
 from cae_jax.training.crops import cut
 from cae_jax.types import Metrics, State, Steps, Variables, unknown_name
 
@@ -133,7 +134,7 @@ def compile_step(
             return many(state, images, crops)
         return lax.scan(lambda state, crops: many(state, images, crops), state, crops)
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jit(train_step, donate_argnums=0)
 
 
 @functools.lru_cache
@@ -143,7 +144,7 @@ def compile_validation(learn: Steps) -> Callable[[Variables, jax.Array, jax.Arra
     def validate(variables: Variables, images: jax.Array, crops: jax.Array) -> Metrics:
         return learn.validate(variables, cut(images, crops, learn.patch_size))
 
-    return jax.jit(validate)
+    return jit(validate)
 
 
 def place_state(state: State, plan: Plan) -> State:

@@ -16,6 +16,8 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from cae_jax.models.layers.convolution import convolve, same_pads
 
@@ -43,12 +45,24 @@ def _forward(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> jax.Array:
     if stride == (1, 1):
         return _phases_together(x, w, stride)[0]
     kernel = w.shape[:2]
+    if x.shape[1:3] == (1, 1):
+        return _of_one_pixel(x, w, stride)
     even = all(k % s == 0 for k, s in zip(kernel, stride, strict=True))
     some = all(k >= s for k, s in zip(kernel, stride, strict=True))
     phases = (_phases_apart if some and not even else _phases_together)(x, w, stride)
     (n, h, width, co), (sh, sw) = phases[0].shape, stride
     y = jnp.stack(phases, axis=3).reshape(n, h, width, sh, sw, co)
     return y.transpose(0, 1, 3, 2, 4, 5).reshape(n, h * sh, width * sw, co)
+
+
+def _of_one_pixel(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> jax.Array:
+    """Of a map of one pixel: output o is tap `before - o` of it, or 0 where there is none."""
+    y = jnp.einsum("nc,ijco->nijo", x[:, 0, 0], w[::-1, ::-1])
+    ends = []
+    for k, s in zip(w.shape[:2], stride, strict=True):
+        low = _padding(k, s)[0] - (k - 1)
+        ends.append((low, s - k - low, 0))
+    return lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
 
 
 def _phases_apart(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> list[jax.Array]:
@@ -85,14 +99,15 @@ def _phases_together(x: jax.Array, w: jax.Array, stride: tuple[int, int]) -> lis
 
 def _dense_kernel(w: jax.Array, stride: tuple[int, int]) -> jax.Array:
     """[kh, kw, Ci, Co] -> [th, tw, Ci, sh * sw * Co]: the taps of each phase, side by side."""
-    kh, kw = w.shape[:2]
-    sh, sw = stride
+    (kh, kw, ci, co), (sh, sw) = w.shape, stride
     th, tw = -(-kh // sh), -(-kw // sw)
-    rows = [t for t, _ in _phases(kh, sh)]
-    columns = [t for t, _ in _phases(kw, sw)]
-    w = jnp.pad(w, ((0, sh * (th + 1) - kh), (0, sw * (tw + 1) - kw), (0, 0), (0, 0)))
-    picked = [w[r : r + sh * th : sh, c : c + sw * tw : sw] for r in rows for c in columns]
-    return jnp.concatenate(picked, axis=-1)
+    w = jnp.pad(w, ((0, sh * th - kh), (0, sw * tw - kw), (0, 0), (0, 0)))
+    w = w.reshape(th, sh, tw, sw, ci, co)
+    for axis, k, s in ((1, kh, sh), (3, kw, sw)):
+        firsts = [t for t, _ in _phases(k, s)]
+        if firsts != sorted(firsts):
+            w = jnp.take(w, np.array(firsts), axis)
+    return w.transpose(0, 2, 4, 1, 3, 5).reshape(th, tw, ci, sh * sw * co)
 
 
 def _adjoint(dy: jax.Array, u: jax.Array, stride: tuple[int, int]) -> jax.Array:

@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # A 3x3 convolution of 512 channels on 2x2 pixels ran at 0.8 GFLOP/s, on 4x4 at 54: below, the
@@ -45,9 +46,25 @@ def convolve(x: jax.Array, w: jax.Array, stride: tuple[int, int], pads: Pads) ->
         if jax.default_backend() == "cpu":
             return _on_cpu(x, w, stride, tuple(pads))
         return _plain(x, w, stride, pads)
-    kh, kw, ci, co = w.shape
-    views = jnp.stack(_shifted(x, w.shape, stride, pads), axis=3)
-    return jnp.einsum("nhwtc,tco->nhwo", views, w.reshape(kh * kw, ci, co))
+    if x.shape[1:3] == w.shape[:2] and height * width == 1 and not any(map(any, pads)):
+        return (x.reshape(len(x), -1) @ w.reshape(-1, w.shape[3]))[:, None, None]
+    # Which pixel each tap of each output meets, as a product with zeros and ones: a slice for every
+    # one of them is a kernel for every one of them, to be compiled.
+    rows, columns = (
+        jnp.asarray(_meets(n, k, s, m, before), x.dtype)
+        for n, k, s, m, (before, _) in zip(
+            x.shape[1:3], w.shape[:2], stride, (height, width), pads, strict=True
+        )
+    )
+    exact = lax.Precision.HIGHEST
+    views = jnp.einsum("hip,nprc,wjr->nhwijc", rows, x, columns, precision=exact)
+    return jnp.einsum("nhwijc,ijco->nhwo", views, w)
+
+
+def _meets(n: int, kernel: int, stride: int, outputs: int, before: int) -> np.ndarray:
+    """1 where tap t of output o meets pixel i along an axis, else 0: [outputs, kernel, n]."""
+    at = stride * np.arange(outputs)[:, None] + np.arange(kernel) - before
+    return np.asarray(at[..., None] == np.arange(n), np.float32)
 
 
 def _plain(

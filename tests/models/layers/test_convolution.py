@@ -48,6 +48,30 @@ def test_same_equals_xla(size, kernel, stride, channels):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_of_a_few_pixels_by_tap(rng, dtype):
+    """In the precision of what comes in: a kernel as large as the map, and pads of one side."""
+    x = jnp.asarray(rng.normal(size=(3, 5, 4, 6)), dtype)
+    whole = jnp.asarray(rng.normal(size=(5, 4, 6, 7)), dtype)
+    pads, padded = ((-2, 1), (2, 0)), np.zeros((3, 4, 6, 6))
+    padded[:, :3, 2:] = np.asarray(x, np.float64)[:, 2:]
+    exact = np.stack(
+        [
+            np.einsum("nijc,ijco->no", padded[:, :, b : b + 3], np.float64(whole[:4, :3]))
+            for b in (0, 3)
+        ],
+        axis=1,
+    )[:, None]
+    found = convolve(x, whole[:4, :3], (1, 3), pads)
+    rough = {"rtol": 1e-5, "atol": 1e-5} if dtype == np.float32 else {"rtol": 2e-2, "atol": 0.2}
+    assert found.dtype == dtype
+    np.testing.assert_allclose(np.float64(found), exact, **rough)
+    found = convolve(x, whole, (1, 1), ((0, 0), (0, 0)))
+    assert found.dtype == dtype
+    exact = np.einsum("nijc,ijco->no", np.float64(x), np.float64(whole))[:, None, None]
+    np.testing.assert_allclose(np.float64(found), exact, **rough)
+
+
 def by_loops(x, w, g, stride, pads):
     """The gradients of sum(g * convolution), tap by tap in float64."""
     (sh, sw), (top, _), (left, _) = stride, *pads
