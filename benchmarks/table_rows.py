@@ -72,6 +72,12 @@ def scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def ray_scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers of workers of `benchmarks.ray_scoring`."""
+    given = {"model": r["model"], "images": r["number"]}
+    return [given | row for row in r["rows"]]
+
+
 def beside(r: dict[str, Any]) -> list[dict[str, Any]]:
     """A method and category of `benchmarks.beside`: ours, theirs."""
     row = {"method": r["method"], "category": r["category"], "images": r["n_train"]}
@@ -132,6 +138,7 @@ SECTIONS = (
     scaling,
     precision,
     scoring,
+    ray_scoring,
     beside,
     exports,
     start,
