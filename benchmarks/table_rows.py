@@ -101,6 +101,15 @@ def exports(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {f"{form}, MB": size for form, size in r["megabytes"].items()}]
 
 
+def compilation(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls of `benchmarks.compilation`."""
+    return [
+        {"call": name, "operations / reference": round(count, 1)}
+        | {"s to compile / reference": round(r["seconds"][name], 1) if name in r["seconds"] else ""}
+        for name, count in r["operations"].items()
+    ]
+
+
 def _pair(both: Iterable[float], form: str) -> str:
     return " / ".join(format(value, form) for value in both)
 
@@ -117,4 +126,5 @@ SECTIONS = (
     scoring,
     beside,
     exports,
+    compilation,
 )

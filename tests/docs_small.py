@@ -57,6 +57,7 @@ SMALL = {
     "benchmarks.scoring": f"{NET} {SIZES} --images=2 --size=32",
     "benchmarks.exports": "--runs=runs/synthetic --category=weave --json=exports.json",
     "benchmarks.service": "--clients=2 --seconds=0.2 --requests=20 --hostile=20 --repeats=1",
+    "benchmarks.compilation": "--calls=filter_bank",
     "benchmarks.accelerator": "--list --toy",
     "benchmarks.tables": "",
 }
