@@ -36,7 +36,7 @@ def test_the_level_is_the_first_unless_the_user_has_chosen_one(optimized, monkey
     assert levels(monkeypatch) == [{"xla_backend_optimization_level": 1}, None]
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
     assert levels(monkeypatch) == [None]
-    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX2")
     jax.config.update(OFF, True)
     assert levels(monkeypatch) == [None]
 

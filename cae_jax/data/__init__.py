@@ -203,8 +203,8 @@ def check_enough(category: str, n: int, fraction: float) -> None:
     count = n_held_out(n, fraction)
     if n - count < 1:
         raise DataError(
-            f"{category}: {n} training images, of which {count} would be held out for "
-            f"validation (--validation_fraction={fraction}); none is left to train on"
+            f"{category}: {n} training image{'s' * (n > 1)}, of which {count} would be held out "
+            f"for validation (--validation_fraction={fraction}); none is left to train on"
         )
 
 

@@ -20,8 +20,8 @@ _LEVELS = {"u1": 255.0, "u2": 65535.0}  # of whole numbers, by dtype
 
 def split(
     train: Any,
-    test: Any,
-    labels: Sequence[Any] | np.ndarray,
+    test: Any = None,
+    labels: Sequence[Any] | np.ndarray = (),
     *,
     masks: Any = None,
     validation: Any = None,
@@ -33,7 +33,7 @@ def split(
     Args:
       train: good images to learn from, [n, H, W] or [n, H, W, 1 or 3]: uint8, uint16, or float in
         [0, 1], of NumPy or whatever NumPy can read.
-      test: images to judge, of the same size and channels.
+      test: images to judge, of the same size and channels; None: there are none, and no AUROC.
       labels: of the test images: 0 or False for good, 1 or True for defective, or names of kinds,
         "good" and others.
       masks: of the test images, [m, H, W] or [m, H, W, 1]: defective pixels are not 0. A defective
@@ -54,7 +54,7 @@ def split(
     if not len(good):
         raise DataError("train: holds no image")
     held_out = images_of("validation", good[:0] if validation is None else validation, bit_depth)
-    judged = images_of("test", test, bit_depth)
+    judged = images_of("test", good[:0] if test is None else test, bit_depth)
     for name, images in (("validation", held_out), ("test", judged)):
         if images.shape[1:] != good.shape[1:]:
             wanted, got = (list(each.shape[1:]) for each in (good, images))
@@ -77,7 +77,7 @@ def split(
         test_sizes=((good.shape[1], good.shape[2]),) * len(judged),
         bit_depth=str(bit_depth),
     )
-    return _with_warnings(found, (train, validation, test))
+    return _with_warnings(found, [each for each in (train, validation, test) if each is not None])
 
 
 def images_of(name: str, given: Any, bit_depth: int | str = "auto") -> np.ndarray:

@@ -21,7 +21,9 @@ from PIL import Image, ImageColor
 from cae_jax.types import DataError, Size, UsageError, height_width, size_text
 
 LARGEST_RATIO = 1.5  # of sides, that an image is stretched by without a word
-MAX_SIDE = 16384  # pixels, of a file and of what it is resized to
+# Pixels of a file, and of what it is resized to; `scoring.resize` counts to twice that times 8192,
+# which is the largest --image_size, in 32 bits.
+MAX_SIDE = 2**17 - 1
 BIT_DEPTHS = ("auto", *map(str, range(8, 17)))
 GROUNDS = ("auto", "black", "white")  # of masks, see `data.masks`
 RESIZES = ("stretch", "pad", "crop", "none")
@@ -170,6 +172,8 @@ class Frame:
         resized = np.asarray(Image.fromarray(inside).resize(shape[::-1], how))
         whole = np.full(size, found.min() if found.dtype != bool else False, found.dtype)
         whole[to[0] : to[2], to[1] : to[3]] = resized
+        for area in self.areas:  # exactly: the filter reaches over their edges
+            whole[~area.counts] = found.min() if found.dtype != bool else False
         return whole
 
     def _sides(self) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cae_jax import data
 from cae_jax.data.arrays import DATASET
+from cae_jax.runs import build, epoch_log
 from cae_jax.runs import cell as cells_of
-from cae_jax.runs import epoch_log
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config, configure
 from cae_jax.runs.evaluate import write_evaluation
@@ -91,7 +91,7 @@ def _config(split: Split, workdir: str | os.PathLike[str], flags: dict[str, Any]
 
 
 def _do(cell: Cell, split: Split) -> None:
-    print(data.summary(split), flush=True)
+    print(build.summary(cell.config, split), flush=True)
     cells_of.prepare(cell, split)
     (trained,) = train_cells([(cell, split)])
     if isinstance(trained, CaeError):

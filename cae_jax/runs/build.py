@@ -7,6 +7,7 @@ import numpy as np
 
 from cae_jax import data, methods
 from cae_jax.data import joint
+from cae_jax.evaluation import thresholds
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import Bar
 from cae_jax.scoring import scorer, strips
@@ -31,6 +32,15 @@ def read_split(config: Config) -> Split:
                 splits.append(data.hold_out(split, c.validation_fraction, c.seed, searched.update))
     check_threshold(c, sum(len(s.validation) + len(s.test) for s in splits))
     return joint.join(splits) if c.joint else splits[0]
+
+
+def summary(config: Config, split: Split) -> str:
+    """Returns what was read, see `data.summary`, and what so few good images cannot tell."""
+    n = len(split.train if config.folds else split.validation)
+    alone = config.folds and len(set(split.groups)) == 1  # which cannot be left out
+    said = None if alone else thresholds.few(n)
+    lines = [data.summary(split), *([f"  warning: {said}"] if said else [])]
+    return "\n".join(lines)
 
 
 def check_threshold(config: Config, n: int) -> None:

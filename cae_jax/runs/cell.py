@@ -171,6 +171,9 @@ def check_same(cell: Cell) -> None:
     there = read_flags(path)
     before, now = (identity(config, IDENTITY, SCORING) for config in (there, cell.config))
     others = [name for name in ("method", *now) if before.get(name) != now[name]]
+    if moved := set(others) & set(frames.COPIES):
+        same = frames.same_masks(there.framed(cell.folder, first=True), cell.config.framed(None))
+        others = [name for name in others if name not in moved & same]
     if others == ["epochs"]:
         longer.check(cell.folder, there, cell.config)
         return

@@ -130,7 +130,7 @@ class Config(Images, Scoring, Output):
         """What images are brought to, by the masks that lie where the flags say."""
         return self.framed(self.cell_folder)
 
-    def framed(self, kept: Path, first: bool = False) -> Frame:
+    def framed(self, kept: Path | None, first: bool = False) -> Frame:
         """Returns what images are brought to; see `frames.frame` for the arguments and errors."""
         return frames.frame(self.bare_frame, {"roi": self.roi, "ignore": self.ignore}, kept, first)
 

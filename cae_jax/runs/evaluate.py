@@ -105,10 +105,12 @@ def judge(config: Config, split: Split, trained: Trained) -> Judged:
     is no image that the model has not learned from.
     """
     unseen = calibrate(config, split, trained)
+    n = len(split.train)
     if not unseen.paths and not split.test_paths:
         raise DataError(
-            f"{split.category}: all {len(split.train)} good images are one image, and there is no "
-            "other: nothing to pick a threshold on"
+            f"{split.category}: "
+            + (f"all {n} good images are one image" if n > 1 else "one good image")
+            + ", and there is no other: nothing to pick a threshold on; take 2 at least, better 20"
         )
     call = scoring_call(config, all_distances=True)
     with Bar(f"score {config.category} test", len(split.test), "images", first=COMPILING) as bar:
@@ -157,6 +159,8 @@ def _metrics(config: Config, split: Split, trained: Trained, judged: Judged) -> 
     maps = judged.test.residuals[config.distance]
     found = {
         **_identity(config),
+        # fewer than were asked for where it stopped early
+        **({"epochs_done": int(trained.history[-1]["epoch"])} if trained.history else {}),
         "n_train": len(split.train),
         **by_distance[config.distance],
         **summary.summarize(

@@ -21,13 +21,13 @@ from cae_jax.types import DataError, UsageError
 COPIES = {"roi": "roi.png", "ignore": "ignore.png"}  # flag -> its mask in a run's folder
 
 
-def frame(bare: Frame, texts: Mapping[str, str], kept: Path, first: bool = False) -> Frame:
+def frame(bare: Frame, texts: Mapping[str, str], kept: Path | None, first: bool = False) -> Frame:
     """Returns what a run's images are brought to.
 
     Args:
       bare: it without the part and the masks.
       texts: of --roi and --ignore, by name; "" for none.
-      kept: the run's folder, which may have copies of masks.
+      kept: the run's folder, which may have copies of masks; None: the files alone.
       first: take a copy where there is one, not the file that the flag names.
 
     Raises:
@@ -39,8 +39,8 @@ def frame(bare: Frame, texts: Mapping[str, str], kept: Path, first: bool = False
         text = texts[flag]
         if not text or (flag == "roi" and roi):
             continue
-        path, copy = Path(text).expanduser(), kept / name
-        if copy.is_file() and (first or not path.is_file()):
+        path, copy = Path(text).expanduser(), kept / name if kept else None
+        if copy and copy.is_file() and (first or not path.is_file()):
             path = copy
         areas.append(_area(flag, text, path, *_times(f"--{flag}={text}", path)))
     return dataclasses.replace(bare, roi=roi, areas=tuple(areas))
@@ -49,10 +49,19 @@ def frame(bare: Frame, texts: Mapping[str, str], kept: Path, first: bool = False
 def keep(found: Frame, folder: Path) -> dict[str, str]:
     """Writes a frame's masks into a folder, and returns the SHA-256 of what counts by flag."""
     for area in found.areas:
-        flag = area.flag.removeprefix("--").partition("=")[0]
-        white = area.counts if flag == "roi" else ~area.counts
-        files.write_whole(folder / COPIES[flag], png_bytes(white))
-    return {area.flag.removeprefix("--").partition("=")[0]: area.sha256 for area in found.areas}
+        white = area.counts if _flag(area) == "roi" else ~area.counts
+        files.write_whole(folder / COPIES[_flag(area)], png_bytes(white))
+    return {_flag(area): area.sha256 for area in found.areas}
+
+
+def same_masks(before: Frame, now: Frame) -> set[str]:
+    """Returns the flags whose masks show the same in two frames, wherever their files lie."""
+    first, second = ({(_flag(area), area.sha256) for area in f.areas} for f in (before, now))
+    return {flag for flag, _ in first & second}
+
+
+def _flag(area: Area) -> str:
+    return area.flag.removeprefix("--").partition("=")[0]
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,9 +17,8 @@ import pandas as pd
 from cae_jax import data, files
 from cae_jax.data import joint
 from cae_jax.reports.run_files import FINISHED, FLAGS
+from cae_jax.runs import build, epoch_log, provenance
 from cae_jax.runs import cell as cells_of
-from cae_jax.runs import epoch_log, provenance
-from cae_jax.runs.build import read_split
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.evaluate import write_evaluation
@@ -152,8 +151,8 @@ def _run_group(cells: Sequence[Cell]) -> dict[str, Exception]:
     ready = []
     for cell in cells:
         with _keeping(failed, cell):
-            split = read_split(cell.config)
-            print(data.summary(split), flush=True)
+            split = build.read_split(cell.config)
+            print(build.summary(cell.config, split), flush=True)
             cells_of.prepare(cell, split)
             cells_of.warn_of_code(cell)
             ready.append((cell, split))
@@ -218,7 +217,7 @@ def evaluate_again(
 def _evaluate_again(cell: Cell, data_dir: str) -> None:
     trained = load_trained(cell)
     cells_of.warn_of_code(cell)
-    split = read_split(cell.config.changed(data_dir=data_dir) if data_dir else cell.config)
+    split = build.read_split(cell.config.changed(data_dir=data_dir) if data_dir else cell.config)
     if data.fingerprint(split) != cell.fingerprint:
         say(f"{cell.folder}: warning: these are not the images of the training run")
     (cell.folder / FINISHED).unlink(missing_ok=True)  # not finished with these flags

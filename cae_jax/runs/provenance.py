@@ -51,7 +51,7 @@ def check_images(folder: Path, config: Config) -> None:
     """Raises DataError where a finished run is of other images than lie there now.
 
     Where all files have the names, sizes and times that they had, nothing is decoded. Of the same
-    images in another place the run knows that place from now on.
+    images and masks in another place the run knows that place from now on.
     """
     before, now = read(folder), _files_of(config)
     if not (before and now):
@@ -66,8 +66,9 @@ def check_images(folder: Path, config: Config) -> None:
     with contextlib.suppress(DataError):  # a finished run may well be read-only
         if before.get(_FILES) != now:
             files.write_json(folder / VERSIONS, before | {_FILES: now})
-        if was.data_dir != config.data_dir:
-            files.write_whole(path, was.changed(data_dir=config.data_dir).to_flagfile())
+        places = {name: getattr(config, name) for name in ("data_dir", "roi", "ignore")}
+        if any(getattr(was, name) != there for name, there in places.items()):
+            files.write_whole(path, was.changed(**places).to_flagfile())
 
 
 def other_code(folder: Path, config: Config) -> str:

@@ -3,7 +3,7 @@
 Pillow's antialiased bilinear filter is a product with a matrix down the rows and one along them.
 Pixel o of `out` has its center at (o + 1/2) / out of the side, pixel i of `inside` at
 (i + 1/2) / inside; a weight falls linearly from 1 to 0 over one pixel of the coarser grid. Times
-2 max(inside, out) these are whole numbers, exact at any size, and what is outside does not count.
+2 max(inside, out) these are whole numbers, exact at the sizes below; outside none count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def resize(images: jax.Array, size: Size) -> jax.Array:
     """Returns images of another size.
 
     Args:
-      images: float32 [B, H, W, C]; H and W up to 16384, and symbolic under `jax.export`.
+      images: float32 [B, H, W, C]; H and W up to 131071 for S and T up to 8192, and symbolic under
+        `jax.export`.
       size: S, T: the height and width, or the side of a square, in pixels.
 
     Returns:

@@ -26,7 +26,7 @@ import numpy as np
 
 from cae_jax.data import images, pictures
 from cae_jax.data.frame import Frame
-from cae_jax.data.layouts.found import is_result
+from cae_jax.data.layouts.found import is_result, leads_back, no_image
 from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
@@ -68,7 +68,8 @@ def find(root: Path, recursive: bool = True, but: Path | None = None) -> list[st
     for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
         real = os.path.realpath(folder)  # linked folders may go round in a circle
-        if real in seen or (real != top and is_result(Path(folder))):
+        below = real != top
+        if real in seen or (below and (is_result(Path(folder)) or leads_back(Path(folder)))):
             folders.clear()
             continue
         seen.add(real)
@@ -77,8 +78,7 @@ def find(root: Path, recursive: bool = True, but: Path | None = None) -> list[st
             if suffix in images.SUFFIXES and not name.startswith("."):
                 found.append(Path(folder, name).relative_to(root).as_posix())
     if not found:
-        suffixes = " ".join(sorted(images.SUFFIXES))
-        raise DataError(f"{root}: no image in it; suffixes read: {suffixes}")
+        raise DataError(no_image(root))
     return sorted(found)
 
 

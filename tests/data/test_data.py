@@ -285,7 +285,7 @@ def test_hold_out_draws_every_image_alike(nut):
 
 def test_hold_out_needs_enough_images(nut):
     split = read(nut)
-    with pytest.raises(DataError, match="nut: 1 training images, of which 1"):
+    with pytest.raises(DataError, match="nut: 1 training image, of which 1"):
         data.hold_out(many(split, 1), 0.1, 0)
     with pytest.raises(DataError, match="nut: 4 training images, of which 4"):
         data.hold_out(split, 0.95, 0)

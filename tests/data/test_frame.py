@@ -149,3 +149,14 @@ def test_a_frame_of_flags():
     for word in ("", "blak", "#12345", "#ffffff80", "transparent"):
         with pytest.raises(UsageError, match=f"^--background={word}: must be none, or a color"):
             Frame.of(9, 1, "auto", word)
+
+
+def test_nothing_comes_back_where_a_mask_says_that_nothing_counts():
+    counts = np.ones((64, 128), bool)
+    counts[:, 50:63] = False  # not on the frame's pixels, each of 4 x 4
+    frame = Frame((16, 32), 1, areas=(Area("--ignore=mask.png", counts),))
+    heat = frame.back(np.random.default_rng(0).random((16, 32), np.float32) + 1, counts.shape)
+    assert (heat[~counts] == heat.min()).all()
+    assert (heat[counts] > heat.min()).any()
+    found = frame.back(np.ones((16, 32), bool), counts.shape)
+    np.testing.assert_array_equal(found, counts)

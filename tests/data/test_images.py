@@ -218,7 +218,7 @@ BAD = {
         encode(Image.fromarray(GRAY.astype(np.int32)), "TIFF"),
         "integer pixels .int32. whose white",
     ),
-    "wide": (encode(Image.new("1", (20000, 10))), "20000 x 10 pixels; the limits are 16384"),
+    "wide": (encode(Image.new("1", (200000, 10))), "200000 x 10 pixels; the limits are 131071"),
     "huge": (encode(Image.new("1", (16384, 8193))), f"and {2**27} in all"),
     "header only": (png(GRAY)[:33], "."),
 }

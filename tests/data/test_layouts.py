@@ -199,8 +199,9 @@ def test_good_images_alone_flat_and_nested(tmp_path):
         (("fine/0.png", "defects/1.png"), "1 images lie in .*fine.*--good_name=fine"),
         (
             ("fine/0.png", "test/good/1.png"),
-            "test, and no train/good .*1 images lie in .*fine: if",
+            "test, and no train/good .*1 images lie in .*fine: if.*call it train$",
         ),
+        (("Test/Good/0.png", "Test/Scratch/1.png"), "Test, and no train/good .*learn from$"),
         (("0.png", "=0_mask.png"), "0_mask.png is named like the mask of another image"),
         (("images/0.png", "=masks/0.png"), "1 images lie in masks"),
         (("train/bad/0.png", "test/good/0.png"), "train: no folder of good images, it holds bad"),

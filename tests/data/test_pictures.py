@@ -154,3 +154,13 @@ def test_quick_pngs_and_jpegs_show_the_same(rng):
     jpeg = Image.open(io.BytesIO(pictures.jpeg_bytes(smooth)))
     assert jpeg.format == "JPEG"
     assert np.abs(np.asarray(jpeg, np.float64) - 255 * smooth).max() < 4
+
+
+def test_the_map_of_a_long_line_scan(tmp_path):
+    residual = np.zeros((2, 65536), np.float32)
+    residual[1, 60000] = 1
+    pictures.write_prediction(tmp_path, "long.png", residual.shape, residual, residual > 0)
+    for path in (p for p in tmp_path.rglob("long.*") if p.is_file()):
+        found = np.asarray(Image.open(path))
+        assert found.shape == residual.shape
+        assert np.flatnonzero(found).tolist() == [65536 + 60000]

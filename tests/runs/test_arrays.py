@@ -85,3 +85,14 @@ def test_images_need_not_be_square(world):
     table = run(arrays.split(images[:6], images[6:], [0, 0, 1]), world / "wide",
                 method="variation_model")  # fmt: skip
     assert table["n_train"].tolist() == [6]
+
+
+def test_good_images_alone(world, read):
+    table = run(
+        arrays.split(read.train, category="good"), world / "alone", method="variation_model"
+    )
+    assert table["n_out_of_fold"].tolist() == [len(read.train)]
+    assert table["image_auroc"].isna().all()
+    for given in ({"labels": [0] * 2}, {"masks": read.masks}):
+        with pytest.raises(DataError, match=r"(labels|masks): must be (numbers .)?0, "):
+            arrays.split(read.train, **given)

@@ -28,7 +28,7 @@ RGB = RNG.integers(0, 256, (40, 32, 3), np.uint8)
 SIZES = {"image_size": 32, "patch_size": 16, "stride": 8, "num_patches": 32, "batch_size": 32}
 NOT_AN_IMAGE = r"(is (a|no|cut) .+|begins with nothing but zero bytes.*)"
 CUT = rf"({NOT_AN_IMAGE}|cannot be decoded: .+)"
-LIMITS = "the limits are 16384 a side and 134217728 in all"
+LIMITS = "the limits are 131071 a side and 134217728 in all"
 HINT = "; --on_bad_image=skip lists what is bad and goes on"
 ODD = [
     *("with space.png", "'single' \"double\".png", "line\nbreak.png", "tab\t.png", "ünï 零.png"),
@@ -91,7 +91,7 @@ BAD = {
         encode(GRAY.astype(np.int32), "TIFF"),
         r"has integer pixels \(int32\) whose white is not known: .*",
     ),
-    "wide.png": (bomb(20000, 10), f"is 20000 x 10 pixels; {LIMITS}"),
+    "wide.png": (bomb(200000, 10), f"is 200000 x 10 pixels; {LIMITS}"),
     "bomb.png": (bomb(50000, 50000), f"is 50000 x 50000 pixels; {LIMITS}"),
     "square bomb.png": (bomb(16384, 16384), f"is 16384 x 16384 pixels; {LIMITS}"),
     "dangling.png": ("nowhere.png", "is a broken link to 'nowhere.png'"),

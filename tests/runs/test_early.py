@@ -62,6 +62,8 @@ def test_a_run_goes_on_to_the_bit(asked, world, monkeypatch, capsys):
     plain = config_of(world, "plain")
     job.run(plain)
     assert outcome(straight) != outcome(plain)
+    found = json.loads((folder_of(straight) / "metrics.json").read_text())
+    assert (found["epochs"], found["epochs_done"]) == ((50, 4) if name == "early" else (3, 3))
     if name == "early":
         assert (
             "stopped early, after epoch 4 of 50: for 2 epochs the loss" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from small_runs import config_of, images_in
 from cae_jax.evaluation import scores
 from cae_jax.reports import html, results
 from cae_jax.reports.run_files import read_run
-from cae_jax.runs import dry_run, job
+from cae_jax.runs import build, dry_run, job
 from cae_jax.runs.config import configure
 from cae_jax.serving import folder, trained
 from cae_jax.serving.export import check
@@ -122,6 +122,26 @@ def test_held_out_and_joint(world):
     assert json.loads(metrics.read_text())["n_out_of_fold"] == N
 
 
+@pytest.mark.parametrize(
+    ("n", "flags", "said"),
+    [
+        (2, {"folds": 5}, "only 2 unseen good images"),
+        (3, {"folds": 0, "validation_fraction": 0.1}, "only 1 unseen good image "),
+        (N, {"folds": 5}, "only 10 unseen good images"),
+    ],
+)
+def test_so_few_images_are_named_with_what_was_read(world, n, flags, said):
+    asked = config(world, category="good", train_images=n, **flags).resolved()
+    lines = build.summary(asked, build.read_split(asked)).splitlines()
+    assert any(line.startswith(f"  warning: {said}") for line in lines)
+
+
+def test_one_good_image_alone_is_refused_in_true_words(world):
+    asked = config(world, train_images=1, workdir=str(world / "one"))
+    with pytest.raises(DataError, match=r"good: one good image, and there is no other.*take 2"):
+        job.run(asked)
+
+
 def test_nothing_to_pick_a_threshold_on_is_said_before_training(world):
     with pytest.raises(DataError, match=r"none held out.*--validation_fraction or --folds"):
         job.run(config(world, workdir=str(world / "none"), folds=0, validation_fraction=0.0))
@@ -142,10 +162,10 @@ def test_all_categories_but_the_unusable_one_are_done_and_foreseen(world, capsys
     assert lines[-1] == "warning: 2 of 4 cannot be done; the others are"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cae_jax.runs.evaluate._plot", lambda *_: None)
-        with pytest.raises(DataError, match="b: 1 training images, of which 1"):
+        with pytest.raises(DataError, match="b: 1 training image, of which 1"):
             job.run(each)
     done = pd.read_csv(world / "each" / "results.csv")["category"].tolist()
     assert done == ["a", "d"]
     assert "c/variation_model/seed_0: not done: " in capsys.readouterr().err
-    with pytest.raises(DataError, match="b: 1 training images"):
+    with pytest.raises(DataError, match="b: 1 training image"):
         dry_run.forecast(job.plan([each.changed(category="b")]))

@@ -101,6 +101,24 @@ def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
     assert "by pad to 48 x 48 pixels" in (output / "README.md").read_text()
 
 
+def test_the_same_mask_in_another_file_is_the_same_run(world):
+    there, moved = world / "clock.png", world / "moved.bmp"
+    flags_txt = world / "run/part/variation_model/seed_0/flags.txt"
+    weights = next((world / "run").rglob("checkpoints")).stat().st_mtime_ns
+    Image.open(there).save(moved)
+    job.run(config(world, ignore=str(moved)))
+    assert f"--ignore={moved}" in flags_txt.read_text()
+    moved.unlink()  # its copy stays
+    job.run(config(world))
+    assert f"--ignore={there}" in flags_txt.read_text()
+    assert next((world / "run").rglob("checkpoints")).stat().st_mtime_ns == weights
+    save(moved, np.eye(HEIGHT, WIDTH))
+    with pytest.raises(UsageError, match=r"holds a run with --ignore=.*clock.png, now .*moved"):
+        job.run(config(world, ignore=str(moved)))
+    with pytest.raises(UsageError, match=r"none\.png: cannot be read"):  # nor is its copy taken
+        job.run(config(world, ignore=str(world / "none.png")))
+
+
 def test_another_mask_is_another_run(world):
     file = world / "clock.png"
     before = file.read_bytes()

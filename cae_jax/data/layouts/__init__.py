@@ -11,8 +11,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data.layouts import coco, labelme, lists, mvtec, plain, published
-from cae_jax.data.layouts.found import USUAL, Found, Names, holds_images, subfolders
+from cae_jax.data.layouts import coco, labelme, lists, mvtec, published, reserved
+from cae_jax.data.layouts import plain as folders
+from cae_jax.data.layouts.found import (
+    USUAL,
+    Found,
+    Names,
+    holds_images,
+    plain,
+    subfolders,
+    unread_in,
+)
 from cae_jax.types import DataError, UsageError, unknown_name
 
 AUTO = "auto"
@@ -36,8 +45,8 @@ LAYOUTS = {
     "labelme": Layout(labelme.is_labelme, labelme.labelme),
     "mvtec_ad": Layout(mvtec.is_mvtec_ad, mvtec.mvtec_ad),
     "listed": Layout(lists.is_listed, lists.listed),
-    "kinds": Layout(plain.is_kinds, plain.kinds),
-    "good_images": Layout(plain.is_good_images, plain.good_images),
+    "kinds": Layout(folders.is_kinds, folders.kinds),
+    "good_images": Layout(folders.is_good_images, folders.good_images),
 }
 NAMES = (AUTO, *LAYOUTS)
 # What tells a category from the folder of several: not one of kinds, for products have names, too;
@@ -65,7 +74,7 @@ def find(root: Path, names: Names = USUAL) -> Found:
     if name:
         return LAYOUTS[name].find(root, names)
     if names.layout == AUTO:
-        raise DataError(f"{root}: no image in it, nor in a folder in it")
+        raise DataError(f"{root}: no image in it, nor in a folder in it{unread_in(root)}")
     raise UsageError(f"--layout={names.layout}: {root} is not laid out so, see docs/data.md")
 
 
@@ -80,7 +89,9 @@ def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
     own = {_name_of(data_dir): data_dir}
     if _fit(data_dir, names, _STRONG):
         return own
-    inside = {each.name: each for each in subfolders(data_dir) if _fit(each, names, _SURE)}
+    # a test without a train is no product, though its kinds lie beside each other
+    others = [each for each in subfolders(data_dir) if plain(each.name) not in reserved.PARTS]
+    inside = {each.name: each for each in others if _fit(each, names, _SURE)}
     if any(_fit(each, names, _STRONG) for each in inside.values()):
         return inside
     if _fit(data_dir, names, _SURE):
@@ -95,7 +106,8 @@ def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
             )
     if _fit(data_dir, names, LAYOUTS):
         return own
-    raise DataError(f"{data_dir} holds no category and no image; see docs/data.md for layouts")
+    more = unread_in(data_dir) or "; see docs/data.md for layouts"
+    raise DataError(f"{data_dir} holds no category and no image{more}")
 
 
 def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
@@ -119,9 +131,14 @@ def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
     if category in known:
         return known[category]
     if inside.is_dir():
+        if plain(category) in reserved.TESTS and _fit(data_dir, names, _STRONG):
+            raise UsageError(
+                f"--category={category}: {inside} is what the category {_name_of(data_dir)} is "
+                f"judged by, not one of its own; --data_dir={data_dir} alone means the category"
+            )
         if holds_images(inside):
             return inside
-        raise DataError(f"{inside}: not a category, it holds no image")
+        raise DataError(f"{inside}: not a category, it holds no image{unread_in(inside)}")
     raise unknown_name("category", category, known)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data import images
+from cae_jax.data import images, unread
 from cae_jax.data.outlines import Drawn
 from cae_jax.types import GOOD, DataError, LeftOut
 
@@ -22,6 +22,7 @@ BAD_NAMES = frozenset(
 )
 MASK_NAMES = frozenset({"ground_truth", "groundtruth", "mask", "masks", "gt"})
 UNMASKED = "scored, but has no mask to compare with"
+_CIRCLE = "a link to a folder that it lies in, so it is not followed"
 _RESULTS = ("flags.txt", "run.json")  # in a folder that a run, or a scoring, wrote
 
 
@@ -83,12 +84,16 @@ class Tree:
                 if is_result(entry):
                     self.leave(entry, "results, not images of a product")
                     continue
-                inside = self.images(entry) if _leads_on(entry) else []
+                if leads_back(entry):
+                    self.leave(entry, _CIRCLE)
+                    continue
+                inside = self.images(entry)
                 found += inside
                 if not inside:
                     self.leave(entry, "a folder without an image in it")
             elif entry.suffix.lower() not in images.SUFFIXES:
-                self.leave(entry, f"not an image's suffix ({suffixes()})")
+                known = unread.counted([entry.suffix.lower()])
+                self.leave(entry, known or f"not an image's suffix ({suffixes()})")
             else:
                 found.append(entry)
         return found
@@ -98,7 +103,9 @@ class Tree:
         found = []
         for entry in entries(folder):
             hidden = entry.name.startswith(".")
-            if entry.is_dir() and not hidden:
+            if not hidden and leads_back(entry):
+                self.leave(entry, _CIRCLE)
+            elif entry.is_dir() and not hidden:
                 found.append(entry)
             else:
                 self.leave(entry, "hidden" if hidden else cause)
@@ -121,7 +128,9 @@ class Tree:
         Raises DataError where it holds nothing to learn from.
         """
         if not train:
-            raise DataError(f"{self.root}: no good image to learn from (layout {layout})")
+            raise DataError(
+                f"{self.root}: no good image to learn from (layout {layout}){unread_in(self.root)}"
+            )
         learn, judge = tuple(sorted(train, key=_path)), tuple(sorted(test, key=_path))
         if not test:
             self.notes.append(
@@ -129,6 +138,10 @@ class Tree:
                 "nothing tells how many defects it finds"
             )
         left_out = tuple(sorted(self.left_out))
+        if lost := unread.counted(Path(entry.path).suffix.lower() for entry in left_out):
+            self.notes.append(lost)
+        if circles := [entry.path for entry in left_out if entry.cause == _CIRCLE]:
+            self.notes.append(f"{', '.join(circles)}: {_CIRCLE}")
         return Found(str(self.root), learn, judge, left_out, layout, tuple(self.notes))
 
 
@@ -144,10 +157,25 @@ def entries(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Returns the folders in a folder that are not hidden, sorted; [] of what is no folder."""
+    """Returns the folders in a folder that are not hidden, sorted, without links that go round in
+    a circle; [] of what is no folder."""
     if not folder.is_dir():
         return []
-    return [each for each in entries(folder) if each.is_dir() and not each.name.startswith(".")]
+    there = [each for each in entries(folder) if not each.name.startswith(".")]
+    return [each for each in there if each.is_dir() and not leads_back(each)]
+
+
+def leads_back(folder: Path) -> bool:
+    """Returns whether an entry is a link to a folder that it lies in, by whichever way it was
+    come to: followed, it would list that folder again, and what lies beside it."""
+    if not folder.is_symlink():
+        return False
+    try:
+        real = Path(os.path.realpath(folder, strict=True))
+    except OSError:  # leads nowhere, or to itself
+        return False
+    above = {Path(os.path.realpath(each)) for each in Path(os.path.abspath(folder)).parents}
+    return any(real == each or real in each.parents for each in above)
 
 
 def is_image(file: Path) -> bool:
@@ -170,14 +198,27 @@ def suffixes() -> str:
     return " ".join(sorted(images.SUFFIXES))
 
 
+def no_image(folder: Path) -> str:
+    """Returns what an error says of a folder in which there is no image: what else is there."""
+    found = unread_in(folder)
+    return f"{folder}: no image in it{found or f'; suffixes read: {suffixes()}'}"
+
+
+def unread_in(folder: Path) -> str:
+    """Returns what is said of pictures in a folder that are not read, after a semicolon; ""."""
+    files = walk(folder, lambda file: file.suffix.lower() in unread.SUFFIXES)
+    said = unread.counted(file.suffix.lower() for file in files if not file.name.startswith("."))
+    return f"; {said}" if said else ""
+
+
 def walk(folder: Path, wanted: Callable[[Path], bool] = is_image) -> Iterator[Path]:
     """Yields the images, or other files that are wanted, in a folder and the folders in it, in any
-    order; links are followed, once round a circle. What cannot be listed is passed over: reading it
+    order; links are followed, but not in a circle. What cannot be listed is passed over: reading it
     says why."""
     seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(path)
-        if real in seen or is_result(Path(path)):
+        if real in seen or leads_back(Path(path)) or is_result(Path(path)):
             folders.clear()
             continue
         seen.add(real)
@@ -204,7 +245,8 @@ def good_folder(where: Path, names: Names) -> Path | None:
     """
     there = subfolders(where)
     if names.good_name:
-        return next((each for each in there if each.name == names.good_name), None)
+        same = [each for each in there if plain(each.name) == plain(names.good_name)]
+        return next((each for each in same if each.name == names.good_name), next(iter(same), None))
     fit = [each for each in there if plain(each.name) in GOOD_NAMES]
     if len(fit) > 1:
         words = " and ".join(each.name for each in fit)
@@ -214,11 +256,3 @@ def good_folder(where: Path, names: Names) -> Path | None:
 
 def _path(item: Item) -> str:
     return item.path
-
-
-def _leads_on(folder: Path) -> bool:
-    """Whether a folder is no link back to one that it lies in."""
-    if not folder.is_symlink():
-        return True
-    real = os.path.realpath(folder)
-    return real not in {os.path.realpath(parent) for parent in folder.parents}

@@ -4,8 +4,9 @@
     ROOT/test/good/*          ROOT/ground_truth/KIND/STEM_mask.png
 
 (Bergmann et al., MVTec AD, CVPR 2019; MPDD is laid out so, too, and VisA after its own
-preparation.) Good images are in a folder `good`, or of another name of GOOD_NAMES. Folders may lie
-in these folders. test may be missing: then there is nothing to judge.
+preparation.) Good images are in a folder `good`, or of another name of GOOD_NAMES; names count in
+any capitals, see `reserved`. Folders may lie in these folders. test may be missing: then there is
+nothing to judge.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import json
 from pathlib import Path
 
 from cae_jax.data.layouts import masks as masks_of
+from cae_jax.data.layouts import reserved
 from cae_jax.data.layouts.found import (
     BAD_NAMES,
-    MASK_NAMES,
     USUAL,
     Found,
     Item,
@@ -27,23 +28,24 @@ from cae_jax.data.layouts.found import (
     good_folder,
     holds_images,
     is_image,
+    no_image,
     plain,
     subfolders,
-    suffixes,
 )
 from cae_jax.types import GOOD, DataError
 
-_VALIDATION = ("validation", "val", "valid")  # more good images
 _UNPUBLISHED = ("test_private", "test_private_mixed")  # of MVTec AD 2
 
 
 def is_mvtec_ad(root: Path, names: Names) -> bool:
     """Returns whether a folder is a category of images to learn from, and maybe a test; also where
     a folder of it is still empty."""
-    train = root / "train"
-    if not train.is_dir():
+    train = reserved.called(root, "train")
+    if not train:
         return False
-    return (train / GOOD).is_dir() or (root / "test").is_dir() or holds_images(train)
+    if reserved.holds(root, "train/good") or reserved.holds(root, "test"):
+        return True
+    return any(holds_images(each) for each in train)
 
 
 def mvtec_ad(root: Path, names: Names = USUAL) -> Found:
@@ -53,7 +55,7 @@ def mvtec_ad(root: Path, names: Names = USUAL) -> Found:
 
 def is_btad(root: Path, names: Names) -> bool:
     """Returns whether a folder is a product of BTAD: ok and ko for good and defective."""
-    return (root / "train" / "ok").is_dir() and (root / "test" / "ko").is_dir()
+    return reserved.holds(root, "train/ok") and reserved.holds(root, "test/ko")
 
 
 def btad(root: Path, names: Names = USUAL) -> Found:
@@ -64,7 +66,7 @@ def btad(root: Path, names: Names = USUAL) -> Found:
 
 def is_mvtec_ad_2(root: Path, names: Names) -> bool:
     """Returns whether a folder is a category of MVTec AD 2."""
-    return (root / "test_public").is_dir() and (root / "train").is_dir()
+    return reserved.holds(root, "test_public") and reserved.holds(root, "train")
 
 
 def mvtec_ad_2(root: Path, names: Names = USUAL) -> Found:
@@ -76,7 +78,9 @@ def mvtec_ad_2(root: Path, names: Names = USUAL) -> Found:
 def is_mvtec_loco(root: Path, names: Names) -> bool:
     """Returns whether a folder is a category of MVTec LOCO AD."""
     kinds = ("logical_anomalies", "structural_anomalies")
-    return (root / "train").is_dir() and any((root / "test" / kind).is_dir() for kind in kinds)
+    return reserved.holds(root, "train") and any(
+        reserved.holds(root, f"test/{kind}") for kind in kinds
+    )
 
 
 def mvtec_loco(root: Path, names: Names = USUAL) -> Found:
@@ -112,19 +116,22 @@ def _listed(root: Path, names: Names, layout: str, test: str = "test") -> Found:
         DataError: nothing to learn from, or it is not clear which images are good.
     """
     tree = Tree(root)
-    truth = _ground_truth(root, root / test)
-    parts = {"train", test, *_VALIDATION}
+    learn, judge = reserved.part(root, "train"), reserved.part(root, test)
+    held_out = [reserved.part(root, each) for each in reserved.VALIDATION]
+    truth = reserved.ground_truth(root, judge)
+    used = [learn, judge, *held_out, *([truth] if truth else [])]
+    reserved.say(tree, used)
     for entry in entries(root):
-        if entry.name in _UNPUBLISHED and layout == "mvtec_ad_2":
+        if plain(entry.name) in _UNPUBLISHED and layout == "mvtec_ad_2":
             tree.leave(entry, f"{count_images(entry)} images whose truth is not published")
-        elif entry.name not in parts and entry != truth:
+        elif entry not in used:
             tree.leave(entry, "not part of the layout")
-    train = _to_learn(tree, root / "train", names)
-    for each in _VALIDATION:
-        if (root / each).is_dir() and (more := _to_learn(tree, root / each, names)):
-            tree.notes.append(f"{each}: its {len(more)} good images are learned from, too")
+    train = _to_learn(tree, learn, names)
+    for each in held_out:
+        if each.is_dir() and (more := _to_learn(tree, each, names)):
+            tree.notes.append(f"{each.name}: its {len(more)} good images are learned from, too")
             train += more
-    return tree.found(layout, tree.good(train), _to_judge(tree, root / test, truth, names))
+    return tree.found(layout, tree.good(train), _to_judge(tree, judge, truth, names))
 
 
 def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
@@ -140,7 +147,7 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
         _say_good(tree, good)
         found = tree.images(good)
         if not found:
-            raise DataError(f"{good}: no image in it; suffixes read: {suffixes()}")
+            raise DataError(no_image(good))
         return found
     there = [each for each in subfolders(folder) if holds_images(each)]
     bad = [each.name for each in there if plain(each.name) in BAD_NAMES]
@@ -152,7 +159,7 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
         )
     found = tree.images(folder)
     if not found:
-        raise DataError(f"{folder}: no image in it; suffixes read: {suffixes()}")
+        raise DataError(no_image(folder))
     if there:
         words = ", ".join(each.name for each in there)
         tree.notes.append(
@@ -201,13 +208,13 @@ def _masks(
 ) -> dict[Path, tuple[Path, ...]]:
     """The masks of defective images: in a folder of their kind, or all in one."""
     pairs: dict[Path, tuple[Path, ...]] = {}
-    by_kind = {kind.name: kind for kind in files}
+    by_kind = {plain(kind.name): kind for kind in files} | {kind.name: kind for kind in files}
     for folder in subfolders(truth):
-        if good and folder.name == good.name:
+        if good and plain(folder.name) == plain(good.name):
             for mask in tree.images(folder):
                 tree.leave(mask, "mask of a good image")
         else:
-            kind = by_kind.get(folder.name, folder)
+            kind = by_kind.get(folder.name) or by_kind.get(plain(folder.name), folder)
             images = files.get(kind, [])
             pairs |= masks_of.pair(
                 *(tree, images, kind, tree.images(folder), folder, names.mask_pattern)
@@ -237,12 +244,6 @@ def _loose(tree: Tree, truth: Path) -> list[Path]:
             hidden = entry.name.startswith(".")
             tree.leave(entry, "hidden" if hidden else "not in the folder of a defect kind")
     return loose
-
-
-def _ground_truth(root: Path, test: Path) -> Path | None:
-    """The folder of masks, beside the test or in it; None where there is none."""
-    there = [root / "ground_truth", test / "ground_truth", *subfolders(root), *subfolders(test)]
-    return next((each for each in there if each.is_dir() and plain(each.name) in MASK_NAMES), None)
 
 
 def _say_good(tree: Tree, good: Path) -> None:

@@ -15,26 +15,25 @@ from cae_jax.data.layouts.found import (
     count_images,
     good_folder,
     holds_images,
+    no_image,
     plain,
     subfolders,
-    suffixes,
 )
+from cae_jax.data.layouts.reserved import PARTS
 from cae_jax.types import GOOD, DataError
-
-_PARTS = frozenset({"train", "test", "testing", "training", "validation", "val"})
 
 
 def is_kinds(root: Path, names: Names) -> bool:
     """Returns whether a folder holds one of good images and others: kinds of defects."""
     there = subfolders(root)
-    if any(plain(each.name) in _PARTS for each in there):
+    if any(plain(each.name) in PARTS for each in there):
         return False
     try:
         good = good_folder(root, names)
     except DataError:  # several could be: listing it says so
         return True
-    if good is None or not holds_images(good):
-        return False
+    if good is None:
+        return False  # an empty one is one, too: what lies beside it is not good
     return any(each != good and holds_images(each) for each in there)
 
 
@@ -78,7 +77,7 @@ def good_images(root: Path, names: Names = USUAL) -> Found:
     tree = Tree(root)
     found = tree.images(root)
     if not found:
-        raise DataError(f"{root}: no image in it; suffixes read: {suffixes()}")
+        raise DataError(no_image(root))
     if names.layout != "good_images":
         _check(root, found)
     within = sorted({file.relative_to(root).parts[0] for file in found if file.parent != root})
@@ -97,12 +96,11 @@ def _check(root: Path, files: list[Path]) -> None:
     """Raises DataError for names that no folder of good images alone would have."""
     own = "if all of them show good products: --layout=good_images"
     parts = {folder for file in files for folder in file.relative_to(root).parents}
-    strange = [part for part in parts if plain(part.name) in BAD_NAMES | MASK_NAMES | _PARTS]
+    strange = [part for part in parts if plain(part.name) in BAD_NAMES | MASK_NAMES | PARTS]
     if strange:
-        part = min(
-            strange, key=lambda part: (plain(part.name) not in _PARTS, len(part.parts), part)
-        )
-        raise DataError(f"{root}: {_near_miss(root, part)}{own}")
+        part = min(strange, key=lambda part: (plain(part.name) not in PARTS, len(part.parts), part))
+        more = "" if plain(part.name) in PARTS else own  # a test has images of other kinds
+        raise DataError(f"{root}: {_near_miss(root, part)}{more}".removesuffix("; "))
     stems = {file.stem.lower() for file in files}
     for file in files:
         if (image := masks_of.image_of(file)) and image in stems:
@@ -113,12 +111,12 @@ def _check(root: Path, files: list[Path]) -> None:
 
 def _near_miss(root: Path, part: Path) -> str:
     """What would be a layout, from what is there."""
-    strange = BAD_NAMES | MASK_NAMES | _PARTS
+    strange = BAD_NAMES | MASK_NAMES | PARTS
     others = [each for each in subfolders(root / part.parent) if plain(each.name) not in strange]
     counts = {each: n for each in others if (n := count_images(each))}
     good = next(iter(counts), None)
     there = f"{counts[good]} images lie in {good}" if good else ""
-    if plain(part.name) in _PARTS:
+    if plain(part.name) in PARTS:
         more = f", but {there}: if they are to learn from, call it train; " if good else "; "
         return f"{part}, and no train/{GOOD} with good images to learn from{more}"
     more = "--data_dir=FOLDER names the folder of good ones alone; "

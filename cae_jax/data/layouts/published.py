@@ -13,16 +13,17 @@ from typing import Any
 from cae_jax.data import masks as decoded
 from cae_jax.data.frame import Frame
 from cae_jax.data.layouts import masks as masks_of
+from cae_jax.data.layouts import reserved
 from cae_jax.data.layouts.found import USUAL, Found, Item, Names, Tree, entries
 from cae_jax.types import GOOD, DataError
 
-_VISA = ("Data/Images/Normal", "Data/Images/Anomaly")
+_VISA = ("data/images/normal", "data/images/anomaly")  # Data/Images/Normal
 _SAMPLE = re.compile(r"S\d+")  # of Real-IAD: a folder for each sample
 
 
 def is_visa(root: Path, names: Names) -> bool:
     """Returns whether a folder is an object of VisA as it is downloaded."""
-    return all((root / part).is_dir() for part in _VISA)
+    return all(reserved.holds(root, part) for part in _VISA)
 
 
 def visa(root: Path, names: Names = USUAL) -> Found:
@@ -40,11 +41,11 @@ def visa(root: Path, names: Names = USUAL) -> Found:
             raise DataError(f"{table}: no image of {root.name}")
     else:
         tree.notes.append(f"no {table}: all normal images are learned from, so none is judged")
-        normal, anomaly = (tree.images(root / part) for part in _VISA)
-        there = tree.images(root / "Data/Masks") if (root / "Data/Masks").is_dir() else []
-        pairs = masks_of.pair(
-            tree, anomaly, root / _VISA[1], there, root / "Data/Masks/Anomaly", names.mask_pattern
-        )
+        normal, anomaly = (tree.images(reserved.part(root, part)) for part in _VISA)
+        truth = reserved.part(root, "data/masks")
+        there, home = tree.images(truth) if truth.is_dir() else [], reserved.part(truth, "anomaly")
+        folder = reserved.part(root, _VISA[1])
+        pairs = masks_of.pair(tree, anomaly, folder, there, home, names.mask_pattern)
         train = tree.good(normal)
         for file in anomaly:
             kind = kinds.get(f"{root.name}/{tree.path(file)}", "")
@@ -64,10 +65,10 @@ def visa(root: Path, names: Names = USUAL) -> Found:
 
 def is_real_iad(root: Path, names: Names) -> bool:
     """Returns whether a folder is an object of Real-IAD: OK and NG, with a folder a sample."""
-    good, bad = root / "OK", root / "NG"
-    if not (good.is_dir() and bad.is_dir()):
+    if not reserved.holds(root, "ng"):
         return False
-    return any(_SAMPLE.fullmatch(each.name) for each in entries(good))
+    there = [entry for good in reserved.called(root, "ok") for entry in entries(good)]
+    return any(_SAMPLE.fullmatch(each.name) for each in there)
 
 
 def real_iad(root: Path, names: Names = USUAL) -> Found:
@@ -81,13 +82,14 @@ def real_iad(root: Path, names: Names = USUAL) -> Found:
     test: list[Item] = []
     if not split:
         tree.notes.append(f"no {root.name}.json with a train and a test: all OK is learned from")
-        train = tree.good(tree.images(root / "OK"))
-        files = tree.images(root / "NG")
+        bad = reserved.part(root, "ng")
+        train = tree.good(tree.images(reserved.part(root, "ok")))
+        files = tree.images(bad)
         jpegs = [file for file in files if file.suffix.lower() in (".jpg", ".jpeg")] or files
         there = [file for file in files if file not in jpegs]
         pairs = masks_of.pair(tree, jpegs, root, there, root, names.mask_pattern)
         for file in jpegs:
-            kind = file.relative_to(root / "NG").parts[0]
+            kind = file.relative_to(bad).parts[0]
             test.append(tree.defective(file, kind, pairs.get(file, ())))
         return tree.found("real_iad", train, test)
     each = [("train", entry) for entry in split["train"]]
@@ -109,8 +111,8 @@ def real_iad(root: Path, names: Names = USUAL) -> Found:
 
 def is_kolektor_sdd2(root: Path, names: Names) -> bool:
     """Returns whether a folder is KolektorSDD2: images in train, each with its mask beside it."""
-    train = root / "train"
-    return train.is_dir() and any(each.stem.endswith("_GT") for each in entries(train))
+    train = reserved.called(root, "train")
+    return any(each.stem.endswith("_GT") for folder in train for each in entries(folder))
 
 
 def kolektor_sdd2(root: Path, names: Names = USUAL) -> Found:
@@ -119,7 +121,9 @@ def kolektor_sdd2(root: Path, names: Names = USUAL) -> Found:
     tree = Tree(root)
     parts: dict[str, list[Item]] = {"train": [], "test": []}
     for part, items in parts.items():
-        there = tree.images(root / part) if (root / part).is_dir() else []
+        folder = reserved.part(root, part)
+        reserved.say(tree, [folder])
+        there = tree.images(folder) if folder.is_dir() else []
         masks = {file.stem.removesuffix("_GT"): file for file in there if file.stem.endswith("_GT")}
         files = [file for file in there if not file.stem.endswith("_GT")]
         with ThreadPoolExecutor() as pool:

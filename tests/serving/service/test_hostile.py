@@ -63,7 +63,9 @@ def test_a_bomb_is_refused_by_its_header(app):
     assert post(app, small, {"Content-Type": "image/png"}).status_code == 422  # black: no distance
     answer = post(app, large, {"Content-Type": "image/png"})
     assert answer.status_code == 400
-    assert told(answer) == ("is 1001 x 1000 pixels; the limits are 16384 a side and 1000000 in all")
+    assert told(answer) == (
+        "is 1001 x 1000 pixels; the limits are 131071 a side and 1000000 in all"
+    )
 
 
 def test_pages_of_a_tiff_are_not_counted(app):

@@ -76,7 +76,7 @@ def test_bad_images_among_good_ones_have_their_own_status():
     assert [results[i]["score"] for i in (0, 5)] == pytest.approx([20, 40])
     assert results[1]["error"] == "is empty (0 bytes)"
     assert "not finite" in results[4]["error"]
-    assert "18 x 17 pixels; the limits are 16384 a side and 300 in all" in results[6]["error"]
+    assert "18 x 17 pixels; the limits are 131071 a side and 300 in all" in results[6]["error"]
 
 
 def test_one_bad_image_as_the_body_is_a_bad_request():
