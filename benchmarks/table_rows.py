@@ -124,6 +124,15 @@ def start(r: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def compilation(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls of `benchmarks.compilation`."""
+    return [
+        {"call": name, "operations / reference": round(count, 1)}
+        | {"s to compile / reference": round(r["seconds"][name], 1) if name in r["seconds"] else ""}
+        for name, count in r["operations"].items()
+    ]
+
+
 def _pair(both: Iterable[float], form: str) -> str:
     return " / ".join(format(value, form) for value in both)
 
@@ -143,4 +152,5 @@ SECTIONS = (
     exports,
     start,
     programs,
+    compilation,
 )

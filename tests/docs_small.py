@@ -60,6 +60,7 @@ SMALL = {
     "benchmarks.ray_scoring": "",
     "benchmarks.exports": "--runs=runs/synthetic --category=weave --json=exports.json",
     "benchmarks.service": "--clients=2 --seconds=0.2 --requests=20 --hostile=20 --repeats=1",
+    "benchmarks.compilation": "--calls=filter_bank",
     "benchmarks.accelerator": "--list --toy",
     "benchmarks.tables": "",
 }
