@@ -37,6 +37,18 @@ def fit(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {"MB learned": r["learned_mb"], "peak memory, MB": round(r["peak_memory_mb"])}]
 
 
+def methods(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """A method of `benchmarks.methods`."""
+    row = {"method": r["method"], "features or model": r["model"], "side": r["image_size"]}
+    row |= {"channels": r["channels"]}
+    row |= {"processor s to compile": round(r["scoring"][0]["compile_processor_seconds"], 1)}
+    row |= {f"ms an image of {one['batch_size']}": one["ms_per_image"] for one in r["scoring"]}
+    row |= {"s a fit": r.get("fit_seconds", ""), "ms a step": r.get("step_ms", "")}
+    row |= {"images or crops": r["learned_from"], "MB learned": r["learned_mb"]}
+    load = " to ".join(f"{each:.1f}" for each in r["load"])
+    return [row | {"peak memory, MB": round(r["peak_memory_mb"]), "load": load}]
+
+
 def latent_search(r: dict[str, Any]) -> list[dict[str, Any]]:
     """`benchmarks.latent_search`."""
     row = {"patches": r["patches"], "side": r["patch_size"], "width": r["width"]}
@@ -142,6 +154,7 @@ SECTIONS = (
     inference,
     training,
     fit,
+    methods,
     latent_search,
     members,
     scaling,
