@@ -45,15 +45,19 @@ def _learning(s: Config, n_images: int, repeats: int) -> tuple[Variables, dict[s
     """What a fit leaves, or a step finds; and the seconds of that fit or step."""
     if isinstance(s.build().learn, Steps):
         stepping = production.training(s, n_images)
-        step, _ = _spent(stepping.call, repeats)
-        first, batch = stepping.first_call_seconds, len(stepping.crops[0])
-        took = {"first_call_seconds": first, "step_ms": step * 1e3, "learned_from": batch}
-        return stepping.variables, took
+        step, processor = _spent(stepping.call, repeats)
+        return stepping.variables, {
+            "first_call_seconds": stepping.first_call_seconds,
+            **{"step_ms": step * 1e3, "step_processor_ms": processor * 1e3},
+            "learned_from": len(stepping.crops[0]),
+        }
     fitted = production.fitting(s, n_images)
-    fit, _ = _spent(fitted.call, _FITS)
-    first = fitted.first_call_seconds
-    took = {"first_call_seconds": first, "fit_seconds": fit, "learned_from": n_images}
-    return fitted.variables, took
+    fit, processor = _spent(fitted.call, _FITS)
+    return fitted.variables, {
+        "first_call_seconds": fitted.first_call_seconds,
+        **{"fit_seconds": fit, "fit_processor_seconds": processor},
+        "learned_from": n_images,
+    }
 
 
 def _scoring(s: Config, batch: int, learned: Variables, repeats: int) -> dict[str, float]:
@@ -62,6 +66,7 @@ def _scoring(s: Config, batch: int, learned: Variables, repeats: int) -> dict[st
     return {
         "batch_size": batch,
         "ms_per_image": seconds * 1e3 / batch,
+        "processor_ms_per_image": processor * 1e3 / batch,
         "first_call_seconds": ready.first_call_seconds,
         "compile_processor_seconds": ready.first_call_processor_seconds - processor,
     }
