@@ -16,7 +16,8 @@ one image are laid over each other.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ from cae_jax.data.formats import Source
 from cae_jax.data.frame import Frame, placed_mask
 from cae_jax.data.outlines import Drawn, raster
 from cae_jax.data.picture import Picture
-from cae_jax.types import DataError
+from cae_jax.data.regions import Saturation, of_file
+from cae_jax.types import DataError, Region
 
 _LABELS = 16  # levels; tools draw fewer, soft edges have more
 _FRAMED = 0.9  # of the border's pixels
@@ -40,6 +42,8 @@ class Mask(NamedTuple):
     levels: int = 0  # of the file, where they were cut at half; else 0
     ground: str = ""  # its color, where it is neither black nor transparent
     scaled: str = ""  # "128 x 128 for 256 x 256", where it is smaller or larger than its image
+    regions: tuple[Region, ...] = ()  # where saturations are known
+    unknown: tuple[int, ...] = ()  # levels that are not among these
 
 
 def read(
@@ -47,6 +51,7 @@ def read(
     frame: Frame,
     expected_size: tuple[int, int] | None,
     name: str | None = None,
+    saturation: Mapping[int, Saturation] = MappingProxyType({}),
 ) -> Mask:
     """Reads the mask of one image by the rule above.
 
@@ -62,6 +67,7 @@ def read(
       expected_size: (height, width) of the mask's image, from `images.size`; None for the mask's
         own.
       name: what errors call the mask; by default its path.
+      saturation: by the level of a file's defect, see `regions`; {} looks for no regions.
 
     Raises:
       DataError: a file cannot be used, or has other proportions than the image.
@@ -70,6 +76,7 @@ def read(
     parts: Any = [sources] if alone else sources
     whole: np.ndarray | None = None
     levels, ground, scaled = 0, "", ""
+    regions, unknown = list[Region](), list[int]()
     for source in parts:
         with contextlib.ExitStack() as stack:
             if isinstance(source, Drawn):
@@ -83,7 +90,11 @@ def read(
             if isinstance(source, Drawn):
                 part, some, color = raster(source), 0, ""
             else:
-                part, some, color = marked(opened.picture(), frame.mask_ground)
+                picture = opened.picture()
+                part, some, color = marked(picture, frame.mask_ground)
+                if saturation:
+                    found, strange = of_file(part, picture, saturation, expected_size, frame)
+                    regions, unknown = regions + found, unknown + strange
         if own != expected_size:
             scaled = f"{own[1]} x {own[0]} for {expected_size[1]} x {expected_size[0]}"
             part = pictures.resize_mask(part, expected_size)
@@ -91,7 +102,9 @@ def read(
         levels, ground = max(levels, some), ground or color
     if whole is None:
         raise ValueError("a mask of no file")
-    return Mask(placed_mask(whole, frame), float(whole.mean()), levels, ground, scaled)
+    share = float(whole.mean())
+    defective = placed_mask(whole, frame)
+    return Mask(defective, share, levels, ground, scaled, tuple(regions), tuple(unknown))
 
 
 def decode_mask(
