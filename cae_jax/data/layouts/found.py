@@ -34,6 +34,7 @@ class Names(NamedTuple):
     layout: str = "auto"
     good_name: str = ""  # the folder of good images; "" knows it by GOOD_NAMES
     mask_pattern: str = ""  # of a mask's name without its suffix, "{stem}_seg"; "" knows the usual
+    test_fraction: float = 0.0  # of good images, to judge; of data that does not say which
 
 
 USUAL = Names()  # nothing
@@ -59,6 +60,7 @@ class Found(NamedTuple):
     layout: str = ""  # its name, see `layouts`; "" where there is but one
     notes: tuple[str, ...] = ()  # what the user should know of how files were taken
     saturation: Mapping[int, Saturation] = MappingProxyType({})  # by the level of masks, if known
+    undivided: bool = False  # nothing says which good images are for the test: it has none
 
 
 @dataclasses.dataclass
