@@ -12,6 +12,7 @@ from benchmarks.member_calls import FLAGS, step_call
 from cae_jax.runs import command_line
 from cae_jax.runs.config import Config
 from cae_jax.training import members
+from cae_jax.training.schedule import STRATEGIES
 from cae_jax.types import CaeError
 
 _MEMBERS = flags.DEFINE_integer("num_members", 5, "models that train together", lower_bound=2)
@@ -26,7 +27,7 @@ def measure(settings: Config, n: int, scan: int, repeats: int) -> dict[str, obje
     """
     batch_size = settings.options.batch_size
     calls, compiled, losses = {}, {}, {}
-    for name in members.STRATEGIES:
+    for name in STRATEGIES:
         calls[name] = step_call(settings, n, name, scan)
         began = time.perf_counter()
         calls[name]()

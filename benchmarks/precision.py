@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import options, timing
 from cae_jax.evaluation import metrics, verdict
-from cae_jax.methods.gradients import PRECISIONS
+from cae_jax.methods.options import PRECISIONS
 from cae_jax.runs import build, command_line
 from cae_jax.runs.cell import find
 from cae_jax.runs.config import Config

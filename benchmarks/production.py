@@ -19,9 +19,9 @@ from cae_jax.scoring import reconstruction, residuals, scorer
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import loop
 from cae_jax.training.checkpoints import FROZEN
+from cae_jax.training.crops import epoch_crops
 from cae_jax.training.fit import fit
 from cae_jax.training.members import Plan, compile_step, place_crops, place_images
-from cae_jax.training.schedule import epoch_crops
 from cae_jax.types import (
     Metrics,
     Reconstruction,

@@ -72,6 +72,12 @@ def scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def ray_scoring(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The numbers of workers of `benchmarks.ray_scoring`."""
+    given = {"model": r["model"], "images": r["number"]}
+    return [given | row for row in r["rows"]]
+
+
 def beside(r: dict[str, Any]) -> list[dict[str, Any]]:
     """A method and category of `benchmarks.beside`: ours, theirs."""
     row = {"method": r["method"], "category": r["category"], "images": r["n_train"]}
@@ -101,6 +107,32 @@ def exports(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {f"{form}, MB": size for form, size in r["megabytes"].items()}]
 
 
+def programs(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The programs of a run of `benchmarks.programs`, those that take longest first."""
+    return [
+        {"run": r["run"], "side": r["image_size"], "program": each["name"], "times": each["times"]}
+        | {"s to compile": each["seconds"]}
+        for each in r["programs"]
+    ]
+
+
+def start(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The waits of `benchmarks.start`."""
+    return [
+        {"what": row["what"], "s": row["p50_seconds"], "processor s": row["p50_processor_seconds"]}
+        for row in r["rows"]
+    ]
+
+
+def compilation(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls of `benchmarks.compilation`."""
+    return [
+        {"call": name, "operations / reference": round(count, 1)}
+        | {"s to compile / reference": round(r["seconds"][name], 1) if name in r["seconds"] else ""}
+        for name, count in r["operations"].items()
+    ]
+
+
 def _pair(both: Iterable[float], form: str) -> str:
     return " / ".join(format(value, form) for value in both)
 
@@ -115,6 +147,10 @@ SECTIONS = (
     scaling,
     precision,
     scoring,
+    ray_scoring,
     beside,
     exports,
+    start,
+    programs,
+    compilation,
 )

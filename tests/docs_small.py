@@ -55,8 +55,12 @@ SMALL = {
     "benchmarks.scaling": f"{NET} --patch_size=32 --num_members=2 --batch_size=4 --images=2 "
     "--devices=1 --repeats=1",
     "benchmarks.scoring": f"{NET} {SIZES} --images=2 --size=32",
+    "benchmarks.start": "--model=tiny=runs/synthetic --repeats=1",
+    "benchmarks.programs": "--method=variation_model --image_size=32 --category=FIRST",
+    "benchmarks.ray_scoring": "",
     "benchmarks.exports": "--runs=runs/synthetic --category=weave --json=exports.json",
     "benchmarks.service": "--clients=2 --seconds=0.2 --requests=20 --hostile=20 --repeats=1",
+    "benchmarks.compilation": "--calls=filter_bank",
     "benchmarks.accelerator": "--list --toy",
     "benchmarks.tables": "",
 }

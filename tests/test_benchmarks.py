@@ -12,7 +12,17 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import engines, inference, layer_calls, layers, production, timing, training
+from benchmarks import (
+    engines,
+    inference,
+    layer_calls,
+    layers,
+    production,
+    programs,
+    start,
+    timing,
+    training,
+)
 from cae_jax import models
 from cae_jax.models.layers.table import Row, apply_tables
 from cae_jax.runs.config import configure
@@ -263,3 +273,31 @@ def test_the_binaries_run(tmp_path):
     done = run("inference", flags[0], "--patch_size=32", "--against=tensorrt")
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown engine of --against 'tensorrt'")
+
+
+def test_the_programs_of_a_run_are_counted(monkeypatch):
+    """A run of one program of two shapes, and of another, is heard; what was before is not."""
+
+    def run(config):
+        assert config.folder.is_dir()
+        for n in (3, 4):
+            jax.jit(lambda x: x * 2 + 7.25).lower(np.zeros(n, np.float32)).compile()
+
+    jax.jit(lambda x: x * 3).lower(np.zeros(2, np.float32)).compile()
+    monkeypatch.setattr(programs.job, "run", run)
+    before = jax.config.values["jax_compilation_cache_dir"]
+    found = programs.measure(SMALL)
+    assert jax.config.values["jax_compilation_cache_dir"] == before
+    (row,) = found["programs"]
+    assert (row["name"], row["times"]) == ("<lambda>", 2)
+    assert 0 < row["seconds"] < found["seconds"] + 1e-3
+
+
+def test_what_a_start_is_measured_by():
+    seconds, processor = start.once(["-c", "sum(range(10**6))"])
+    assert 0 < processor < seconds + 0.5
+    found = start.commands(["own=runs/own,runtime=onnxruntime"], "a.png")
+    assert found["load and score, own"][2:] == ["runs/own", "a.png", '{"runtime": "onnxruntime"}']
+    for given, image in ((["runs/own"], "a.png"), (["own=runs/own"], "")):
+        with pytest.raises(UsageError, match="must be NAME=FOLDER, with an --image"):
+            start.commands(given, image)

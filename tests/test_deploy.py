@@ -9,9 +9,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+from test_flags import OF_CONFIG, OWN
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONTAINER = ROOT / "deploy/Containerfile"
+JOBS = sorted((*ROOT.glob("deploy/*.sbatch"), *ROOT.glob("deploy/*.yaml")))
 UNITS = sorted((ROOT / "deploy").glob("*.service"))
 BESIDE = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
@@ -113,3 +116,19 @@ def test_the_watcher_may_write_where_it_has_to():
     words = shlex.split(found["ExecStart"])
     given = dict(word.split("=") for word in words if word.startswith("--"))
     assert found["ReadWritePaths"].split() == [given["--watch"], given["--output"]]
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_a_job_of_a_cluster_says_flags_that_there_are(path):
+    text = path.read_text()
+    command, flags = re.search(r"python -m experiments\.(\w+)(.*)", text, re.DOTALL).groups()
+    names = re.findall(r"(?<![\w-])--(\w+)=", flags.split("shutdownAfterJobFinishes")[0])
+    assert {"workdir"} < set(names) or path.name == "train.sbatch"
+    assert set(names) <= {*OF_CONFIG, *OWN[command]}
+    if path.suffix == ".sbatch":
+        assert lint("bash", "-n", path) == []
+        assert "#SBATCH --nodes=" in text
+    else:
+        kinds = [each["kind"] for each in yaml.safe_load_all(text)]
+        assert kinds == {"score.yaml": ["RayJob"], "train.yaml": ["Service", "Job"]}[path.name]
+    assert path.name in (ROOT / "docs/scaling.md").read_text()

@@ -50,7 +50,7 @@ def _exist(*names):
 
 
 # Lines that install or test, and what of them can be seen from here.
-_FILES = [f"requirements{part}.txt" for part in ("", "-export", "-features", "-serve")]
+_FILES = [f"requirements{part}.txt" for part in ("", "-export", "-features", "-ray", "-serve")]
 OTHERS = {
     **{f"python -m pip install -r {name}": lambda name=name: _exist(name) for name in _FILES},
     f"python -m pip install -r {_FILES[0]} -r requirements-dev.txt": lambda: _exist(
@@ -253,6 +253,9 @@ def _runs():
     seen, chosen = set(), []
     for command in PROGRAMS:
         module, words = words_of(command)
+        # serving/cluster/test_job.py starts Ray
+        if "--engine=ray" in words or module == "benchmarks.ray_scoring":
+            continue
         what = (module, given_by(words).get("--method", "autoencoder"))
         if command not in presets or what not in seen:
             chosen.append(command)

@@ -52,6 +52,9 @@ OWNERS = {
     "prometheus_client": {"serving"},
     "pydantic": {"serving"},
     "sqlite3": {"serving"},
+    "ray": {"serving.cluster"},
+    "pyarrow": {"serving.cluster"},
+    "fsspec": {"serving.cluster"},
     "tensorboardX": {"runs.epoch_log"},
     "wandb": {"runs.epoch_log"},
 }

@@ -15,8 +15,8 @@ from benchmarks.accelerator import peaks, programs, stored
 from cae_jax.data import synthetic
 from cae_jax.runs.config import configure
 from cae_jax.training import loop
+from cae_jax.training.crops import epoch_crops
 from cae_jax.training.members import Plan, compile_step, place_crops, place_images, place_state
-from cae_jax.training.schedule import epoch_crops
 
 TOGETHER = 2  # programs that are compiled side by side
 _IMAGES = 60  # that the crops come from

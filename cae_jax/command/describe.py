@@ -11,8 +11,7 @@ import json
 from absl import flags
 
 from cae_jax import methods
-from cae_jax.reports import architectures
-from cae_jax.runs import command_line, describe
+from cae_jax.runs import command_line
 from cae_jax.types import unknown_name
 
 _FORMAT = flags.DEFINE_string("format", "text", "text or json")
@@ -22,6 +21,9 @@ _EVERY_FLAG = flags.DEFINE_bool("every_flag", False, "print docs/flags.md")
 
 def run() -> None:
     """Describes the model of the flags, or compares all built-in ones."""
+    from cae_jax.reports import architectures  # a --help need not wait for them
+    from cae_jax.runs import describe
+
     if _FORMAT.value not in ("text", "json"):
         raise unknown_name("--format", _FORMAT.value, ("text", "json"))
     if _METHODS.value:

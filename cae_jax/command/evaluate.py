@@ -5,12 +5,14 @@ Flags of scoring that are given here, such as --distance=ssim, take the place of
 
 from __future__ import annotations
 
-from cae_jax.reports import results
-from cae_jax.runs import command_line, job
+from cae_jax.runs import command_line
 
 
 def run() -> None:
     """Evaluates the workdir of the flags and prints its results."""
+    from cae_jax.reports import results  # a --help need not wait for them
+    from cae_jax.runs import job
+
     workdir = command_line.needed("workdir", "the folder of a run")
     changes = command_line.present()
     data_dir = changes.pop("data_dir", "")

@@ -10,12 +10,9 @@ from __future__ import annotations
 from absl import flags
 
 from cae_jax.runs import command_line
-from cae_jax.scoring import compilation
-from cae_jax.serving import trained
-from cae_jax.serving.export import FORMATS, export
 
 _WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
-_FORMAT = flags.DEFINE_list("format", ["stablehlo", "onnx"], f"of {', '.join(FORMATS)}")
+_FORMAT = flags.DEFINE_list("format", ["stablehlo", "onnx"], "of stablehlo, onnx, web")
 _FALSE_ALARMS = flags.DEFINE_float(
     "false_alarms",
     None,
@@ -33,6 +30,10 @@ flags.DEFINE_string("output", "", "the folder to write")
 
 def run() -> None:
     """Exports the run of the flags and says where it lies and how it was checked."""
+    from cae_jax.scoring import compilation  # a --help need not wait for them
+    from cae_jax.serving import trained
+    from cae_jax.serving.export import export
+
     workdir = command_line.needed("workdir", "the folder of a run")
     output = command_line.needed("output", "the folder to write")
     compilation.use_cache()

@@ -15,7 +15,6 @@ from absl import flags
 
 import cae_jax
 from cae_jax.runs import command_line
-from cae_jax.scoring import compilation
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.service import flags as serving
 from cae_jax.serving.service import server
@@ -30,6 +29,8 @@ _RUNTIME = flags.DEFINE_enum(
 
 def run() -> None:
     """Serves the models of the flags, or watches a folder, until it is told to stop."""
+    from cae_jax.scoring import compilation  # a --help need not wait for it
+
     folders = server.folders(_MODEL.value)
     asked: dict[str, Any] = {"runtime": _RUNTIME.value} if _RUNTIME.value else {}
 

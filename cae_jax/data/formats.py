@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImagePalette
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -38,6 +38,8 @@ Source = str | os.PathLike[str] | bytes | BinaryIO
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _AVIF = (b"avif", b"avis")
+_ENTRIES = {1: "P;1", 4: "P;4", 8: "P"}  # Pillow's names of a BMP's palette, by its bits
+_LEVELS = (("1", 1), ("L", 8))  # of which its own reading is right
 _GRAY, _COLOR, _PALETTE, _GRAY_ALPHA = 0, 2, 3, 4  # color types of PNG
 
 
@@ -115,7 +117,7 @@ def _open(file: BinaryIO) -> Opened:
     if head.startswith(b"\xff\xd8"):
         return _open_jpeg(file)
     if head.startswith(b"BM"):
-        return _opened_by(BmpImageFile(file))
+        return _open_bmp(file)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         lossy = b"VP8L" not in file.read()
         file.seek(0)
@@ -130,6 +132,22 @@ def _opened_by(image: ImageFile.ImageFile, lossy: bool = False) -> Opened:
         raise DataError("has several frames; one is expected")
     turn = picture.orientation(image.info.get("exif"))
     return Opened(image.height, image.width, turn, lambda: of_pillow(image)._replace(lossy=lossy))
+
+
+def _open_bmp(file: BinaryIO) -> Opened:
+    image = BmpImageFile(file)
+    file.seek(14)
+    head = file.read(16)
+    bits = head[10] if head[0] == 12 else head[14]
+    if image.mode in ("1", "L") and bits in _ENTRIES and (image.mode, bits) not in _LEVELS:
+        # Where a palette is gray Pillow takes it for levels, and reads them by the palette's length
+        levels = (0, 255) if image.mode == "1" else range(256)
+        image._mode = "P"
+        image.palette = ImagePalette.raw("RGB", bytes(v for v in levels for _ in range(3)))
+        tile = image.tile[0]
+        assert isinstance(tile.args, tuple)
+        image.tile = [tile._replace(args=(_ENTRIES[bits], *tile.args[1:]))]
+    return _opened_by(image)
 
 
 def _open_jpeg(file: BinaryIO) -> Opened:
@@ -158,7 +176,20 @@ def _open_avif(file: BinaryIO) -> Opened:
         SUPPORTED = False
     if not SUPPORTED:
         raise DataError("is an AVIF image, and this Pillow cannot read them: install Pillow 11.3")
-    return _opened_by(AvifImageFile(file), lossy=True)
+    bits = _avif_bits(file.read())
+    file.seek(0)
+    opened = _opened_by(AvifImageFile(file), lossy=True)
+    if bits == 8:
+        return opened
+    lost = f"the lower {bits - 8} of AVIF's {bits} bits, which Pillow does not give"
+    return opened._replace(load=lambda: opened.load()._replace(without=lost))
+
+
+def _avif_bits(content: bytes) -> int:
+    """The bits a channel of the first picture, by its box av1C (AV1-ISOBMFF, section 2.3.3)."""
+    at = content.find(b"av1C")
+    flags = content[at + 6] if 0 <= at < len(content) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
 def _open_png(file: BinaryIO) -> Opened:

@@ -1,7 +1,7 @@
 """The one decoder: an image file becomes a float32 array [H, W, C] in [0, 1].
 
 Nothing else opens image files. `formats` reads their true values, of 8 bits, 16 bits or float;
-each is divided by its white. Gray is ITU-R 601 luma (of 8-bit color rounded, as Pillow's mode L).
+each is divided by its white. Gray is ITU-R 601 luma (where white is 255 rounded, as Pillow does).
 Resizing is Pillow's antialiased bilinear filter on float pixels, after the conversion to gray or
 RGB, without rounding; an image of another shape than the size asked is stretched to it. An alpha
 channel is dropped, unless the frame has a background to lay the image on. EXIF orientation is
@@ -50,6 +50,7 @@ class Seen(NamedTuple):
     size: tuple[int, int]  # (height, width) of its file in pixels, upright
     largest: int = 0  # the largest value, of 16 bits of which nobody says how many are used
     transparent: bool = False  # pixels that a viewer does not show, and no background
+    without: str = ""  # what of the file was not read, in words
 
 
 class Decoded(NamedTuple):
@@ -291,7 +292,7 @@ def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, int, Seen]:
         scale = found.white / white if alpha.max() * found.white <= white else 1.0
         values = _laid(values, alpha * np.float32(scale), frame.background, white)
     if values.ndim == 3 and frame.channels == 1:
-        if values.dtype == np.uint8:
+        if values.dtype == np.uint8 and white == 255:
             values = np.asarray(Image.fromarray(values).convert("L"))
         else:
             values = values.astype(np.float32) @ np.array(_LUMA, np.float32)
@@ -307,15 +308,16 @@ def _pixels(found: Picture, frame: Frame) -> tuple[np.ndarray, int, Seen]:
     unknown = found.values.dtype == np.uint16 and not found.stated and not frame.bit_depth
     largest = int(found.values.max()) if unknown else 0
     shown = alpha is None or frame.background is not None
-    return pixels, white, Seen(found.values.shape[:2], largest, not shown)
+    return pixels, white, Seen(found.values.shape[:2], largest, not shown, found.without)
 
 
 def _white(values: np.ndarray, white: int, bit_depth: int) -> int:
     """The value that becomes 1: the file's or type's, or of over 8 bits what the user says."""
     if values.dtype.kind == "f":
-        low, high = values.min(), values.max()
+        low, high = float(values.min()), float(values.max())
         if not (low >= 0 and high <= 1):  # false for NaN too
-            hint = "; divide by 255" if 1 < high <= 255 and low >= 0 else ""
+            whites = [white for white in (255, 65535) if 1 < high <= white and low >= 0]
+            hint = f"; divide by {whites[0]}" if whites else ""
             raise DataError(
                 f"has float pixels from {low:g} to {high:g}; they must be finite and within 0 "
                 f"and 1{hint}"

@@ -1,7 +1,8 @@
 """Ground-truth masks: one rule that finds what is defective, however a tool drew it.
 
 1. What is transparent is ground. What shows is defective where it is not black; if all of it is
-   black, or none, then wherever it shows.
+   black, or none, or if it is a photograph (most of it between its darkest and brightest eighth),
+   then wherever it shows.
 2. The ground is black, unless another color has over half of the mask and `_FRAMED` of its border:
    then what differs from that color is defective (black on white, red on white). --mask_ground
    says it where this would be wrong.
@@ -32,6 +33,8 @@ from cae_jax.types import DataError, Region
 
 _LABELS = 16  # levels; tools draw fewer, soft edges have more
 _FRAMED = 0.9  # of the border's pixels
+_FAINT = 16  # of 255: below it a lossy format's ringing is as strong as what it is round
+_ENDS = 1 / 8  # of the range, at either end: there is most of what is drawn, but not of a picture
 
 
 class Mask(NamedTuple):
@@ -42,6 +45,7 @@ class Mask(NamedTuple):
     levels: int = 0  # of the file, where they were cut at half; else 0
     ground: str = ""  # its color, where it is neither black nor transparent
     scaled: str = ""  # "128 x 128 for 256 x 256", where it is smaller or larger than its image
+    faint: int = 0  # its brightest level of 255, where it is lossy and nearly black
     regions: tuple[Region, ...] = ()  # where saturations are known
     unknown: tuple[int, ...] = ()  # levels that are not among these
 
@@ -75,7 +79,7 @@ def read(
     alone = isinstance(sources, Drawn) or not isinstance(sources, list | tuple)
     parts: Any = [sources] if alone else sources
     whole: np.ndarray | None = None
-    levels, ground, scaled = 0, "", ""
+    levels, ground, scaled, faint = 0, "", "", 0
     regions, unknown = list[Region](), list[int]()
     for source in parts:
         with contextlib.ExitStack() as stack:
@@ -90,11 +94,12 @@ def read(
             if isinstance(source, Drawn):
                 part, some, color = raster(source), 0, ""
             else:
-                picture = opened.picture()
-                part, some, color = marked(picture, frame.mask_ground)
+                found = opened.picture()
+                part, some, color = marked(found, frame.mask_ground)
+                faint = max(faint, _faint(found))
                 if saturation:
-                    found, strange = of_file(part, picture, saturation, expected_size, frame)
-                    regions, unknown = regions + found, unknown + strange
+                    own_regions, strange = of_file(part, found, saturation, expected_size, frame)
+                    regions, unknown = regions + own_regions, unknown + strange
         if own != expected_size:
             scaled = f"{own[1]} x {own[0]} for {expected_size[1]} x {expected_size[0]}"
             part = pictures.resize_mask(part, expected_size)
@@ -103,8 +108,8 @@ def read(
     if whole is None:
         raise ValueError("a mask of no file")
     share = float(whole.mean())
-    defective = placed_mask(whole, frame)
-    return Mask(defective, share, levels, ground, scaled, tuple(regions), tuple(unknown))
+    said = (share, levels, ground, scaled, faint)
+    return Mask(placed_mask(whole, frame), *said, tuple(regions), tuple(unknown))
 
 
 def decode_mask(
@@ -127,6 +132,8 @@ def marked(found: Picture, ground: str = "auto") -> tuple[np.ndarray, int, str]:
         raise DataError("is a mask with values that are not finite")
     if found.entries is not None and not colors.any():
         colors = found.entries[..., None]
+    if colors.dtype.kind in "if" and colors.min() < 0:  # all bits of a signed number are -1
+        colors = np.abs(colors.astype(np.float64))
     levels = _count(colors)
     soft = found.lossy or _is_soft(colors, levels, found.white)
     if found.alpha is not None:
@@ -154,9 +161,22 @@ def _shown(
     strength = colors.max(axis=-1)
     inked = strength >= strength.max() / 2 if soft else strength > 0
     inked &= strength > 0
+    if soft and _is_picture(strength[shows]):
+        return shows[..., None].astype(np.uint8), 2, False
     if (inked & shows).any() and (~inked & shows).any():
         return np.where(shows[..., None], colors, 0), levels, soft
     return shows[..., None].astype(np.uint8), 2, False
+
+
+def _is_picture(strength: np.ndarray) -> bool:
+    """Whether levels are those of a photograph, whose alpha is the mask."""
+    share = strength / float(strength.max() or 1)
+    return float(((share > _ENDS) & (share < 1 - _ENDS)).mean()) > 0.5
+
+
+def _faint(found: Picture) -> int:
+    top = int(found.values.max())
+    return top if found.lossy and found.alpha is None and top < _FAINT else 0
 
 
 def _ground(

@@ -25,6 +25,7 @@ class Picture(NamedTuple):
     alpha: np.ndarray | None = None  # float32 [H, W] in [0, 1], straight; None: opaque
     entries: np.ndarray | None = None  # [H, W] entries of a palette, where it has one
     lossy: bool = False  # compressed so that levels are near the true ones, not equal
+    without: str = ""  # what of the file is not here, in words
 
 
 class Opened(NamedTuple):

@@ -42,6 +42,9 @@ def of_images(seen: Mapping[str, Seen]) -> list[str]:
             "with the colors that lie hidden in them; --background=white, or another color, shows "
             "them as that"
         )
+    for without in sorted({one.without for one in seen.values() if one.without}):
+        paths = [path for path, one in seen.items() if one.without == without]
+        said.append(f"{len(paths)} of {len(seen)} images are read without {without} ({paths[0]})")
     return said
 
 
@@ -75,6 +78,13 @@ def of_masks(masks: Mapping[str, Mask]) -> list[str]:
         lambda mask, path: (
             f"hold many levels, {path} {mask.levels}: what is at least half as far from the "
             "ground as the farthest counts as defective"
+        ),
+    )
+    line(
+        lambda mask: 1 / mask.faint if mask.faint else 0,
+        lambda mask, path: (
+            f"are nearly black and of a lossy format ({path}: at most {mask.faint} of 255), so "
+            "that their edges are not exact: save them as PNG"
         ),
     )
     line(

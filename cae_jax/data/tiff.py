@@ -36,7 +36,12 @@ _PICTURES = (*_FAX, _JPEG, _WEBP)
 _CHANNELS = {_RGB: 3, _CMYK: 4, _YCBCR: 3, _LAB: 3}  # without alpha; any other has 1
 _MODES = {_CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "LAB"}
 _NAMES = {  # of what is refused
-    "compression": {6: "JPEG of the old kind", 34712: "JPEG 2000", 34892: "lossy JPEG of DNG"},
+    "compression": {
+        **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),
+        **dict.fromkeys((50002, 52546), "JPEG XL"),
+        **{6: "JPEG of the old kind", 34887: "LERC", 34892: "lossy JPEG of DNG"},
+        **{34933: "PNG", 34934: "JPEG XR"},
+    },
     "photometric": {
         4: "a transparency mask",
         32803: "a camera's raw ones (CFA)",
@@ -130,15 +135,22 @@ def _check(page: Page) -> None:
         value = getattr(page, name)
         if value not in known:
             said = _NAMES[name].get(value, f"number {value}")
-            what = "whose colors are" if name == "photometric" else "compressed by"
-            raise DataError(f"is a TIFF {what} {said}, which is not read; save it as gray or RGB")
+            if name == "compression":
+                cause = f"compressed by {said}, which is not read; save it by LZW or deflate"
+            else:
+                cause = f"whose colors are {said}, which is not read; save it as gray or RGB"
+            raise DataError(f"is a TIFF {cause}")
     if set(page.bits) != {bits} or len(set(page.sample_format)) > 1:
         raise DataError(f"has channels of {page.bits} bits; they are read if all are alike")
     channels = _CHANNELS.get(color, 1)
-    if samples > channels + 1:
+    gray = channels == 1 and color != _PALETTE
+    unnamed = gray and samples == 2 and page.extra[:1] not in ((_PREMULTIPLIED,), (_STRAIGHT,))
+    if samples > channels + 1 or unnamed:
+        named = "gray and does not say that one is alpha" if unnamed else "gray"
+        called = f", calls them {named}" if gray else ""
         raise DataError(
-            f"has {samples} channels, and 1 (gray) or 3 (color) with an alpha beside them are "
-            "read; save those that matter as files"
+            f"has {samples} channels{called}, and 1 (gray) or 3 (color) with an alpha beside them "
+            "are read; save those that matter as files"
         )
     if samples < channels or (samples > channels and not page.extra):
         raise DataError(f"has {samples} channels, and its colors need {channels}")
@@ -314,7 +326,10 @@ def _picture(page: Page, array: np.ndarray) -> Picture:
     if white in (1, 3, 15) and values.dtype == np.uint8:  # as 8 bits, where luma is rounded
         values, white = values * np.uint8(255 // white), 255
     values = values[..., 0] if values.shape[-1] == 1 else np.ascontiguousarray(values)
-    return Picture(values, white, stated, alpha, entries, page.compression in (_JPEG, _WEBP))
+    lossy = page.compression in (_JPEG, _WEBP)
+    named = page.samples == channels or page.extra[0] in (_PREMULTIPLIED, _STRAIGHT)
+    unread = "" if named else f"channel {page.samples} of a TIFF that does not say what it holds"
+    return Picture(values, white, stated, alpha, entries, lossy, unread)
 
 
 def _white(page: Page, array: np.ndarray) -> tuple[int, bool]:

@@ -1,6 +1,7 @@
 """The methods: one file each, found by discovery; a fork's own by its dotted name.
 
-A method's file holds `Options`, a frozen dataclass whose fields are its flags (`options.flag`), and
+A method's file holds `Options`, a frozen dataclass whose fields are its flags (`options.flag`; of
+those here it is brought from the folder `options`, which a --help reads without JAX), and
 `make(options, size, channels) -> types.Method` for images [B, H, W, channels]: `size` is the side
 of square images, or (H, W). A method whose second parameter is called otherwise is for square
 images alone, and refused for others. Options that learn by steps are of
@@ -23,7 +24,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cae_jax.scoring import tiles
 from cae_jax.types import Method, Size, UsageError, height_width, size_text, unknown_name
 
 DEFAULT = "autoencoder"
@@ -34,6 +34,8 @@ def names() -> tuple[str, ...]:
     """Returns the built-in methods: the files here that define `make`."""
     found = []
     for module in pkgutil.iter_modules(__path__):
+        if module.ispkg:
+            continue
         tree = ast.parse((Path(__path__[0]) / f"{module.name}.py").read_text(encoding="utf-8"))
         if any(isinstance(node, ast.FunctionDef) and node.name == "make" for node in tree.body):
             found.append(module.name)
@@ -58,6 +60,15 @@ def resolve(name: str) -> ModuleType:
         if not hasattr(module, part):
             raise UsageError(f"--method={name}: {path} has no {part}, so it is no method")
     return module
+
+
+def options_of(name: str) -> Any:
+    """Returns the Options of a method: of a built-in one from the folder `options`, where they are,
+    which needs no JAX; else as `resolve`, and raises what that does."""
+    apart = f"{__name__}.options.{name}"
+    if name in names() and importlib.util.find_spec(apart):
+        return importlib.import_module(apart).Options
+    return resolve(name).Options
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,6 +105,8 @@ def build_tiled(
 
     Raises UsageError as `build`, and for tiles that cannot cover such images.
     """
+    from cae_jax.scoring import tiles  # JAX, which a --help need not wait for
+
     return tiles.tiled(build(name, options, tile, channels), tile, overlap, size)
 
 

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-MODES = ("none", "translation", "rigid")
 _SIGMA = 0.1  # of the Gaussian over frequencies, in cycles a sample
 _TINY = 1e-12
 _ANGLES = 512  # of half a turn, after which the spectrum of a real image repeats
@@ -38,7 +37,8 @@ class Motion(NamedTuple):
 
 
 def found(reference: jax.Array, image: jax.Array, mode: str) -> Motion:
-    """Returns how an image is moved against a reference, both [H, W, C], by a mode of MODES.
+    """Returns how an image is moved against a reference, both [H, W, C], by a mode of
+    `options.variation_model.ALIGNMENTS`.
 
     Of the motions that may be, it is the one whose image, moved back, correlates best with the
     reference: none at all, which is best where products are not alike enough, a shift, and, if

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 # where textures come from -> the share of them that is noise
-TEXTURES: Mapping[str, float] = MappingProxyType({"both": 0.5, "images": 0.0, "noise": 1.0})
 _OCTAVES = 6  # a scale is 2^0 to 2^5 cells along an axis
 _BEFORE = 7  # cells before the image's first: a turned image reaches .21 of its side beyond
 _LATTICE = 48  # 32 cells, 7 before, 7 behind, and the ends
@@ -35,7 +32,7 @@ def blend(key: jax.Array, images: jax.Array, by_noise: float) -> tuple[jax.Array
     Args:
       key: of all draws.
       images: good ones, [N, H, W, C] in [0, 1].
-      by_noise: the share of textures that are Perlin noise, as TEXTURES has them; the others
+      by_noise: the share of textures that are Perlin noise, as `options.draem` has them; the others
         are of another image of the batch.
 
     Returns:

@@ -15,7 +15,6 @@ start where the weights do. The last checkpoint counts: none is chosen on test i
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,56 +25,16 @@ import optax
 
 from cae_jax.methods import descent, gradients
 from cae_jax.methods.adversarial import cross_entropy, signed, spread
-from cae_jax.methods.descent import Descent
+from cae_jax.methods.options.bigan import WEIGHT, Options
 from cae_jax.models import bigan
 from cae_jax.models.bigan import PAPERS, Judged, Sizes
-from cae_jax.options import SCORING, flag
-from cae_jax.options import check as check_values
 from cae_jax.scoring import reconstruction, residuals
-from cae_jax.scoring.reconstruction import Reconstruct, Windows
-from cae_jax.scoring.residuals import DISTANCES, score_flag
+from cae_jax.scoring.options import DISTANCES
+from cae_jax.scoring.reconstruction import Reconstruct
 from cae_jax.training import schedule
-from cae_jax.training.schedule import Training
 from cae_jax.types import Method, Metrics, Reconstruction, Size, State, Steps, UsageError, Variables
 
-SCORES = ("fm", "cross_entropy")
-_WEIGHT = 0.1  # of the discriminator in BiGAN's score
 _MAKERS = ("encoder", "generator")  # all others are discriminators
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Training, Descent, Windows):
-    """The flags of --method=bigan."""
-
-    variant: str = flag("bigan", "bigan, Zenati's first; alad, the second", among=tuple(PAPERS))
-    epochs: int = flag(100, "passes over the training patches", 1)
-    batch_size: int = flag(100, "patches per training step; alad's paper takes 32", 1)
-    patch_size: int = flag(32, "side of a patch, in pixels: a power of two", 16)
-    stride: int = flag(32, "pixels between the patches of a test image", 1)
-    width: int = flag(0, "scales all layers; 0: the paper's, 32 or, of alad, 64", 0)
-    latent: int = flag(0, "numbers that a patch is made of; 0: the paper's, 200 or 100", 0)
-    learning_rate: float = flag(0.0, "of Adam; 0: the paper's, 1e-5 or, of alad, 2e-4", 0)
-    ema: float = flag(0.999, "decay of the weights' moving averages, which score", 0, 1)
-    consistency: float = flag(0.0, "share of CBiGAN's consistency in the loss; 0: none", 0, 1)
-    score: str = flag(
-        "fm", "of the discriminator: fm, its features; cross_entropy", among=SCORES, part=SCORING
-    )
-    score_weight: float = flag(
-        _WEIGHT, "of the discriminator, beside the residual; of bigan alone", 0, 1, part=SCORING
-    )
-    precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
-    image_score: str = score_flag("max")
-
-    def resolved(self, size: Size) -> Options:
-        """Returns the record for images of that size, the paper's values worked out."""
-        check_values(self)
-        paper = PAPERS[self.variant]
-        return dataclasses.replace(
-            self,
-            width=self.width or paper.width,
-            latent=self.latent or paper.latent,
-            learning_rate=self.learning_rate or paper.learning_rate,
-        )
 
 
 class Networks(NamedTuple):
@@ -150,7 +109,7 @@ def make(options: Options, size: Size, channels: int) -> Method:
     """
     o = options.resolved(size)
     schedule.check(o)
-    if o.variant == "alad" and o.score_weight != _WEIGHT:
+    if o.variant == "alad" and o.score_weight != WEIGHT:
         raise UsageError(
             f"--score_weight={o.score_weight}: the score of --variant=alad has no residual to weigh"
         )

@@ -8,21 +8,15 @@ copied is not learned: the input has to be told from the noise by what good patc
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from cae_jax.methods.options.autoencoder import CORRUPTIONS, NO_CORRUPTION, STRENGTHS
 from cae_jax.types import unknown_name
 
-NONE = "none"
 _CELLS = 8  # along a side of a patch
-# No paper's: how strong by default, where the largest difference between pixels is 1.
-DEFAULTS: Mapping[str, float] = MappingProxyType(
-    {"gaussian": 0.1, "salt_pepper": 0.25, "masking": 0.25, "patches": 0.25}
-)
-KINDS = (NONE, *DEFAULTS)
 
 
 def corruption(
@@ -32,15 +26,15 @@ def corruption(
     "none".
 
     Args:
-      kind: of KINDS.
-      strength: what the kind says; 0 takes that of DEFAULTS.
+      kind: of CORRUPTIONS.
+      strength: what the kind says; 0 takes that of STRENGTHS.
 
     Raises:
       UsageError: an unknown kind.
     """
-    if kind not in KINDS:
-        raise unknown_name("--corruption", kind, KINDS)
-    if kind == NONE:
+    if kind not in CORRUPTIONS:
+        raise unknown_name("--corruption", kind, CORRUPTIONS)
+    if kind == NO_CORRUPTION:
         return None
     known = {
         "gaussian": gaussian,
@@ -48,7 +42,7 @@ def corruption(
         "masking": masking,
         "patches": patches,
     }
-    return functools.partial(known[kind], strength=strength or DEFAULTS[kind])
+    return functools.partial(known[kind], strength=strength or STRENGTHS[kind])
 
 
 def gaussian(key: jax.Array, x: jax.Array, strength: float) -> jax.Array:

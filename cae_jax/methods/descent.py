@@ -5,7 +5,6 @@ All of it is off unless asked for, and then the optimiser and its state are the 
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,56 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cae_jax.options import flag, pairs
+from cae_jax.methods.options.descent import CONSTANT, OF_OPTAX, PIECEWISE, Descent
+from cae_jax.options import pairs
 from cae_jax.types import Metrics, State, Steps, UsageError, unknown_name
 
-CONSTANT, PIECEWISE = "constant", "piecewise_constant"
 _WARMUP = 0.05  # share of the steps
-# By name, optax's function, and its arguments where it has no default or ours differs: rates are
-# shares of the learning rate, "steps" is all of them, "warmup" that share of them.
-_SCHEDULES: Mapping[str, tuple[Callable[..., optax.Schedule], Mapping[str, Any]]] = {
-    "cosine_decay": (optax.cosine_decay_schedule, {"init_value": 1.0, "decay_steps": "steps"}),
-    "cosine_onecycle": (
-        optax.cosine_onecycle_schedule,
-        {"peak_value": 1.0, "transition_steps": "steps"},
-    ),
-    "exponential_decay": (
-        optax.exponential_decay,
-        {"init_value": 1.0, "transition_steps": "steps", "decay_rate": 0.01},
-    ),
-    "linear": (
-        optax.linear_schedule,
-        {"init_value": 1.0, "end_value": 0.0, "transition_steps": "steps"},
-    ),
-    "polynomial": (
-        optax.polynomial_schedule,
-        {"init_value": 1.0, "end_value": 0.0, "power": 2.0, "transition_steps": "steps"},
-    ),
-    "warmup_constant": (
-        optax.warmup_constant_schedule,
-        {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": "warmup"},
-    ),
-    "warmup_cosine_decay": (
-        optax.warmup_cosine_decay_schedule,
-        {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": "warmup", "decay_steps": "steps"},
-    ),
-}
-SCHEDULES = (CONSTANT, PIECEWISE, *_SCHEDULES)
-
-
-@dataclasses.dataclass(frozen=True)
-class Descent:
-    """The flags of a method whose optimisers go through `guided`, and what it learns by through
-    `averaged`; its Options are of this record too."""
-
-    schedule: str = flag(CONSTANT, "of the learning rate, by optax's names", among=SCHEDULES)
-    schedule_options: str = flag(
-        "", "of the schedule, by optax's names: name=value with commas; STEP=SCALE of piecewise"
-    )
-    gradient_clip: float = flag(0.0, "largest norm of a network's whole gradient; 0: any", 0)
-    ema: float = flag(
-        0.0, "decay of a moving average of the parameters, which is what scores; 0: none", 0, 1
-    )
 
 
 class Live(NamedTuple):
@@ -109,7 +63,8 @@ def factor(o: Descent, steps: int) -> optax.Schedule | None:
         return None
     if o.schedule == PIECEWISE:
         return optax.piecewise_constant_schedule(1.0, _drops(o, given, steps))
-    make, defaults = _SCHEDULES[o.schedule]
+    name, defaults = OF_OPTAX[o.schedule]
+    make: Callable[..., optax.Schedule] = getattr(optax, name)
     known = {**inspect.signature(make).parameters}
     arguments = {
         name: {"steps": max(1, steps), "warmup": max(1, round(_WARMUP * steps))}.get(value, value)

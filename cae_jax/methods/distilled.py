@@ -20,7 +20,6 @@ out, which are smaller, for both maps.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -32,41 +31,20 @@ import optax
 from jax import lax
 
 from cae_jax.methods import descent, gradients
-from cae_jax.methods.descent import Descent
-from cae_jax.methods.features import Extractor, Features, Judged, divisors, extractor
+from cae_jax.methods.features import Extractor, divisors, extractor
+from cae_jax.methods.options.distilled import Options
 from cae_jax.models.efficient_ad import Autoencoder, Student
 from cae_jax.options import check as check_values
-from cae_jax.options import flag
 from cae_jax.training import schedule
-from cae_jax.training.schedule import Training
 from cae_jax.types import Evidence, Method, Metrics, State, Steps, Variables
 
 DISTANCES = ("combined", "student", "autoencoder")
 _MIDDLE = slice(1, 3)  # of a network's stages
-_LAST = 0.05  # share of the steps with a tenth of the learning rate
 _ENDS = (0.9, 0.995)  # quantiles that are 0 and 0.1 of a map
 _JITTER = 0.2  # brightness, contrast or saturation times 1 +- so much
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
 _MEAN, _DEVIATION = 0.45, 0.225  # ImageNet's, of all channels
 _TINY = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Training, Descent, Features, Judged):
-    """The flags of --method=distilled."""
-
-    epochs: int = flag(70, "passes over as many images as --num_patches", 1)
-    num_patches: int = flag(1000, "images per epoch", 1)
-    batch_size: int = flag(1, "images per training step", 1)
-    width: int = flag(128, "channels of the student's first layer; its next have twice as many", 1)
-    learning_rate: float = flag(1e-4, "of Adam", 0)
-    weight_decay: float = flag(1e-5, "L2 added to the gradient", 0)
-    hardest: float = flag(0.999, "quantile above which the student's errors count", 0, 1)
-
-    @property
-    def slow_from(self) -> int:
-        """The step from which on the learning rate is a tenth."""
-        return int((1 - _LAST) * self.steps)
 
 
 class Networks(NamedTuple):

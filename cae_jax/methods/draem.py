@@ -13,7 +13,6 @@ is the probability of a defect at every pixel; an image's score is the largest m
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -23,15 +22,12 @@ import jax.numpy as jnp
 import optax
 
 from cae_jax.methods import anomalies, descent, gradients, losses
-from cae_jax.methods.descent import Descent
+from cae_jax.methods.options.draem import TEXTURES, Options
 from cae_jax.models.unet import Unet, levels
 from cae_jax.options import check as check_values
-from cae_jax.options import flag
 from cae_jax.scoring import residuals, ssim
-from cae_jax.scoring.residuals import DISTANCES, score_flag
-from cae_jax.scoring.ssim import Ssim
+from cae_jax.scoring.options import DISTANCES, Ssim
 from cae_jax.training import schedule
-from cae_jax.training.schedule import Training
 from cae_jax.types import (
     Evidence,
     Method,
@@ -49,35 +45,6 @@ _RECONSTRUCTION_LEVELS, _SEGMENTATION_LEVELS = 5, 6  # at 256 pixels
 _WIDEST = 8  # times the width
 _MEAN = 21  # side of the mean filter before the maximum, in pixels
 _SLOWER = {0.8: 0.2, 0.9: 0.2}  # from these shares of the steps on, the learning rate is times this
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Training, Descent):
-    """The flags of --method=draem; the defaults are the paper's."""
-
-    epochs: int = flag(700, "passes over the training images", 1)
-    batch_size: int = flag(8, "images per training step", 1)
-    num_patches: int = flag(
-        240, "training images, or crops of them, per epoch; a category of MVTec AD has about 240", 1
-    )
-    redraw_patches: bool = flag(True, "draw other images, or crops, every epoch")
-    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the shorter side", 0)
-    width: int = flag(
-        128, "channels of the reconstruction next to the image; the segmentation has half", 2
-    )
-    learning_rate: float = flag(1e-4, "of Adam", 0)
-    texture: str = flag(
-        "both",
-        "of anomalies: images, of the batch; noise; both, by chance",
-        among=anomalies.TEXTURES,
-    )
-    turned_share: float = flag(0.3, "share of the training images turned by up to 90 degrees", 0, 1)
-    precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
-    image_score: str = score_flag("max")
-
-    def resolved(self, size: Size) -> Options:
-        """Returns the record for images of that size, --patch_size worked out."""
-        return dataclasses.replace(self, patch_size=self.patch_size or min(height_width(size)))
 
 
 class Networks(nn.Module):
@@ -153,7 +120,7 @@ def steps(networks: nn.Module, o: Options, channels: int) -> Steps:
       channels: of the images.
     """
     tx, apply = optimizer(o), gradients.application(networks, o.precision)
-    by_noise = anomalies.TEXTURES[o.texture]
+    by_noise = TEXTURES[o.texture]
 
     def init(key: jax.Array) -> State:
         sample = jnp.zeros((1, o.patch_size, o.patch_size, channels))

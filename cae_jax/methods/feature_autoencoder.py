@@ -20,42 +20,20 @@ are compared; --residual_smooth, which the paper does not have.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from cae_jax.methods.feature_memory import drawn
-from cae_jax.methods.features import Extractor, Features, Judged, deviations, extractor, learned_of
+from cae_jax.methods.features import Extractor, deviations, extractor, learned_of
+from cae_jax.methods.options.feature_autoencoder import Head, Options
 from cae_jax.models.dfr import FeatureAutoencoder
-from cae_jax.options import check, flag
+from cae_jax.options import check
 from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("reconstruction",)
 _MIDDLE = slice(1, 3)  # of a network's stages
 _CODE, _CODE_OF_FILTERS = 2 / 5, 1 / 7  # of the channels
-
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """What is learned of features."""
-
-    latent: int = flag(
-        0, "numbers of the code; 0: 2/5 of a network's channels, 1/7 of the filters", 0
-    )
-    train_steps: int = flag(4000, "of Adam", 1)
-    batch_size: int = flag(256, "vectors per training step", 2)
-    learning_rate: float = flag(1e-3, "of Adam", 0)
-    candidates: int = flag(
-        200_000, "at most so many features of the good images, drawn by --seed", 1
-    )
-    folds: int = flag(0, "of cross-fitting, each of which takes as long as the fit; 0: hold out", 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Features, Head, Judged):
-    """The flags of --method=feature_autoencoder."""
 
 
 def make(options: Options, size: Size, channels: int) -> Method:

@@ -23,7 +23,6 @@ implementation (IQT Labs) has it.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from types import MappingProxyType
 
@@ -36,55 +35,25 @@ from cae_jax.methods.clusters import kmeans
 from cae_jax.methods.feature_memory import drawn
 from cae_jax.methods.feature_pca import kept
 from cae_jax.methods.features import (
-    FILTER_BANK,
     Extractor,
-    Features,
-    Judged,
     deviations,
     extractor,
     learned_of,
     pretrained,
 )
 from cae_jax.methods.neighbors import nearest
-from cae_jax.options import check, flag
+from cae_jax.methods.options.feature_dictionary import Options
+from cae_jax.methods.options.features import FILTER_BANK
+from cae_jax.options import check
 from cae_jax.scoring import patches
 from cae_jax.types import Evidence, Method, Size, UsageError, Variables, height_width
 
 DISTANCES = ("nearest_word",)
-FORMS = ("convolutional", "patches")
-LAYERS = ("avgpool", "conv5")
 _MIDDLE, _LAST = slice(1, 3), slice(-1, None)  # of a network's stages
 _AROUND = 3  # neighbours that features are averaged over, along a side
 _COMPONENTS = 1024  # at most, which bounds the model where features are long
 # TF32, a GPU's default, would keep three digits
 _product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Features, Judged):
-    """The flags of --method=feature_dictionary."""
-
-    form: str = flag(
-        "convolutional",
-        "convolutional: features of the whole image; patches: of each patch, the paper's",
-        among=FORMS,
-    )
-    words: int = flag(10, "of the dictionary", 1)
-    kept_variance: float = flag(0.95, "share that the components explain", 0, 1)
-    standardize: bool = flag(False, "divide each component by its deviation")
-    nearest_words: int = flag(1, "the mean distance to so many words counts", 1)
-    candidates: int = flag(10_000, "at most so many features are learned from", 1)
-    patch_size: int = flag(16, "patches: the side of one, in pixels", 1)
-    stride: int = flag(4, "patches: pixels between them", 1)
-    enlarged: int = flag(224, "patches: the side that the network sees them at, in pixels", 8, 1024)
-    layer: str = flag(
-        "avgpool", "patches: avgpool: means of the last maps; conv5: these maps", among=LAYERS
-    )
-
-    @property
-    def label(self) -> str:
-        """What its runs are called: the two forms are not to be taken for one another."""
-        return f"feature_dictionary-{self.form}"
 
 
 def make(options: Options, size: Size, channels: int) -> Method:

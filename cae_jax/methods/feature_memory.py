@@ -17,53 +17,28 @@ than --candidates, as many random ones of each image are chosen from.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
 from cae_jax.methods.features import (
     Extractor,
-    Features,
-    Judged,
     deviations,
     extractor,
     in_chunks,
     learned_of,
 )
 from cae_jax.methods.neighbors import coreset, nearest, project
-from cae_jax.options import SCORING, check, flag
+from cae_jax.methods.options.feature_memory import Head, Options
+from cae_jax.options import check
 from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("nearest",)
-SCORINGS = ("paper", "official")
 # neighbours that features are averaged over, along a side; those outside of the image count as 0,
 # as they do where the authors' code unfolds a map
 _AROUND = 3
 _MIDDLE = slice(1, 3)  # of a network's stages
 _PROJECTED = 128  # dimensions in which the coreset is chosen
 _NEIGHBORS = 9  # b of equation 7, as anomalib has it
-
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """What is learned of features."""
-
-    coreset: float = flag(0.01, "share of the candidates that the memory keeps", 0, 1)
-    candidates: int = flag(
-        500_000, "at most so many features of the good images, drawn by --seed", 1
-    )
-    memory_scoring: str = flag(
-        "paper",
-        "paper: distances, an image's number reweighted; official: squared distances",
-        among=SCORINGS,
-        part=SCORING,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Features, Head, Judged):
-    """The flags of --method=feature_memory."""
 
 
 def make(options: Options, size: Size, channels: int) -> Method:

@@ -12,7 +12,6 @@ sizes its code (Yang et al., 2020), 0.97 of vectors, as anomalib's DFM.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -21,41 +20,21 @@ import jax.numpy as jnp
 from cae_jax.methods.features import (
     AT_ONCE,
     Extractor,
-    Features,
-    Judged,
     deviations,
     extractor,
     in_chunks,
     learned_of,
     merged,
 )
-from cae_jax.options import check, flag
+from cae_jax.methods.options.feature_pca import Head, Options
+from cae_jax.options import check
 from cae_jax.types import Evidence, Method, Size, Variables
 
 DISTANCES = ("unexplained",)
-PCA_OF = ("maps", "vectors")
 _MIDDLE = slice(1, 3)  # of a network's stages
 _SHARES = {"maps": 0.9, "vectors": 0.97}  # kept variance
 _ROUNDING = 1e-6  # of the largest variance: less is the rounding of float32 products
 _product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """What is learned of features."""
-
-    pca_of: str = flag(
-        "maps", "maps: a whole map is a vector; vectors: every point is one", among=PCA_OF
-    )
-    kept_variance: float = flag(
-        0.0, "share that the components explain; 0: 0.9 of maps, 0.97 of vectors", 0, 1
-    )
-    components: int = flag(128, "at most so many components of maps", 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Features, Head, Judged):
-    """The flags of --method=feature_pca."""
 
 
 def make(options: Options, size: Size, channels: int) -> Method:

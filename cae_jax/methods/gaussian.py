@@ -22,7 +22,6 @@ could be excused by what another product looks like there.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -32,45 +31,22 @@ from cae_jax.methods.clusters import kmeans
 from cae_jax.methods.features import (
     AT_ONCE,
     Extractor,
-    Features,
-    Judged,
     divisors,
     extractor,
     in_chunks,
     learned_of,
     merged,
 )
-from cae_jax.options import check, flag
+from cae_jax.methods.options.gaussian import Head, Options
+from cae_jax.options import check
 from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("mahalanobis",)
-COVARIANCES = ("position", "pooled")
 _AROUND = 3  # neighbours that a network's features are averaged over, along a side
 _MIDDLE = slice(1, 3)  # of a network's stages
 _IN_MEMORY = 2**31  # bytes: more features may lie in a file, for which one pass is cheaper
 # TF32, a GPU's default, would keep three digits of what a covariance's inverse magnifies
 _product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """What is learned of features."""
-
-    covariance: str = flag(
-        "position", "position: of every point its own; pooled: of all together", among=COVARIANCES
-    )
-    shrinkage: float = flag(0.01, "added to a covariance's diagonal", 0)
-    feature_channels: int = flag(0, "at most so many channels, drawn by --seed; 0: all", 0)
-    mixture: int = flag(0, "Gaussians a point, of groups of images; 0: one a category", 0)
-
-    def together(self, n: int) -> Head:
-        """Returns the record for n categories in one model."""
-        return dataclasses.replace(self, mixture=self.mixture or n)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Features, Head, Judged):
-    """The flags of --method=gaussian."""
 
 
 def make(options: Options, size: Size, channels: int) -> Method:

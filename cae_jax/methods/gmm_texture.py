@@ -14,7 +14,6 @@ the pyramid, borders that are reflected, and the threshold, a quantile of what w
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from typing import NamedTuple
@@ -26,42 +25,16 @@ from jax import lax
 
 from cae_jax.methods import mixtures
 from cae_jax.methods.mixtures import Mixture, Rounds
-from cae_jax.options import check, flag
-from cae_jax.scoring.residuals import score_flag
+from cae_jax.methods.options.gmm_texture import Options
+from cae_jax.options import check
 from cae_jax.types import Evidence, Fit, Method, Size, UsageError, Variables, height_width
 
 DISTANCES = ("novelty",)
-NORMALIZATIONS = ("none", "weber")
 _LEVELS = 4  # CVPR 2019's
 _DARKEST = 1 / 255  # a patch's mean counts as this at least where it divides
 _FLATTEST = 1 / 1020  # so does the deviation of a level's features: a quarter of a gray level
 _NARROWEST = 1e-2  # nats: so do a threshold above the median
 _TURN = 8192  # pixels that are judged at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The flags of --method=gmm_texture."""
-
-    levels: int = flag(0, "of the pyramid; 0: 4, or as many as leave room for two patches", 0, 8)
-    patch: int = flag(7, "side of the patch around a pixel, odd", 1, 31)
-    patch_normalization: str = flag(
-        "none", "weber: a patch is divided by its mean; none", among=NORMALIZATIONS
-    )
-    dimensions: int = flag(16, "numbers that a patch is projected to; 0: all", 0)
-    components: int = flag(10, "Gaussians of a level", 1, 256)
-    covariance: str = flag("full", "of a Gaussian", among=mixtures.COVARIANCES)
-    variance_floor: float = flag(
-        1e-3, "added to a Gaussian's variances, as a share of the mean variance of its level", 1e-6
-    )
-    em_rounds: int = flag(100, "of expectation and maximisation, at most", 1)
-    em_tolerance: float = flag(1e-3, "they end when the mean log likelihood changes by less", 0)
-    samples: int = flag(100_000, "patches of a level that are learned from, at most", 1000)
-    quantile: float = flag(
-        0.999, "of a level's novelty among good patches, which counts as 1", 0.5, 1
-    )
-    # HALCON finds a defect where any pixel is above the threshold
-    image_score: str = score_flag("max")
 
 
 class Learned(NamedTuple):

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cae_jax.methods.options import PRECISIONS
 from cae_jax.types import Metrics, State, Variables
 
 # What --precision calls it -> jax's name for it. bfloat16 also casts what the model computes with.
-_MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
-PRECISIONS = tuple(_MATMUL)
+_MATMUL = dict(zip(PRECISIONS, ("float32", "tensorfloat32", "bfloat16"), strict=True))
 _CHUNKS_AT_ONCE = 2  # in a turn of the loop over them, so that one's layers fill the other's gaps
 
 

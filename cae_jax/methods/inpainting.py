@@ -13,7 +13,6 @@ losses and maps are of images in [0, 1], which the constants of SSIM and MSGMS a
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -25,16 +24,13 @@ import optax
 from jax import lax
 
 from cae_jax.methods import descent, gradients, losses
-from cae_jax.methods.descent import Descent
+from cae_jax.methods.options.inpainting import Options
 from cae_jax.models.unet import Unet, levels
 from cae_jax.options import check as check_values
-from cae_jax.options import flag
 from cae_jax.scoring import msgms, residuals, ssim
+from cae_jax.scoring.options import DISTANCES, Ssim
 from cae_jax.scoring.reconstruction import Inspect
-from cae_jax.scoring.residuals import DISTANCES, score_flag
-from cae_jax.scoring.ssim import Ssim
 from cae_jax.training import schedule
-from cae_jax.training.schedule import Training
 from cae_jax.types import (
     Array,
     Evidence,
@@ -55,28 +51,6 @@ _LEVELS = 5  # of the network at 256 pixels
 _WIDEST = 8  # times the width
 _FEWEST = 4  # cells along a side: of fewer there is too little left around what is cut out
 _MEAN = 21  # side of the mean filter over a map, in pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class Options(Training, Descent):
-    """The flags of --method=inpainting; the defaults are the paper's."""
-
-    epochs: int = flag(300, "passes over the training images", 1)
-    batch_size: int = flag(4, "images per training step", 1)
-    num_patches: int = flag(
-        240, "training images, or crops of them, per epoch; a category of MVTec AD has about 240", 1
-    )
-    redraw_patches: bool = flag(True, "draw other images, or crops, every epoch")
-    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the shorter side", 0)
-    width: int = flag(64, "channels of the layers next to the image", 1)
-    learning_rate: float = flag(1e-4, "of Adam", 0)
-    weight_decay: float = flag(1e-5, "L2 added to the gradient", 0)
-    precision: str = flag("float32", "of products and sums", among=gradients.PRECISIONS)
-    image_score: str = score_flag("max")
-
-    def resolved(self, size: Size) -> Options:
-        """Returns the record for images of that size, --patch_size worked out."""
-        return dataclasses.replace(self, patch_size=self.patch_size or min(height_width(size)))
 
 
 def make(options: Options, size: Size, channels: int) -> Method:

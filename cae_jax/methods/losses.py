@@ -8,10 +8,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cae_jax.scoring.ssim import Ssim, check, dissimilarity, multi_scale
+from cae_jax.methods.options.autoencoder import LOSSES
+from cae_jax.scoring.options import Ssim
+from cae_jax.scoring.ssim import check, dissimilarity, multi_scale
 from cae_jax.types import unknown_name
 
-NAMES = ("l2", "l1", "ssim", "ms_ssim", "ms_ssim_l1", "l2_ssim")
 _MS_SSIM_SHARE = 0.84  # alpha of Zhao et al. 2017
 
 
@@ -21,10 +22,10 @@ def loss(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns the loss of that name as a function of x and y alone.
 
-    Raises UsageError for a name not among NAMES and for settings that cannot work.
+    Raises UsageError for a name not among LOSSES and for settings that cannot work.
     """
-    if name not in NAMES:
-        raise unknown_name("--loss", name, NAMES)
+    if name not in LOSSES:
+        raise unknown_name("--loss", name, LOSSES)
     check(settings)
     plain = {"l2": l2, "l1": l1}
     if name in plain:
@@ -87,7 +88,7 @@ def focal(logits: jax.Array, mask: jax.Array, gamma: float = 2.0) -> jax.Array:
     """Mean of -(1 - p)^gamma log p, p being the probability of each pixel's true class.
 
     Lin et al., ICCV 2017, eq. 4: pixels that are told well already count little, so that the few
-    defective ones are not drowned. Not a loss of images, so not among NAMES.
+    defective ones are not drowned. Not a loss of images, so not among LOSSES.
 
     Args:
       logits: [N, H, W, 2], of good and of defective.

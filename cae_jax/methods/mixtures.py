@@ -23,7 +23,6 @@ from jax.scipy.linalg import solve_triangular
 
 from cae_jax.methods.clusters import kmeans
 
-COVARIANCES = ("full", "diagonal")
 _AT_ONCE = 4096  # vectors in a turn: what comes of them stays in a CPU's cache
 _START = 4096  # vectors that k-means sorts
 _FEW = 10 * 2.0**-23  # added to a component's count, so that one without vectors divides
@@ -104,8 +103,8 @@ def fit(start: Mixture, x: jax.Array, rounds: Rounds, chunk_size: int = _AT_ONCE
 def start(key: jax.Array, x: jax.Array, k: int, covariance: str, floor: float) -> Mixture:
     """Returns the Gaussians of groups of vectors [n, d], n at least k, that k-means finds.
 
-    It sorts a few thousand, evenly spread over them. Covariances are of COVARIANCES, with `floor`
-    added to every variance.
+    It sorts a few thousand, evenly spread over them. Covariances are "full" or "diagonal", with
+    `floor` added to every variance.
     """
     few = x[:: math.ceil(len(x) / _START)]
     share = jax.nn.one_hot(kmeans(key, few, k), k)

@@ -10,7 +10,6 @@ or phase-aligned, and neither is to be compared with MVTec's numbers.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -19,15 +18,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from cae_jax.methods import alignment
-from cae_jax.options import SCORING, check, flag
+from cae_jax.methods.options.variation_model import Options
+from cae_jax.options import check
 from cae_jax.scoring.median import median
 from cae_jax.scoring.reconstruction import Inspect
-from cae_jax.scoring.residuals import score_flag
 from cae_jax.types import Evidence, Fit, Method, Size, Variables
 
 DISTANCES = ("variation", "deviation")
-MODES = ("standard", "robust")
-POLARITIES = ("both", "light", "dark")
 _FULL_SCALE = 255.0  # thresholds are in gray levels, images in [0, 1]
 _MAD_SCALE = 1.4826  # makes the median absolute deviation of a Gaussian its standard deviation
 _FINEST = 1e-3  # gray levels: a threshold of 0 counts as this, so that the ratio to it is finite
@@ -36,51 +33,6 @@ _EPSILON = 1.0
 _AT_ONCE = 16  # images in a turn of the one pass
 Some: TypeAlias = Callable[[jax.Array], jax.Array]
 _Moments: TypeAlias = tuple[jax.Array, jax.Array]  # the mean, the sum of squares about it
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The flags of --method=variation_model."""
-
-    mode: str = flag("standard", "standard: mean and deviation; robust: medians", among=MODES)
-    align: str = flag(
-        "none",
-        "moves every image to where the first good one has the product: none, translation, or "
-        "rigid, which turns it too",
-        among=alignment.MODES,
-    )
-    absolute_threshold: float = flag(
-        10.0, "gray levels, of 255, that a pixel may always be off", 0, part=SCORING
-    )
-    variance_threshold: float = flag(
-        2.0, "standard deviations that a pixel may always be off", 0, part=SCORING
-    )
-    # HALCON's second values: where it is given two, the first are those of too bright pixels
-    dark_absolute_threshold: float = flag(
-        -1.0, "the same of pixels that are too dark; below 0: as of bright ones", -1, part=SCORING
-    )
-    dark_variance_threshold: float = flag(
-        -1.0, "the same of pixels that are too dark; below 0: as of bright ones", -1, part=SCORING
-    )
-    polarity: str = flag(
-        "both",
-        "light: pixels that are too bright alone; dark: too dark; both",
-        among=POLARITIES,
-        part=SCORING,
-    )
-    # HALCON finds a defect where any pixel is outside: where the map's maximum is above 1
-    image_score: str = score_flag("max")
-
-    @property
-    def label(self) -> str:
-        """What its runs are called in paths."""
-        return "variation_model" + ("" if self.align == "none" else f"-{self.align}")
-
-    @property
-    def title(self) -> str:
-        """What they are called in tables, which say whether images were aligned."""
-        how = "unaligned" if self.align == "none" else f"phase-aligned, {self.align}"
-        return f"variation_model ({how})"
 
 
 def make(options: Options, size: Size, channels: int) -> Method:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from cae_jax.models.layers.table import Conv
 from cae_jax.types import UsageError
 
-ACTIVATIONS = ("tanh", "linear")
 _SMALLEST = 4  # the side of the map where the generator starts and the others end
 _WIDEST = 8  # times the width
 _GLOROT = nn.initializers.glorot_uniform()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 from absl import app, flags, logging
 
 from cae_jax import methods
@@ -213,10 +212,10 @@ def _known(
     early(argv, known_only=True)
     entries = of_entries(early.methods) if of_entries else []
     names: Sequence[str] = entries or [early.method]
-    if of_runs:
+    if of_runs and early.workdir:
         from cae_jax.runs.cell import listed  # brings pandas, which --help need not wait for
 
-        cells = listed(Path(os.path.expanduser(early.workdir or os.devnull)))
+        cells = listed(Path(os.path.expanduser(early.workdir)))
         names = sorted({cell.config.method for cell in cells}) or names
     known: dict[str, dataclasses.Field[Any]] = {}
     for name in names:
@@ -235,6 +234,8 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
 
 
 def _guarded(run: Callable[[], None], again: str) -> None:
+    import jax  # here: a --help is read before it would have come
+
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
     for name, value in _PLAIN.items():

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cae_jax import methods, options
 from cae_jax.data import joint, synthetic
@@ -17,8 +17,6 @@ from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import IDENTITY, Fields, Pixels, flag
 from cae_jax.runs import frames
 from cae_jax.runs.shared import AUTO, FOLDS, Images, Output, Scoring
-from cae_jax.scoring import compilation, residuals, tiles
-from cae_jax.scoring.residuals import Reduction
 from cae_jax.types import (
     Fit,
     Method,
@@ -29,6 +27,9 @@ from cae_jax.types import (
     size_text,
     unknown_name,
 )
+
+if TYPE_CHECKING:
+    from cae_jax.scoring.residuals import Reduction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Config(Images, Scoring, Output):
         options.check(self)
         options.check(self.options)
         self._check_data()
+        from cae_jax.scoring import residuals  # JAX, which a --help need not wait for
+
         residuals.check(self.reduction())
         if self.threshold:
             threshold_rule.parse(self.threshold)
@@ -78,6 +81,8 @@ class Config(Images, Scoring, Output):
         read_roi(self.roi)
         _ = self.bare_frame
         if self.tile:
+            from cae_jax.scoring import tiles
+
             tiles.check(self.tile, self.tile_overlap, height_width(self.image_size))
         if self.dataset != "folder":
             for name, value in self.names._asdict().items():
@@ -153,8 +158,11 @@ class Config(Images, Scoring, Output):
     @property
     def n_tiles(self) -> int:
         """Of an image; 1 where it is inspected whole."""
-        size = height_width(self.image_size)
-        return len(tiles.corners(size, self.tile, self.tile_overlap)) if self.tile else 1
+        if not self.tile:
+            return 1
+        from cae_jax.scoring import tiles
+
+        return len(tiles.corners(height_width(self.image_size), self.tile, self.tile_overlap))
 
     @property
     def n_pixels(self) -> int:
@@ -189,6 +197,8 @@ class Config(Images, Scoring, Output):
     def build(self) -> Method:
         """Returns the method; raises UsageError for options that cannot work, and where JAX has no
         device."""
+        from cae_jax.scoring import compilation
+
         compilation.check_devices()
         own = (self.method, self.options)
         if not self.tile:
@@ -250,6 +260,8 @@ class Config(Images, Scoring, Output):
 
     def reduction(self, all_distances: tuple[str, ...] = ()) -> Reduction:
         """Returns how maps become numbers: of the run's distance, or of all that are named."""
+        from cae_jax.scoring.residuals import Reduction
+
         return Reduction(
             all_distances or (self.distance,),
             self.residual_smooth,
@@ -314,7 +326,7 @@ def flags_of(method: str) -> Fields:
 
     Where it gives a shared one again, that has its default. Raises UsageError for no such method.
     """
-    return options.fields(Config, methods.resolve(method).Options)
+    return options.fields(Config, methods.options_of(method))
 
 
 def configure(**flags: Any) -> Config:
@@ -333,7 +345,7 @@ def configure(**flags: Any) -> Config:
     if "validation_fraction" in flags:
         flags = {"folds": 0} | flags
     values: dict[str, Any] = {name: field.default for name, field in known.items()} | flags
-    own = methods.resolve(method).Options
+    own = methods.options_of(method)
     of_method = {name: values[name] for name in options.fields(own)}
     of_all = {name: values[name] for name in shared()}
     return Config(**of_all, options=own(**of_method))
@@ -341,7 +353,7 @@ def configure(**flags: Any) -> Config:
 
 def methods_with(flag_name: str) -> list[str]:
     """Returns the built-in methods that have a flag of their own by that name."""
-    found = {name: options.fields(methods.resolve(name).Options) for name in methods.names()}
+    found = {name: options.fields(methods.options_of(name)) for name in methods.names()}
     return [name for name, own in found.items() if flag_name in own and flag_name not in shared()]
 
 

@@ -90,7 +90,7 @@ def every_flag() -> str:
         blocks.append(f"## {title}\n\n{_table(new)}")
         seen |= {name: field.default for name, field in new.items()}
     for method in methods.names():
-        own = methods.resolve(method).Options
+        own = methods.options_of(method)
         changed = {
             name: field
             for name, field in options.fields(own).items()

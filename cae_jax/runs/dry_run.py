@@ -14,7 +14,7 @@ from cae_jax.runs.config import Config
 from cae_jax.runs.machine import lock
 from cae_jax.runs.needs import COMPILER, Sizes, amount, disk, peak_bytes
 from cae_jax.scoring import patches
-from cae_jax.scoring.reconstruction import Windows
+from cae_jax.scoring.options import Windows
 from cae_jax.training import checkpoints
 from cae_jax.training.schedule import Training
 from cae_jax.types import DataError

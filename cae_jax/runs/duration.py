@@ -18,7 +18,7 @@ from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config, identity, read_flags
 from cae_jax.scoring import scorer
 from cae_jax.training import checkpoints, crops, loop, members
-from cae_jax.training.schedule import Training
+from cae_jax.training.schedule import KINDS, Training
 from cae_jax.types import Steps, height_width
 
 _OF_A_CELL = {"category", "seed", "joint", "epochs", "early_stopping", "augment"}
@@ -118,7 +118,7 @@ def _taken(config: Config, steps: int) -> Measured | None:
     step, noise = members.compile_step(learn, plan), np.random.default_rng(0)
     size = height_width(config.image_size)
     images = noise.random((1, *size, config.channels), np.float32)
-    kind = t.augment if t.augment in crops.KINDS else "none"
+    kind = t.augment if t.augment in KINDS else "none"
     drawn = crops.draw(images.shape, learn.patch_size, t.batch_size, (0, 0), kind)
     fresh = loop.fresh_state(learn, config.seed)
     states = members.stack([fresh]) if plan.stacked else fresh

@@ -38,7 +38,7 @@ from cae_jax.runs.machine.progress import COMPILING, Bar, say
 from cae_jax.runs.train import Trained
 from cae_jax.scoring import patches, scorer
 from cae_jax.scoring.intensity import seen_with
-from cae_jax.scoring.reconstruction import Windows
+from cae_jax.scoring.options import Windows
 from cae_jax.types import GOOD, DataError, Scores, Split, UsageError
 
 

@@ -23,9 +23,9 @@ from cae_jax.runs import build
 from cae_jax.runs.config import Config
 from cae_jax.runs.train import whole
 from cae_jax.scoring import compilation, patches, scorer
-from cae_jax.scoring.reconstruction import Windows
+from cae_jax.scoring.options import Windows
 from cae_jax.training import crops, fit, members, memory
-from cae_jax.training.schedule import Training
+from cae_jax.training.schedule import KINDS, Training
 from cae_jax.types import DataError, Fit, State, Steps, UsageError, height_width
 
 # Fitted to the peaks of six runs on a CPU, which they meet within a fifth.
@@ -208,7 +208,7 @@ def _programs(c: Config, size: Sizes) -> Iterator[tuple[str, Any, int]]:
 def _step(c: Config, learn: Steps) -> Any:
     """The compiled training step of one member on the first device."""
     t: Training = c.options
-    kind = t.augment if t.augment in crops.KINDS else "none"
+    kind = t.augment if t.augment in KINDS else "none"
     drawn = crops.draw(_image(c).shape, learn.patch_size, t.batch_size, (0, 0), kind)
     state = jax.eval_shape(learn.init, jax.random.key(0, impl="rbg"))
     step: Any = members.compile_step(learn)

@@ -79,7 +79,7 @@ def for_a_cpu() -> tuple[str, ...]:
 
 
 def _closed_forms() -> Sequence[str]:
-    found = {name: methods.resolve(name).Options for name in methods.names()}
+    found = {name: methods.options_of(name) for name in methods.names()}
     return [name for name, own in found.items() if not issubclass(own, Training)]
 
 

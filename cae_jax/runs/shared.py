@@ -9,9 +9,7 @@ from cae_jax.data import layouts
 from cae_jax.data.frame import BIT_DEPTHS, GROUNDS, RESIZES
 from cae_jax.evaluation import threshold_rule
 from cae_jax.options import FREE, SCORING, Pixels, flag
-from cae_jax.scoring import residuals
-from cae_jax.scoring.intensity import INTENSITIES
-from cae_jax.scoring.ssim import BORDERS
+from cae_jax.scoring.options import BORDERS, INTENSITIES, score_flag
 
 AUTO, FOLDS = -1, 5
 _OF = ("last", "best")  # checkpoints
@@ -98,7 +96,7 @@ class Scoring:
     residual_border: str = flag(
         "reflect", "at the image's border: reflect, edge or crop", among=BORDERS, part=SCORING
     )
-    image_score: str = residuals.score_flag("sum")
+    image_score: str = score_flag("sum")
     top_share: float = flag(
         0.01, "share of the pixels that image_score=top averages", 0, 1, part=SCORING
     )

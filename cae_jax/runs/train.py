@@ -104,7 +104,7 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         began = time.perf_counter()
         images = all_even(split.train, cell.config.intensity)
         learn, examples = fit.examples(method, images)
-        with waiting(f"fit {cell.config.category}: compiling, then one pass over all images"):
+        with waiting(f"fit {cell.config.category}: compiling and one pass over all images"):
             variables = jax.block_until_ready(fit.of(learn, examples, cell.config.seed))
         seconds = time.perf_counter() - began
         _check_space(cell, variables)

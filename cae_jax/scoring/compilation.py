@@ -20,6 +20,7 @@ from cae_jax.types import UsageError
 _OURS = ("cae_jax", "xla")
 _MOST = 2**31  # bytes of our own folder: of more, the programs used the longest ago go
 _ROOM = 2**25  # bytes: a folder with less room is as good as full
+_LEAST = "jax_persistent_cache_min_compile_time_secs"
 _NOWHERE = ""  # JAX keeps nothing there
 # JAX's own words for an entry, several lines for each program.
 _WORDS = "Error (reading|writing) persistent compilation cache entry"
@@ -68,8 +69,9 @@ def use_cache() -> None:
     warnings.filterwarnings("ignore", _WORDS)
     if ours:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small ones are many
         _prune(folder)
+    if ours or ("JAX_COMPILATION_CACHE_DIR" in os.environ and _LEAST.upper() not in os.environ):
+        jax.config.update(_LEAST, 0.0)  # small ones are many; JAX keeps those of a second and more
 
 
 def _folder() -> Path | None:

@@ -17,9 +17,9 @@ import numpy as np
 
 from cae_jax import files
 from cae_jax.scoring.median import median
+from cae_jax.scoring.options import INTENSITIES
 from cae_jax.types import Images, unknown_name
 
-INTENSITIES = ("none", "median", "mean_std")
 # where mean_std puts an image: the mean of ImageNet's channels, and of their deviations
 _MIDDLE, _SPREAD = 0.45, 0.225
 _DARKEST = 1e-3  # in [0, 1]: no image is divided by less

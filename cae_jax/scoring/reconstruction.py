@@ -6,7 +6,6 @@ An image is cut into overlapping patches, each is reconstructed, the patches are
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -15,11 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cae_jax.options import SCORING, flag
 from cae_jax.scoring import patches as windows
 from cae_jax.scoring import residuals, ssim
-from cae_jax.scoring.residuals import DISTANCES
-from cae_jax.scoring.ssim import BORDERS, CONSTANTS, WEIGHTS, Ssim
+from cae_jax.scoring.options import DISTANCES, Windows
 from cae_jax.types import (
     Evidence,
     Reconstruction,
@@ -30,39 +27,11 @@ from cae_jax.types import (
     size_text,
 )
 
-AVERAGES = ("pixels", "maps")
 Reconstruct: TypeAlias = Callable[[Variables, jax.Array], Reconstruction]
 # Side by side in a turn of the loop over more: at a turn's end a core waits for the other, in turns
 # of 9 for 0.15 of the time of 8 images, and each chunk more takes its time to compile.
 _CHUNKS_AT_ONCE = 18
 Inspect: TypeAlias = Callable[[Variables, jax.Array], Evidence]
-
-
-@dataclasses.dataclass(frozen=True)
-class Windows:
-    """How an image is cut into patches, and how their errors become maps."""
-
-    patch_size: int = flag(128, "side of a patch, in pixels", 8)
-    stride: int = flag(30, "pixels between the patches of a test image", 1)
-    residual_average: str = flag(
-        "pixels",
-        "pixels: average patches (thesis); maps: their errors",
-        among=AVERAGES,
-        part=SCORING,
-    )
-    residual_border: str = flag(
-        "reflect", "at the image's border: reflect, edge or crop", among=BORDERS, part=SCORING
-    )
-    ssim_window: int = flag(11, "side of SSIM's window, in pixels", 3, 255)
-    ssim_weights: str = flag("gaussian", "SSIM's window", among=WEIGHTS)
-    ssim_constants: str = flag(
-        "wang", "wang: (0.01)^2, (0.03)^2; printed: 0.01, 0.03", among=CONSTANTS
-    )
-
-    @property
-    def ssim(self) -> Ssim:
-        """Which structural similarity is meant."""
-        return Ssim(self.ssim_window, self.ssim_weights, self.ssim_constants)
 
 
 def check(w: Windows, size: Size) -> None:
@@ -107,6 +76,7 @@ def by_patches(
       `own` and of `residuals.DISTANCES`.
     """
     own = own or {}
+    reconstruct = jax.jit(reconstruct)  # of each shape traced once, not for every chunk
 
     def error(name: str, x: jax.Array, y: jax.Array) -> jax.Array:
         if name in own:

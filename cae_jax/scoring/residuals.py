@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cae_jax.options import SCORING, flag
 from cae_jax.scoring import ssim
-from cae_jax.scoring.ssim import Ssim
+from cae_jax.scoring.options import BORDERS, DISTANCES, REDUCTIONS, Ssim
 from cae_jax.types import UsageError, unknown_name
 
-DISTANCES = ("l2", "l1", "ssim")
-REDUCTIONS = ("sum", "max", "top")
 _FULL_SCALE = 255.0  # l2 and l1 are on the 0..255 intensity scale (specification, section 0)
 _TRUNCATE = 4  # the Gaussian of `smooth` ends at this many sigma, as SciPy's does
-
-
-def score_flag(default: str) -> Any:
-    """Returns the flag --image_score, of REDUCTIONS, for a record that has it by this default."""
-    about = "a map as one number; top: mean of the top share"
-    return flag(default, about, among=REDUCTIONS, part=SCORING)
 
 
 class Reduction(NamedTuple):
@@ -38,7 +29,7 @@ class Reduction(NamedTuple):
 def check(r: Reduction) -> None:
     """Raises UsageError, naming the flag, for what cannot work."""
     for shown, name, known in (
-        ("--residual_border", r.border, tuple(ssim.BORDERS)),
+        ("--residual_border", r.border, tuple(BORDERS)),
         ("--image_score", r.reduce, REDUCTIONS),
     ):
         if name not in known:

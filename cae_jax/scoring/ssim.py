@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cae_jax.scoring.options import BORDERS, CONSTANTS, WEIGHTS, Ssim
 from cae_jax.types import UsageError, unknown_name
 
-WEIGHTS = ("gaussian", "flat")
-# (c1, c2) for intensities in [0, 1]: Wang's, and as the SSIM-AE paper (VISAPP 2019) prints them
-CONSTANTS = {"wang": (0.01**2, 0.03**2), "printed": (0.01, 0.03)}
-# name -> NumPy's padding
-BORDERS: dict[str, Literal["symmetric", "edge"]] = {
-    "reflect": "symmetric",
-    "edge": "edge",
-    "crop": "symmetric",
-}
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents, finest scale first
-
-
-class Ssim(NamedTuple):
-    """Which structural similarity is meant."""
-
-    window: int = 11  # side of the window, in pixels; odd
-    weights: str = "gaussian"  # sigma 1.5 at window 11 and in proportion; or "flat"
-    constants: str = "wang"  # one of CONSTANTS
 
 
 def check(settings: Ssim) -> None:

@@ -75,6 +75,13 @@ def load(
     return Detector(model, judge, call, (load, given), MANY if together else 1)
 
 
+def identity_of(detector: Detector) -> dict[str, Any]:
+    """Returns whose scores a folder's detector gives, as JSON's plain values: two of one identity
+    give the same scores and verdicts."""
+    about = {"weights": detector.model.version, "runtime": detector.model.runtime}
+    return about | {"threshold": detector.threshold.value}
+
+
 def _model(root: Path, card: dict[str, Any], version: str, runtime: str) -> Model:
     return Model(
         title=card["title"],
@@ -206,6 +213,8 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about graphs, for those who write them
+    threads = os.environ.get("OMP_NUM_THREADS", "")  # which it does not read itself
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0: of all cores
     sessions = {
         name: onnxruntime.InferenceSession(
             str(root / "onnx" / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]

@@ -239,14 +239,18 @@ def _write_maps(run: TrainedRun, frame: Frame, output: Path, batch: Batch) -> No
 
 def _identity(run: TrainedRun, root: Path, recursive: bool, save_maps: bool) -> dict[str, Any]:
     """What two starts must have in common to write the same table."""
+    about = {"images": os.path.realpath(root), "recursive": recursive, "save_maps": save_maps}
+    return about | identity_of(run)
+
+
+def identity_of(run: TrainedRun) -> dict[str, Any]:
+    """Returns whose scores a run's are, as JSON's plain values: two runs of one identity give the
+    same scores and verdicts."""
     digest = hashlib.sha256(run.judge.held_out.tobytes())
     for leaf in jax.tree.leaves(run.variables):
         digest.update(np.asarray(leaf).tobytes())
     flags = identity(run.cell.config, IDENTITY, SCORING)
     return {
-        "images": os.path.realpath(root),
-        "recursive": recursive,
-        "save_maps": save_maps,
         "percent": run.judge.threshold.percent,
         "false_alarms": run.judge.threshold.rate,
         "threshold": run.judge.threshold.value,

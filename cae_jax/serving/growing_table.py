@@ -68,7 +68,11 @@ def claim(
 
 def check(output: Path, identity: Mapping[str, Any]) -> None:
     """Raises UsageError where `output` is not this job's."""
-    before = _read_identity(output)
+    compare(output, _identity_in(output), identity)
+
+
+def compare(output: object, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raises UsageError where `output`, of the job `before`, is not this job's."""
     for name, was in before.items():  # a later version may ask for more
         now = identity.get(name)
         if was != now:
@@ -161,7 +165,7 @@ def _field(value: str | float | int) -> str:
 
 
 def _clear(output: Path) -> None:
-    _read_identity(output)  # raises where the run.json is somebody else's
+    _identity_in(output)  # raises where the run.json is somebody else's
     for name in COLUMNS:
         _remove_table(output, name)
     for folder in FOLDERS:
@@ -173,9 +177,14 @@ def _remove_table(output: Path, name: str) -> None:
         file.unlink(missing_ok=True)
 
 
-def _read_identity(output: Path) -> dict[str, Any]:
+def _identity_in(output: Path) -> dict[str, Any]:
+    return read_identity(output, (output / "run.json").read_bytes())
+
+
+def read_identity(output: object, content: bytes) -> dict[str, Any]:
+    """Returns the job that a run.json in `output` is of; raises UsageError where it is of none."""
     try:
-        found = json.loads((output / "run.json").read_text(encoding="utf-8"))
+        found = json.loads(content)
     except ValueError:
         found = None
     if not (isinstance(found, dict) and "weights" in found):

@@ -21,7 +21,6 @@ from cae_jax.serving.trained import TrainedRun, color_scale
 from cae_jax.types import DataError, LeftOut
 
 NAME = "report.html"
-PICTURES = 60  # images with pictures, where no other number is asked for
 _SIDE = 256  # pixels, the longer one of a picture
 
 

@@ -5,13 +5,12 @@ Images are decoded by threads, in order and only a few batches ahead of the one 
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import hashlib
 import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from cae_jax.data.frame import Frame
 from cae_jax.runs import build
 from cae_jax.runs.config import Config
 from cae_jax.scoring import scorer, strips
+from cae_jax.serving.ahead import in_order
 from cae_jax.types import DataError, LeftOut, Scores, UsageError, Variables
 
 _THREADS = min(16, os.cpu_count() or 1)
@@ -154,18 +154,8 @@ def decoded(
 
     At most `ahead` images are decoded, or being decoded, before they are asked for.
     """
-    paths = iter(paths)
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        waiting: collections.deque[Future[_Image]] = collections.deque()
-        while True:
-            for path in itertools.islice(paths, ahead - len(waiting)):
-                waiting.append(pool.submit(_read, root, path, frame, maps))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    read = functools.partial(_read, root, frame=frame, maps=maps)
+    return in_order(read, paths, ahead, _THREADS)
 
 
 def scored(

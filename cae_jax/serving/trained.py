@@ -119,7 +119,7 @@ def open_run(
     """
     if threshold is not None:
         threshold_rule.parse(threshold)
-    cell = _the_one(Path(workdir), which)
+    cell = the_one(Path(workdir), which)
     claim_jax()
     compilation.use_cache()
     evaluated = cell.config.checkpoint
@@ -146,8 +146,9 @@ def open_run(
     return TrainedRun(cell, trained.variables, judge, given)
 
 
-def _the_one(workdir: Path, which: dict[str, Any]) -> Cell:
-    """The finished run of a workdir that flags say."""
+def the_one(workdir: Path, which: dict[str, Any]) -> Cell:
+    """Returns the finished run of a workdir that flags say; raises what `open_run` raises for none,
+    several, or one that is not finished."""
     found = cells.find(workdir)
     fit = [c for c in found if which.items() <= c.config.flags().items()]
     if len(fit) != 1:

@@ -11,10 +11,14 @@ since browsers load modules and WebAssembly over http alone.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cae_jax.data.frame import Frame
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.files import write_json, write_whole
 from cae_jax.reports import charts
@@ -40,7 +44,8 @@ def write(
     Args:
       folder: where; files of the same names are replaced.
       onnx_file: input "image" float32 [1, H, W, C] in [0, 1], outputs "score" [1], "defective"
-        [1], "map" and "mask" [1, S, S]; it resizes itself.
+        [1], "map" and "mask" [1, S, T]; it resizes itself, or takes images in the model's frame,
+        see `export.onnx_files`, where that is not plain.
       model: what the page says of it, and C. Its scale is what the map is shown on.
       judge: its threshold is shown, its unseen distances give the p-values.
       sample_png: an 8-bit PNG without transparency.
@@ -64,6 +69,7 @@ def write(
     about = {
         **display.about(model._asdict(), judge.threshold, judge.held_out),
         "channels": model.channels,
+        "frame": None if model.frame.plain else framed(model.frame),
         "unseen": sorted(judge.held_out.tolist()),
         "ramp": charts.RAMP,
         "expected": {name: expected[name] for name in ("score", "defective")},
@@ -71,7 +77,7 @@ def write(
     files: dict[str, str | bytes] = {
         **onnxruntime_web.files(runtime),
         "onnxruntime-web.LICENSE": display.text("onnxruntime-web.LICENSE"),
-        **display.static_files("web.js", "model.js"),
+        **display.static_files("web.js", "model.js", "frame.js"),
         "model.onnx": content,
         "sample.png": sample_png,
     }
@@ -79,3 +85,20 @@ def write(
         write_whole(folder / name, each)
     write_json(folder / "about.json", about)
     write_whole(folder / "index.html", display.document("web.html"))
+
+
+def framed(frame: Frame) -> dict[str, Any]:
+    """What the page has to know to bring an image to a frame: with masks, which are of one size of
+    file, what counts of it, a bit for each pixel of the frame."""
+    size = frame.areas[0].counts.shape if frame.areas else None
+    counts = None if size is None else frame.counts(size)
+    return {
+        "resize": frame.resize,
+        "roi": frame.roi,
+        "partial": frame.partial,
+        "masks": [area.flag.removeprefix("--").partition("=")[0] for area in frame.areas],
+        "size": size,
+        "counts": None
+        if counts is None
+        else base64.b64encode(np.packbits(counts).tobytes()).decode(),
+    }

@@ -8,6 +8,7 @@ here are ours. Where to crop is drawn on the host from a seed; cutting is part o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -16,11 +17,14 @@ import numpy as np
 from jax import lax
 from jax.scipy.ndimage import map_coordinates
 
-from cae_jax.types import Levels, UsageError, divided, unknown_name
+from cae_jax.training.schedule import KINDS, Schedule
+from cae_jax.types import Images, Levels, UsageError, divided, unknown_name
 
-KINDS = ("none", "texture", "object", "object_mirror")
 MAX_ANGLE = 10.0  # of an object, in degrees to either side
 MAX_SHIFT = 0.05  # of an object beyond the image's border, as a share of the image's side
+
+# Each draws from a stream of its own: more validation crops do not move the training crops.
+_TRAIN_STREAM, _VALIDATION_STREAM, _ORDER_STREAM, _REDRAW_STREAM = range(4)
 
 
 class Placed(NamedTuple):
@@ -177,3 +181,26 @@ def _sample_points(crop: jax.Array, patch_size: int) -> tuple[jax.Array, jax.Arr
     right = flip * down.T
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     return row + half + cos * down + sin * right, column + half - sin * down + cos * right
+
+
+def epoch_crops(images: Images, schedule: Schedule, epoch: int) -> Iterator[np.ndarray]:
+    """Yields an epoch's batches of crops of images [m, H, W, C], of which the shape alone counts,
+    as `draw` gives them, in the epoch's order."""
+    s = schedule
+    key = (s.seed, _REDRAW_STREAM, epoch) if s.redraw else (s.seed, _TRAIN_STREAM)
+    drawn = draw(images.shape, s.patch_size, s.num_patches, key, s.augment)
+    order = np.random.default_rng((s.seed, _ORDER_STREAM, epoch)).permutation(s.num_patches)
+    for i in range(s.steps_per_epoch):
+        yield drawn[order[i * s.batch_size : (i + 1) * s.batch_size]]
+
+
+def validation_crops(train: Images, validation: Images, schedule: Schedule) -> list[np.ndarray]:
+    """Returns fixed crops of the images held out, in whole batches, as many as is their share of
+    the images; none without images."""
+    if not len(validation):
+        return []
+    share = schedule.num_patches * len(validation) / (len(validation) + len(train))
+    n = math.ceil(share / schedule.batch_size) * schedule.batch_size
+    key = (schedule.seed, _VALIDATION_STREAM)
+    drawn = draw(validation.shape, schedule.patch_size, n, key, "none")
+    return np.split(drawn, n // schedule.batch_size)

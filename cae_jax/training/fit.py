@@ -65,7 +65,7 @@ def of(
     memory.check(fitting, "the fit")
     variables = fitting(key, examples)
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(jax.device_get(leaf)).all():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise CaeError(f"the fit gave a {name} that is not finite")
     return variables

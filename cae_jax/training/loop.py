@@ -18,7 +18,7 @@ import numpy as np
 
 from cae_jax import files
 from cae_jax.jit import jit
-from cae_jax.training.crops import Placed
+from cae_jax.training.crops import Placed, epoch_crops, validation_crops
 from cae_jax.training.members import (
     Plan,
     compile_step,
@@ -29,7 +29,7 @@ from cae_jax.training.members import (
     stack,
     unstack,
 )
-from cae_jax.training.schedule import Schedule, epoch_crops, validation_crops
+from cae_jax.training.schedule import Schedule
 from cae_jax.types import CaeError, Images, State, Steps
 
 Rows: TypeAlias = Mapping[str, np.ndarray]  # metrics by name: of steps [K], or of members too
@@ -167,7 +167,7 @@ def _train_together(
         hear = functools.partial(_hear, on_step, (epoch - 1) * schedule.steps_per_epoch + done)
         crops = _together(members, epoch)[done:]
         state, metrics, stopped = _advance(step, state, images, crops, plan, hear, stop)
-        finite = jax.device_get(_finite(state, plan.stacked))
+        finite = _finite(state, plan.stacked)
         states = unstack(state, len(members)) if plan.stacked else [state]
         for i, before in enumerate(ends):
             if isinstance(before, CaeError) or over(before):
@@ -251,10 +251,21 @@ def _advance(
     return state, {k: values.reshape(len(values), -1) for k, values in metrics.items()}, stopped
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _finite(state: State, stacked: bool) -> jax.Array:
-    """Whether all floats of a state are finite, bool [M]; [1] where it is not stacked."""
+def _finite(state: State, stacked: bool) -> np.ndarray:
+    """Whether all floats of a state are finite, bool [M]; [1] where it is not stacked.
+
+    On a CPU NumPy looks at them where they are, and nothing is compiled for it.
+    """
     floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    if jax.default_backend() != "cpu":
+        return jax.device_get(_finite_there(floats, stacked))
+    each = [np.isfinite(x).reshape(len(x) if stacked else 1, -1).all(axis=1) for x in floats]
+    return np.logical_and.reduce(each)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _finite_there(floats: list[jax.Array], stacked: bool) -> jax.Array:
+    """The same on the device, which need not give them all away."""
     each = [jnp.isfinite(x).reshape(len(x) if stacked else 1, -1).all(axis=1) for x in floats]
     return functools.reduce(jnp.logical_and, each)
 

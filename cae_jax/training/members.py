@@ -18,9 +18,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cae_jax.jit import jit
 from cae_jax.training.crops import Placed, cut, levels
+from cae_jax.training.schedule import STRATEGIES
 from cae_jax.types import Images, Levels, Metrics, State, Steps, Variables, unknown_name
 
-STRATEGIES = ("vmap", "unroll", "loop")
 _MEMBERS, _BATCH = "members", "batch"
 Tree = TypeVar("Tree")
 OnDevice: TypeAlias = jax.Array | Placed  # images

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from cae_jax.options import FREE, flag
-from cae_jax.training import crops
-from cae_jax.training.members import STRATEGIES
-from cae_jax.types import Images, UsageError, unknown_name
+from cae_jax.types import UsageError, unknown_name
 
 JSONL, TENSORBOARD, WANDB = LOGS = ("jsonl", "tensorboard", "wandb")
 
-# Each draws from a stream of its own: more validation crops do not move the training crops.
-_TRAIN_STREAM, _VALIDATION_STREAM, _ORDER_STREAM, _REDRAW_STREAM = range(4)
+KINDS = ("none", "texture", "object", "object_mirror")  # of augmentation, see `crops`
+STRATEGIES = ("vmap", "unroll", "loop")  # see `members`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +22,7 @@ class Training:
     batch_size: int = flag(128, "patches per training step", 1)
     num_patches: int = flag(10_000, "training crops per epoch", 1)
     redraw_patches: bool = flag(False, "draw new crops every epoch, not the same as the thesis")
-    augment: str = flag("none", "of crops; auto: by MVTec category", among=(*crops.KINDS, "auto"))
+    augment: str = flag("none", "of crops; auto: by MVTec category", among=(*KINDS, "auto"))
     members: str = flag(
         "auto",
         "categories x seeds together; auto: by device",
@@ -75,7 +69,7 @@ class Schedule(NamedTuple):
     patch_size: int
     seed: int
     redraw: bool = False  # new crops every epoch instead
-    augment: str = "none"  # of crops.KINDS; validation crops are always plain
+    augment: str = "none"  # of KINDS; validation crops are always plain
     patience: int = 0  # epochs without a lower loss, after which it ends early; 0: never
 
     @property
@@ -101,26 +95,3 @@ def log_names(log_to: str) -> tuple[str, ...]:
         if name not in LOGS:
             raise unknown_name("--log_to", name, LOGS)
     return names
-
-
-def epoch_crops(images: Images, schedule: Schedule, epoch: int) -> Iterator[np.ndarray]:
-    """Yields an epoch's batches of crops of images [m, H, W, C], of which the shape alone counts,
-    as `crops.draw` gives them, in the epoch's order."""
-    s = schedule
-    key = (s.seed, _REDRAW_STREAM, epoch) if s.redraw else (s.seed, _TRAIN_STREAM)
-    drawn = crops.draw(images.shape, s.patch_size, s.num_patches, key, s.augment)
-    order = np.random.default_rng((s.seed, _ORDER_STREAM, epoch)).permutation(s.num_patches)
-    for i in range(s.steps_per_epoch):
-        yield drawn[order[i * s.batch_size : (i + 1) * s.batch_size]]
-
-
-def validation_crops(train: Images, validation: Images, schedule: Schedule) -> list[np.ndarray]:
-    """Returns fixed crops of the images held out, in whole batches, as many as is their share of
-    the images; none without images."""
-    if not len(validation):
-        return []
-    share = schedule.num_patches * len(validation) / (len(validation) + len(train))
-    n = math.ceil(share / schedule.batch_size) * schedule.batch_size
-    key = (schedule.seed, _VALIDATION_STREAM)
-    drawn = crops.draw(validation.shape, schedule.patch_size, n, key, "none")
-    return np.split(drawn, n // schedule.batch_size)

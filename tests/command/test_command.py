@@ -6,7 +6,7 @@ import sys
 import pytest
 from command_lines import ENVIRONMENT, ROOT, run_all
 
-from cae_jax import command
+from cae_jax import command, methods
 from cae_jax.runs import presets
 
 LINES = {
@@ -105,13 +105,30 @@ def test_a_commands_words_come_to_its_file(answers):
     assert "--workdir" in out
 
 
-SLOW = ("matplotlib", "orbax", "pandas", "scipy.ndimage", "scipy.sparse", "scipy.stats")
+LOOK = """
+import contextlib, io, runpy, sys
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said := io.StringIO()):
+    runpy.run_module("cae_jax.command." + sys.argv[1], run_name="__main__", alter_sys=True)
+print(len(said.getvalue()) > 500)
+slow = ("flax", "jax", "matplotlib", "optax", "orbax", "pandas", "scipy")
+print(*(name for name in sys.modules if name in slow))
+"""
 
 
-def test_a_help_does_not_wait_for_what_it_does_not_need():
-    look = "import sys, cae_jax.runs.command_line; print(*set(sys.argv[1:]) & set(sys.modules))"
+@pytest.mark.parametrize(
+    ("words", "is_help"),
+    [
+        (["run", "--help"], True),
+        (["run", "--helpfull", "--method=f_anogan"], True),
+        (["run", "--score_weight=1"], False),  # looked for among the flags of all methods
+        (["score", "--help"], True),
+        (["export", "--help"], True),
+        (["describe", "--help"], True),
+    ],
+)
+def test_flags_are_read_without_what_takes_long_to_import(words, is_help):
     done = subprocess.run(
-        [sys.executable, "-c", look, *SLOW],
+        [sys.executable, "-c", LOOK, *words],
         cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,
@@ -119,4 +136,11 @@ def test_a_help_does_not_wait_for_what_it_does_not_need():
         timeout=100,
         check=True,
     )
-    assert done.stdout == "\n"
+    assert done.stdout == f"{is_help}\n\n"
+    assert ("--score_weight: a flag of --method=bigan" in done.stderr) == (not is_help)
+
+
+def test_every_methods_flags_are_apart_and_its_own():
+    for name in methods.names():
+        assert methods.options_of(name) is methods.resolve(name).Options
+        assert methods.options_of(name).__module__ == f"cae_jax.methods.options.{name}"

@@ -18,7 +18,8 @@ from cae_jax.evaluation import scores
 from cae_jax.runs.config import Config, configure, flags_of
 from cae_jax.serving import growing_table
 from cae_jax.training import crops
-from cae_jax.training.loop import Schedule, epoch_crops
+from cae_jax.training.crops import epoch_crops
+from cae_jax.training.schedule import KINDS, Schedule
 from cae_jax.types import GOOD, DataError, Split, UsageError
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -136,7 +137,7 @@ def test_a_file_holds_what_was_written(folder, content):
     assert not [other.name for other in folder.iterdir() if other.name.endswith(".tmp")]
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.data(), st.sampled_from(crops.KINDS), SEEDS)
+@given(st.integers(1, 40), st.integers(1, 40), st.data(), st.sampled_from(KINDS), SEEDS)
 def test_crops_stay_in_their_images(height, width, more, kind, seed):
     p, m = more.draw(st.integers(1, min(height, width))), 3
     drawn = crops.draw((m, height, width, 1), p, 50, (seed,), kind)
@@ -168,7 +169,7 @@ def test_crops_stay_in_their_images(height, width, more, kind, seed):
     st.data(),
     st.integers(1, 3),
     st.booleans(),
-    st.sampled_from(crops.KINDS),
+    st.sampled_from(KINDS),
     st.integers(0, 2**31 - 1),
 )
 def test_an_epoch_is_an_order_of_all_crops(n, more, epoch, redraw, kind, seed):

@@ -190,6 +190,14 @@ def test_netpbm(white, plain, channels):
             decoded(head.replace(f"P{kind}".encode(), b"P6" if channels == 3 else b"P5") + body)
 
 
+@pytest.mark.parametrize("white", [1, 31, 100, 200])
+def test_luma_of_colors_whose_white_is_not_255(white):
+    levels = RNG.integers(0, white + 1, (7, 9, 3))
+    content = f"P6 9 7 {white}\n".encode() + levels.astype(np.uint8).tobytes()
+    luma = levels @ [0.299, 0.587, 0.114] / white
+    np.testing.assert_allclose(decoded(content, 1)[..., 0], luma, atol=1e-6)
+
+
 def test_bitmaps():
     dots = RNG.random((5, 11)) < 0.5
     packed = np.packbits(dots, axis=1).tobytes()

@@ -1,18 +1,22 @@
 """The rule for masks: each kind that a tool draws, against the shape that it was drawn from."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cae_jax.data import images, masks
+from cae_jax.data import images, masks, remarks
 from cae_jax.data.frame import Frame
 from cae_jax.types import DataError
 
 RNG = np.random.default_rng(23)
 Y, X = np.mgrid[:60, :80]
 DISC = (Y - 25) ** 2 + (X - 40) ** 2 < 14**2  # 613 of 4800 pixels, none at the border
+PHOTO = np.asarray(
+    Image.fromarray(RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8)).resize((80, 60))
+)
 CORNER = (Y < 20) & (X < 30)  # touches the border
 
 
@@ -65,6 +69,18 @@ def tiff(pixels):
     return encode(Image.fromarray(pixels), "TIFF")
 
 
+def gray_bmp(entries, n):
+    """A BMP of 8 bits whose palette is black and white, or of 4 whose palette is 0, 1, 2 ..."""
+    rows = entries[::-1] if n == 2 else entries[::-1, ::2] << 4 | entries[::-1, 1::2]
+    grays = (0, 255) if n == 2 else range(n)
+    palette = b"".join(bytes([gray, gray, gray, 0]) for gray in grays)
+    height, width = entries.shape
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8 if n == 2 else 4, *[0] * 4, n, 0)
+    start = 14 + len(head) + len(palette)
+    content = head + palette + rows.astype(np.uint8).tobytes()
+    return b"BM" + struct.pack("<IHHI", 14 + len(content), 0, 0, start) + content
+
+
 def color(shape, inside, outside):
     return np.where(shape[..., None], np.uint8(inside), np.uint8(outside)).astype(np.uint8)
 
@@ -84,6 +100,14 @@ def drawn(shape):
     yield "float", tiff(level.astype(np.float32))
     yield "float of 255", tiff(level.astype(np.float32) * 255)
     yield "int32", tiff(level.astype(np.int32))
+    yield "-1 of int32", tiff(-level.astype(np.int32))
+    yield "-1 of float", tiff(-level.astype(np.float32))
+    yield "a photograph whose alpha it is", png(np.dstack([PHOTO, level * 255]))
+    yield "cut out of a photograph", png(np.dstack([PHOTO * level[..., None], level * 255]))
+    gray = np.dstack([PHOTO[..., 0], level * 255])
+    yield "a gray photograph whose alpha it is", png(gray)
+    for entries in (2, 16):  # levels of BMP by a palette, of 8 bits and of 4
+        yield f"BMP of {entries} grays", gray_bmp(level * (entries - 1), entries)
     yield "red on black", png(color(shape, (255, 0, 0), 0))
     yield "faint blue on black", png(color(shape, (0, 0, 1), 0))
     yield "red, opaque", png(np.dstack([color(shape, (255, 0, 0), 0), 0 * level + 255]))
@@ -120,6 +144,7 @@ def inverted(shape):
     yield "two colors on white", png(np.where(shape[..., None], halves, np.uint8(255)))
     yield "white on gray", png(128 + level * 127)
     yield "a hole in what shows", png(np.dstack([level * 0 + 255] * 3 + [255 - level * 255]))
+    yield "a hole in a photograph", png(np.dstack([PHOTO, 255 - level * 255]))
     yield "palette, white first", palette(level, [255, 255, 255, 200, 0, 0])
 
 
@@ -212,3 +237,16 @@ def test_a_ground_that_is_said():
     found = masks.read(png(~large), Frame(None, mask_ground="white"), None)
     np.testing.assert_array_equal(found.defective, large)
     assert not masks.read(png(DISC | True), Frame(None, mask_ground="white"), None).defective.any()
+
+
+def test_a_mask_that_a_lossy_format_keeps_too_little_of():
+    content = encode(Image.fromarray(DISC.astype(np.uint8)), "JPEG")
+    top = int(np.asarray(Image.open(io.BytesIO(content))).max())
+    found = masks.read(content, Frame(None), None)
+    assert found.faint == top
+    assert 0 < top < 16
+    (said,) = remarks.of_masks({"m.jpg": found})
+    assert said.startswith("1 of 1 masks are nearly black and of a lossy format (m.jpg: at most")
+    for pixels, form in ((DISC * 255, "JPEG"), (DISC, "PNG")):
+        content = encode(Image.fromarray(pixels.astype(np.uint8)), form)
+        assert masks.read(content, Frame(None), None).faint == 0

@@ -1,7 +1,12 @@
 """What a split says of odd images and masks: each kind once, with its numbers."""
 
+import base64
+import io
+import zlib
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cae_jax.data import folder
@@ -56,6 +61,34 @@ def said(tmp_path, image, masks, **frame):
 def test_images(tmp_path, image, frame, words):
     found = said(tmp_path, image, [SPOT], **frame)
     assert list(found) == [f"nut: {text}" for text in words]
+
+
+# 8 x 8 pixels of 10 bits, written by libavif 1.3; Pillow writes 8 bits alone.
+AVIF10 = zlib.decompress(base64.b85decode(
+    "c-muNU{FXasVqn=%S>Yc0uY^>nP!-qnV9D5Xy^zOdYzkElE?r7iWw<6MNl?FL1uCZ0~+8f$SlbPvlxL`E;A=T8N_"
+    "h`@fjhajKV-#7Kk-6GxO5mYNddjR3<1dvCP2GIX@>KY*$uhK~Vva_RcIw&Ii&WnZ*UEQ2RKbSfC)YA`>LQ%*Dk8q"
+    "<9j`44oSl96&<C$@w`&dC55y3`{`C)&LX|&n(D=`3dMS7DlFK79dkKHzlz|h=Gg4f@6O^6BFA6BYyc$Ni7c;#DJ0"
+    "$O#5t90H-E1O#"
+))  # fmt: skip
+
+
+def test_what_of_a_file_is_not_read(tmp_path):
+    color = RNG.integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, color, photometric="rgb", extrasamples=[0], metadata=None)
+    good = tmp_path / "nut/train/good"
+    good.mkdir(parents=True)
+    for name, content in (("0.avif", AVIF10), ("1.avif", AVIF10), ("2.tif", buffer.getvalue())):
+        (good / name).write_bytes(content)
+    found = folder.read(tmp_path, "nut", Frame(8, 3))
+    assert list(found.warnings)[-2:] == [
+        "nut: 1 of 3 images are read without channel 4 of a TIFF that does not say what it holds "
+        "(train/good/2.tif)",
+        "nut: 2 of 3 images are read without the lower 2 of AVIF's 10 bits, which Pillow does not "
+        "give (train/good/0.avif)",
+    ]
+    np.testing.assert_allclose(found.train[2], color[..., :3] / 255, atol=1e-7)
+    np.testing.assert_allclose(found.train[0], 704 / 1023, atol=1 / 255)
 
 
 def test_masks(tmp_path):

@@ -299,6 +299,7 @@ def stack():
     return buffer.getvalue()
 
 
+SMALL = {256: (3, [9]), 257: (3, [8]), 258: (3, [8]), 262: (3, [1]), 277: (3, [1])}
 BAD = {
     "equal pages": (pages((8, 9), (8, 9)), r"has 2 pages \(9 x 8, 9 x 8\), none .* preview"),
     "a larger page behind": (pages((8, 9), (16, 9)), r"2 pages \(9 x 8, 9 x 16\)"),
@@ -309,9 +310,37 @@ BAD = {
         written(np.zeros((8, 9, 5), np.uint8), photometric="rgb", extrasamples=[0, 0]),
         r"has 5 channels, and 1 \(gray\) or 3 \(color\) with an alpha",
     ),
+    "5 channels of no color": (
+        written(np.zeros((8, 9, 5), np.uint16), photometric="minisblack", planarconfig="contig"),
+        "has 5 channels, calls them gray, and 1",
+    ),
+    "2 channels, perhaps alpha": (
+        written(
+            np.zeros((8, 9, 2), np.uint8),
+            photometric="minisblack",
+            planarconfig="contig",
+            extrasamples=[0],
+        ),
+        "has 2 channels, calls them gray and does not say that one is alpha",
+    ),
+    **{
+        f"compressed by {name}": (
+            hand_made({**SMALL, 259: (3, [number])}, b"\0" * 72),
+            f"compressed by {name}, which is not read; save it by LZW or deflate",
+        )
+        for number, name in (
+            (6, "JPEG of the old kind"),
+            (34712, "JPEG 2000"),
+            (33005, "JPEG 2000"),
+            (50002, "JPEG XL"),
+            (34887, "LERC"),
+            (50013, "number 50013"),
+        )
+    },
     "int32": (written(np.zeros((8, 9), np.int32)), r"integer pixels \(int32\) whose white is not"),
     "uint32": (written(np.zeros((8, 9), np.uint32)), r"\(uint32\) whose white is not known"),
     "float over 1": (written(np.full((8, 9), 200, np.float64)), "from 200 to 200.*divide by 255"),
+    "float16 over 1": (written(np.full((8, 9), 6e4, np.float16)), "from 6.*; divide by 65535"),
     "complex": (written(np.zeros((8, 9), np.complex64)), "numbers"),
     "raw": (written(np.zeros((8, 9), np.uint16), photometric="cfa"), "a camera's raw ones"),
     "cut off": (written(COLOR16, photometric="rgb")[:-100], "is cut off"),

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cae_jax.evaluation import metrics, pixel_metrics, segmentation, thresholds, verdict
-from cae_jax.scoring import patches, residuals, ssim
-from cae_jax.scoring.ssim import Ssim
+from cae_jax.scoring import patches, residuals
+from cae_jax.scoring.options import BORDERS, Ssim
 
 FEW = settings(max_examples=12)  # every example compiles for its own shapes
 SEEDS = st.integers(0, 2**32 - 1)
@@ -269,7 +269,7 @@ def _measure(distance, border):
 
 @given(
     st.sampled_from(residuals.DISTANCES),
-    st.sampled_from(tuple(ssim.BORDERS)),
+    st.sampled_from(tuple(BORDERS)),
     st.sampled_from(["random", "bright", "dark", "equal", "nearly equal", "outside 0..1"]),
     SEEDS,
 )

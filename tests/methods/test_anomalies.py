@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from cae_jax.methods import anomalies
+from cae_jax.methods.options.draem import TEXTURES
 
 KEY = jax.random.key(5)
 perlin = jax.jit(anomalies.perlin, static_argnums=(3, 4))
@@ -56,10 +57,10 @@ def test_noise_has_all_scales_and_both_signs():
 def made():
     images = np.random.default_rng(1).random((60, 16, 12, 3), np.float32)
     blend = jax.jit(anomalies.blend)
-    return images, {name: blend(KEY, images, share) for name, share in anomalies.TEXTURES.items()}
+    return images, {name: blend(KEY, images, share) for name, share in TEXTURES.items()}
 
 
-@pytest.mark.parametrize("texture", anomalies.TEXTURES)
+@pytest.mark.parametrize("texture", TEXTURES)
 def test_the_mask_is_where_the_image_was_changed(made, texture):
     images, found = made
     changed, mask = (np.asarray(each) for each in found[texture])

@@ -14,7 +14,8 @@ import pytest
 from cae_jax import methods, options
 from cae_jax.methods import bigan, gradients
 from cae_jax.methods.bigan import Networks, Options, cross_entropy
-from cae_jax.models.bigan import Judged, Sizes
+from cae_jax.methods.options.bigan import SCORES
+from cae_jax.models.bigan import PAPERS, Judged, Sizes
 from cae_jax.types import State, UsageError
 
 SMALL = Options(
@@ -133,7 +134,7 @@ def test_a_step_by_hand(variant, share):
 
 
 @pytest.mark.parametrize("variant", ["bigan", "alad"])
-@pytest.mark.parametrize("kind", bigan.SCORES)
+@pytest.mark.parametrize("kind", SCORES)
 def test_the_scores_by_hand(variant, kind, rng):
     """Sums over pixels and features: means would be 16 and 32 times as small, and not by the same.
     They are of the moving averages."""
@@ -284,3 +285,8 @@ def test_the_defaults_are_the_papers():
 def test_options_that_cannot_work(flags, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         methods.build("bigan", Options(**flags), 64, 1)
+
+
+def test_the_variants_are_the_papers():
+    known = {field.name: field for field in dataclasses.fields(Options)}
+    assert known["variant"].metadata["among"] == tuple(PAPERS)

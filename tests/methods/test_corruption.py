@@ -12,6 +12,7 @@ from scipy import stats
 from cae_jax import methods
 from cae_jax.methods import corruption
 from cae_jax.methods.autoencoder import Options, steps
+from cae_jax.methods.options.autoencoder import STRENGTHS
 from cae_jax.types import Reconstruction, UsageError
 
 N, HEIGHT, WIDTH, CHANNELS = 60, 16, 24, 3
@@ -65,11 +66,11 @@ def test_patches_are_whole_cells_in_all_channels(x):
     assert about((np.asarray(corruption.patches(KEY, small, 0.5)) == 0).sum(), 70, 0.5)
 
 
-@pytest.mark.parametrize("kind", corruption.DEFAULTS)
+@pytest.mark.parametrize("kind", STRENGTHS)
 def test_the_key_decides_and_0_is_the_default_strength(x, kind):
     one, same = (np.asarray(corruption.corruption(kind)(KEY, x[:5])) for _ in range(2))
     np.testing.assert_array_equal(one, same)
-    named = corruption.corruption(kind, corruption.DEFAULTS[kind])(KEY, x[:5])
+    named = corruption.corruption(kind, STRENGTHS[kind])(KEY, x[:5])
     np.testing.assert_array_equal(one, named)
     assert not np.array_equal(one, corruption.corruption(kind)(jax.random.key(8), x[:5]))
     assert not np.array_equal(one[0] != x[0], one[1] != x[1]) or kind == "gaussian"

@@ -12,6 +12,7 @@ from cae_jax import methods, options
 from cae_jax.methods import feature_memory
 from cae_jax.methods.feature_memory import Head, Options, drawn, reweighted
 from cae_jax.methods.features import aligned
+from cae_jax.methods.options.feature_memory import SCORINGS
 from cae_jax.scoring import scorer
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.types import UsageError
@@ -34,7 +35,7 @@ def fitted(o, images, key=KEY, **kinds):
     return method, jax.jit(method.learn.fit)(key, images), np.asarray(found.of(images), float)
 
 
-@pytest.mark.parametrize("scoring", feature_memory.SCORINGS)
+@pytest.mark.parametrize("scoring", SCORINGS)
 @pytest.mark.parametrize(("n", "share"), [(1, 1.0), (5, 0.25), (9, 0.01), (9, 1.0)])
 def test_maps_and_numbers(rng, scoring, n, share):
     good, images = rng.random((n, 4, 4, 3), np.float32), rng.random((3, 4, 4, 3), np.float32)
@@ -83,7 +84,7 @@ def test_a_far_point_has_a_finite_number(rng):
 
 def test_the_house_takes_the_number_where_there_is_one(rng):
     good, images = rng.random((4, 4, 4, 3), np.float32), rng.random((2, 4, 4, 3), np.float32)
-    for scoring in feature_memory.SCORINGS:
+    for scoring in SCORINGS:
         method, variables, _ = fitted(Head(coreset=0.5, memory_scoring=scoring), good)
         call = scorer.scorer(method.inspect, Reduction(("nearest",), reduce="max"))
         scores, found = call(variables, images), method.inspect(variables, images)

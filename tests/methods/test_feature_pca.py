@@ -12,6 +12,7 @@ from cae_jax import methods
 from cae_jax.methods import feature_pca
 from cae_jax.methods.feature_pca import Head, Options, kept, map_components, vector_components
 from cae_jax.methods.features import aligned
+from cae_jax.methods.options.feature_pca import PCA_OF
 from cae_jax.types import UsageError
 
 KEY = jax.random.key(0)
@@ -108,7 +109,7 @@ def test_kept(rng):
     np.testing.assert_array_equal(kept(np.zeros((2, 3), np.float32), 0, 0.9), 0)
 
 
-@pytest.mark.parametrize("of", feature_pca.PCA_OF)
+@pytest.mark.parametrize("of", PCA_OF)
 def test_one_image_is_compared_with_itself(rng, of):
     good = rng.random((1, 4, 4, 3), np.float32)
     method, variables, _ = fitted(Head(of, 1.0), good)
@@ -116,7 +117,7 @@ def test_one_image_is_compared_with_itself(rng, of):
     np.testing.assert_allclose(found, 0, atol=1e-4)
 
 
-@pytest.mark.parametrize("of", feature_pca.PCA_OF)
+@pytest.mark.parametrize("of", PCA_OF)
 def test_jit_equals_eager_and_no_score_knows_its_batch(rng, of):
     good, images = rng.random((5, 4, 4, 3), np.float32), rng.random((3, 4, 4, 3), np.float32)
     method, variables, _ = fitted(Head(of), good)
@@ -150,6 +151,6 @@ def test_bad_options(flags, message):
 
 
 def test_no_image():
-    for of in feature_pca.PCA_OF:
+    for of in PCA_OF:
         with pytest.raises(ValueError, match="no good image"):
             fitted(Head(of), np.ones((0, 4, 4, 3), np.float32))

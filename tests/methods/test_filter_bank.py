@@ -1,5 +1,6 @@
 """The heads on the filter bank: what each finds, end to end, on drawn textures."""
 
+import dataclasses
 import re
 
 import jax
@@ -10,6 +11,7 @@ from cae_jax import methods
 from cae_jax.evaluation.metrics import image_auroc
 from cae_jax.methods import filter_bank
 from cae_jax.methods.filter_bank import Options
+from cae_jax.models import filters
 from cae_jax.runs.config import configure
 from cae_jax.scoring import scorer
 from cae_jax.scoring.residuals import Reduction
@@ -76,6 +78,8 @@ def test_bad_options(flags, message):
 
 
 def test_every_head_is_a_method_of_its_own():
-    assert set(filter_bank.HEADS) == {"gaussian", "memory", "pca"}
+    known = {f.name: f.metadata.get("among") for f in dataclasses.fields(Options)}
+    assert known["head"] == tuple(filter_bank.HEADS) == ("gaussian", "memory", "pca")
+    assert known["filter_stride"] == filters.STRIDES
     for head in filter_bank.HEADS.values():
         assert head.__name__.rpartition(".")[2] in methods.names()

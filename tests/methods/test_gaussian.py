@@ -14,6 +14,7 @@ from cae_jax import methods
 from cae_jax.methods import gaussian
 from cae_jax.methods.features import aligned
 from cae_jax.methods.gaussian import Head, Options, moments, whitening
+from cae_jax.methods.options.gaussian import COVARIANCES
 from cae_jax.types import UsageError
 
 KEY = jax.random.key(0)
@@ -55,7 +56,7 @@ def test_moments_in_one_pass(rng, n, size, pooled):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("covariance", gaussian.COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("n", [2, 5, 30])  # fewer images than channels too
 def test_maps(rng, n, covariance):
     good, images = rng.random((n, 4, 4, 3), np.float32), rng.random((3, 4, 4, 3), np.float32)
@@ -103,7 +104,7 @@ def test_channels_of_different_units_count_alike(rng):
     np.testing.assert_allclose(w @ w.T, np.linalg.inv(s), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("covariance", gaussian.COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES)
 def test_a_mixture_judges_an_image_by_the_group_it_is_like(rng, covariance):
     """Two products that differ in brightness, in mixed order, each against its own Gaussian."""
     bright = rng.permutation([0, 1] * 7)

@@ -10,6 +10,7 @@ from scipy import ndimage, special, stats
 from cae_jax import methods
 from cae_jax.methods import gmm_texture
 from cae_jax.methods.gmm_texture import Options
+from cae_jax.methods.options.gmm_texture import NORMALIZATIONS
 from cae_jax.types import UsageError
 
 SIDE, PATCH, KEPT = 15, 3, 4
@@ -71,7 +72,7 @@ def test_a_pyramid_halves_odd_sides_too(rng):
             expected = halves(expected)
 
 
-@pytest.mark.parametrize("normalization", gmm_texture.NORMALIZATIONS)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_features_are_projected_patches_and_so_are_samples(rng, normalization):
     images = rng.random((2, 6, 7, 2), np.float32)
     images[0, :4] = 0  # no patch's mean divides by 0

@@ -6,8 +6,9 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from cae_jax.methods import losses
+from cae_jax.methods.options.autoencoder import LOSSES
 from cae_jax.scoring import ssim
-from cae_jax.scoring.ssim import Ssim
+from cae_jax.scoring.options import Ssim
 from cae_jax.types import UsageError
 
 FLAT = Ssim(7, "flat", "printed")
@@ -26,7 +27,7 @@ def test_l2_and_l1_are_means_over_a_patch(rng, name, power, shape):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", losses.NAMES)
+@pytest.mark.parametrize("name", LOSSES)
 def test_losses_do_not_broadcast(rng, name):
     with pytest.raises(ValueError, match=r"\(2, 4, 4, 1\) and \(1, 4, 4, 1\)"):
         losses.loss(name)(rng.random((2, 4, 4, 1)), rng.random((1, 4, 4, 1)))
@@ -58,7 +59,7 @@ def test_ms_ssim_and_its_mixture(rng):
     np.testing.assert_allclose(jax.jit(losses.loss("ms_ssim_l1", FLAT))(x, y), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", losses.NAMES)
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_step_downhill_brings_a_patch_closer(rng, name):
     x, y = rng.random((2, 2, 12, 12, 1), np.float32)
     y = (0.5 * x + 0.5 * y).astype("f")

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from cae_jax import methods, options
-from cae_jax.methods import variation_model
+from cae_jax.methods.options.variation_model import MODES, POLARITIES
 from cae_jax.methods.variation_model import Options, robust, standard
 from cae_jax.scoring import scorer
 from cae_jax.scoring.residuals import Reduction
@@ -97,8 +97,8 @@ def test_the_scaled_mad_of_a_gaussian_is_its_deviation(rng):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("mode", variation_model.MODES)
-@pytest.mark.parametrize("polarity", variation_model.POLARITIES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("polarity", POLARITIES)
 def test_maps(rng, channels, mode, polarity):
     o = Options(mode, absolute_threshold=6.0, variance_threshold=1.5, polarity=polarity)
     good = (0.5 + 0.03 * rng.standard_normal((6, 5, 7, channels))).astype("f")
@@ -127,7 +127,7 @@ def test_maps(rng, channels, mode, polarity):
     assert found.numbers == {}
 
 
-@pytest.mark.parametrize("polarity", variation_model.POLARITIES)
+@pytest.mark.parametrize("polarity", POLARITIES)
 def test_dark_pixels_have_thresholds_of_their_own(rng, polarity):
     """As HALCON takes two values of each: t_u = i + max(a_u, b_u v), t_l = i - max(a_l, b_l v)."""
     light, dark = (6.0, 1.5), (20.0, 0.5)
@@ -226,7 +226,7 @@ def test_evidence_is_of_the_image_alone(rng):
         np.testing.assert_allclose(alone[0], one.maps[name][1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", variation_model.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_jit_equals_eager(rng, mode):
     good, images = rng.random((5, 4, 3, 1), np.float32), rng.random((2, 4, 3, 1), np.float32)
     method, variables = fitted(Options(mode), good)
@@ -281,7 +281,7 @@ def test_bad_images(rng):
     method, variables = fitted(Options(), rng.random((2, 4, 4, 1), np.float32))
     with pytest.raises(ValueError, match=r"learned from images \(4, 4, 1\), got \(1, 4, 1\)"):
         method.inspect(variables, np.ones((3, 1, 4, 1), np.float32))
-    for mode in variation_model.MODES:
+    for mode in MODES:
         learn = methods.build("variation_model", Options(mode), 4, 1).learn
         with pytest.raises(ValueError, match="no good image"):
             learn.fit(KEY, np.ones((0, 4, 4, 1), np.float32))

@@ -1,6 +1,7 @@
 """A run on a part of its images: what is outside of it is in no score, mask or metric."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -54,6 +55,11 @@ def config(root, **flags):
     return configure(**(shared | {"save_maps": True} | flags))
 
 
+def session_of(output):
+    file = str(output / "onnx" / "model.onnx")
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
 @pytest.fixture
 def elsewhere(world):
     """The run, where the mask that its flag names is no more."""
@@ -91,14 +97,40 @@ def test_maps_lie_where_the_defects_are(world, elsewhere):
 
 def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
     output = world / "exported"
-    with pytest.raises(UsageError, match=r"--format=onnx: .*--resize, --roi or --ignore"):
-        export.export(elsewhere, output, ("onnx",))
-    export.export(elsewhere, output, ("stablehlo",))
-    file = world / "in/part/test/spot/1.png"
-    wanted, found = elsewhere.detector.score(file), cae_jax.load(output).score(file)
-    assert found.distance == pytest.approx(wanted.distance, rel=1e-6)
-    np.testing.assert_array_equal(found.mask, wanted.mask)
-    assert "by pad to 48 x 48 pixels" in (output / "README.md").read_text()
+    export.export(elsewhere, output, ("stablehlo", "onnx"))
+    files = sorted((world / "in/part/test").rglob("*.png"))
+    for runtime in ("jax", "onnxruntime"):
+        detector = cae_jax.load(output, runtime=runtime)
+        for file, many in zip(files, detector.score_batch(files), strict=True):
+            wanted = elsewhere.detector.score(file)
+            for found in (detector.score(file), many):
+                assert found.distance == pytest.approx(wanted.distance, rel=1e-5)
+                assert found.defective == wanted.defective
+                np.testing.assert_array_equal(found.mask, wanted.mask)
+    card = (output / "README.md").read_text()
+    assert "by pad to 48 x 48 pixels" in card
+    assert "float32 [n, 48, 48, 2]: from 0 to 1, gray" in card
+    assert "and a last channel that is 1 where a pixel counts" in card
+    session = session_of(output)
+    with pytest.raises(Exception, match="invalid dimensions"):  # the file's own size is no frame
+        session.run(["score"], {"image": np.zeros((1, HEIGHT, WIDTH, 2), np.float32)})
+
+
+def test_onnx_of_a_part_that_all_counts(world, tmp_path):
+    """Cropped, not square, of a part: the graph takes that size, and no channel more."""
+    flags = {"resize": "crop", "image_size": (24, 40), "roi": "10,1,37,30", "ignore": ""}
+    job.run(config(world, **flags, workdir=str(tmp_path / "run"), save_maps=False))
+    run = trained.open_run(tmp_path / "run")
+    export.export(run, tmp_path / "out", ("onnx",))
+    detector = cae_jax.load(tmp_path / "out")
+    for file in sorted((world / "in/part/test").rglob("*.png")):
+        wanted, found = run.detector.score(file), detector.score(file)
+        assert found.distance == pytest.approx(wanted.distance, rel=1e-5)
+        assert found.residual.shape == (24, 40)
+    with pytest.raises(DataError, match="reaches out of this image"):
+        detector.score(np.zeros((20, 20), np.uint8))
+    (shape,) = (each.shape for each in session_of(tmp_path / "out").get_inputs())
+    assert shape == [1, 24, 40, 1]
 
 
 def test_the_same_mask_in_another_file_is_the_same_run(world):

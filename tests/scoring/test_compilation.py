@@ -33,6 +33,24 @@ def test_our_own_folder_unless_another_is_set(cache, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_small_programs_are_kept_in_a_shared_folder_too(cache, monkeypatch):
+    before = jax.config.values[compilation._LEAST]
+    try:
+        jax.config.update(DIR, str(cache / "theirs"))
+        for environment, least in (
+            ({}, 0.5),  # of the program that we are a part of
+            ({"JAX_COMPILATION_CACHE_DIR": str(cache / "theirs")}, 0.0),
+            ({"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}, 0.5),
+        ):
+            jax.config.update(compilation._LEAST, 0.5)
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            compilation.use_cache()
+            assert jax.config.values[compilation._LEAST] == least
+    finally:
+        jax.config.update(compilation._LEAST, before)
+
+
 def test_a_folder_that_cannot_be_made_is_said_once_and_nothing_is_kept(cache, capsys):
     (cache / "home").touch()
     for _ in range(2):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cae_jax.scoring import intensity, scorer
-from cae_jax.scoring.intensity import INTENSITIES, all_even, even, light
+from cae_jax.scoring.intensity import all_even, even, light
 from cae_jax.scoring.median import median
+from cae_jax.scoring.options import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.types import Evidence, UsageError
 

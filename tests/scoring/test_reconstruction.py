@@ -9,8 +9,9 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from cae_jax.scoring import reconstruction, residuals, scorer
+from cae_jax.scoring.options import AVERAGES, DISTANCES
 from cae_jax.scoring.reconstruction import Windows
-from cae_jax.scoring.residuals import DISTANCES, Reduction
+from cae_jax.scoring.residuals import Reduction
 from cae_jax.types import Reconstruction
 
 CASES = [  # height, width, channels, patch size, stride, chunk size
@@ -71,7 +72,7 @@ def numpy_inspect(variables: dict, image: np.ndarray, p: int, stride: int, avera
     return maps, max(scores), output
 
 
-@pytest.mark.parametrize("average", reconstruction.AVERAGES)
+@pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize(("height", "width", "channels", "p", "stride", "chunk_size"), CASES)
 def test_by_patches(rng, height, width, channels, p, stride, chunk_size, average):
     """An own distance's number is the largest of its patches'; the others have none."""

@@ -8,9 +8,9 @@ from skimage.metrics import structural_similarity
 
 from cae_jax import options
 from cae_jax.scoring import reconstruction, residuals
+from cae_jax.scoring.options import Ssim
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.scoring.residuals import Reduction
-from cae_jax.scoring.ssim import Ssim
 from cae_jax.types import UsageError
 
 SUM = Reduction(("l2",))

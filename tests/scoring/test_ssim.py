@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from cae_jax.scoring import ssim
-from cae_jax.scoring.ssim import Ssim
+from cae_jax.scoring.options import Ssim
 from cae_jax.types import UsageError
 
 dissimilarity = jax.jit(ssim.dissimilarity, static_argnames=("settings", "border"))

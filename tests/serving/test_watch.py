@@ -1,7 +1,9 @@
 """A watched folder: only whole images, each judged once, nothing overwritten, whatever happens."""
 
 import contextlib
+import csv
 import errno
+import io
 import itertools
 import os
 import re
@@ -192,6 +194,31 @@ def test_a_table_cut_anywhere_is_made_whole(tmp_path):
             assert table.read_bytes() == whole
 
 
+def test_tables_for_a_spreadsheet(tmp_path):
+    """The names are as they were in a plain table, which becomes one for Excel and plain again; the
+    journal finds its lines in either, also where a kill has kept it from telling how many."""
+    names = ["=1+1.png", "-a,\n.png", "Größe.png", "+c.png"]
+    for i, name in enumerate(names):
+        write(tmp_path / "in" / name, png(50 + i))
+        watch(tmp_path, csv="excel" if i in (1, 3) else "plain")
+        content = (tmp_path / "out/results.csv").read_text("utf-8")
+        assert content.startswith("\ufeff") == (i in (1, 3))
+        found = list(csv.DictReader(io.StringIO(content.removeprefix("\ufeff"))))
+        mark = "'" if i in (1, 3) else ""
+        wanted = [mark * (name[0] in "=-+") + name for name in names[: i + 1]]
+        assert [row["path"] for row in found] == wanted
+        assert [row["number"] for row in found] == [str(n + 1) for n in range(i + 1)]
+        assert {row["file"][:5] for row in found} == {"good/"}
+        assert [float(row["score"]) for row in found] == [50.0 + n for n in range(i + 1)]
+    with contextlib.closing(journal.Journal(tmp_path / "out")) as book:
+        book.write_tables()
+        plain = (tmp_path / "out/results.csv").read_bytes()
+        book._base.execute("DELETE FROM facts WHERE name = 'results.csv bytes'")
+        book.write_tables()
+    assert (tmp_path / "out/results.csv").read_bytes() == plain
+    assert plain.count(b"\n") == 1 + 4 + 2
+
+
 def test_a_table_that_was_taken_away_begins_anew(tmp_path):
     write(tmp_path / "in/a.png", png(50))
     watch(tmp_path)
@@ -277,6 +304,7 @@ def test_options_that_cannot_work_are_named(tmp_path):
         ({"settle": -1.0}, "--settle=-1.0: must be at least 0"),
         ({"poll": float("nan")}, "--poll=nan: must be at least 0.01"),
         ({"alarm_on": "defects"}, "--alarm_on 'defects': did you mean defective"),
+        ({"csv": "exel"}, "--csv 'exel': did you mean excel"),
         ({"alarm_command": "no-such-program x"}, "--alarm_command=no-such-program x: no such"),
         ({"alarm_command": "'"}, "--alarm_command=': No closing quotation"),
         ({"webhook": "ftp://x"}, "--webhook=ftp://x: must be http"),

@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from static_files import static
 
 from cae_jax.data import images
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import Area, Frame
 from cae_jax.evaluation import thresholds
 from cae_jax.serving import onnxruntime_web, web
 from cae_jax.serving.service import words
@@ -94,21 +94,22 @@ def runtime(tmp_path_factory):
     return folder
 
 
-def python_says(content, channels):
+def python_says(content, channels, frame=None):
     session = onnxruntime.InferenceSession(model(channels), providers=["CPUExecutionProvider"])
-    image = images.decode(content, Frame(None, channels))[None]
+    image = images.decode(content, frame or Frame(None, channels))[None]
     names = ("score", "defective", "map", "mask")
     return dict(zip(names, session.run(names, {"image": image}), strict=True))
 
 
-def written(folder, runtime, channels, score=None):
+def written(folder, runtime, channels, score=None, frame=None):
     folder.mkdir()
     (folder / "in.onnx").write_bytes(model(channels))
     sample = pictures()["color.png"]
-    expected = {name: python_says(sample, channels)[name][0] for name in ("score", "defective")}
+    said = python_says(sample, channels, frame)
+    expected = {name: said[name][0] for name in ("score", "defective")}
     expected |= {} if score is None else {"score": score}
     of = page_app.detector()
-    about = of.model._replace(channels=channels)
+    about = of.model._replace(channels=channels, looks=frame)
     web.write(folder / "web", folder / "in.onnx", about, of.judge, sample, expected, runtime)
     return folder / "web"
 
@@ -191,6 +192,74 @@ def test_in_color_and_what_a_browser_would_alter(browser, runtime, tmp_path):
         said = judged(page, list(files.values()))
     for line, cause in zip(said, files, strict=True):
         assert cause in line
+
+
+def area(flag, white):
+    return Area(f"--{flag}=m.png", white)
+
+
+IGNORED = np.add.outer(np.arange(37), 2 * np.arange(53)) % 60 > 9
+FRAMES = {
+    "pad": Frame((24, 32), 3, resize="pad"),
+    "pad, gray, a part": Frame(40, 1, resize="pad", roi=(3, 2, 41, 30)),
+    "crop": Frame((21, 16), 3, resize="crop"),
+    "crop, a part": Frame((33, 50), 1, resize="crop", roi=(1, 0, 50, 37)),
+    "none, a part": Frame((30, 20), 3, resize="none", roi=(7, 5, 20, 30)),
+    "masks": Frame((19, 31), 3, areas=(area("ignore", IGNORED),)),
+    "masks, pad": Frame(
+        64, 1, resize="pad", areas=(area("roi", IGNORED), area("ignore", IGNORED[::-1])),
+    ),
+    "larger": Frame((80, 100), 1, roi=(0, 4, 53, 21)),
+}  # fmt: skip
+
+
+def test_images_are_brought_to_their_frame_as_python_does(browser, runtime, tmp_path):
+    """The pixels, what counts, and what is refused; the model that takes them judges as well."""
+    content, small = pictures()["color.png"], file_of(np.zeros((9, 9, 3), np.uint8))
+    code = """async ([about, file]) => {
+      const [{ placed }, { pixels }] = [await import("./frame.js"), await import("./model.js")];
+      const { channels, frame, image_size } = about;
+      const image = await pixels(new Blob([new Uint8Array(file)]), channels);
+      try { return [...placed(image, channels, frame, image_size).data]; }
+      catch (error) { return error.message; }
+    }"""
+    folder = written(tmp_path / "out", runtime, 1)
+    with static(folder) as url, visit(browser, url) as page:
+        page.locator("html.ready").wait_for()
+        for name, frame in FRAMES.items():
+            about = {"channels": frame.channels, "frame": web.framed(frame)}
+            about |= {"image_size": list(frame.size)}
+            wanted = images.seen(content, frame)
+            found = np.reshape(page.evaluate(code, [about, list(content)]), wanted.shape)
+            np.testing.assert_allclose(found, wanted, atol=3e-7, err_msg=name)
+            if frame.roi or frame.areas:
+                with pytest.raises(DataError):
+                    images.seen(small, frame)
+                assert page.evaluate(code, [about, list(small)])[:2] == "--"
+
+
+def test_a_map_lies_where_its_image_is(browser, runtime, tmp_path):
+    """Of the page itself: a part of an image is judged, and map and mask are shown over it."""
+    frame = Frame(SIDE, 1, roi=(20, 8, 24, 16))
+    folder = written(tmp_path / "out", runtime, 1, frame=frame)
+    levels = np.full((37, 53), 127, np.uint8)
+    levels[8:24, 20:44] = 200
+    content = file_of(levels)
+    code = """async (file) => {
+      const { Model } = await import("./model.js");
+      const model = await Model.load(await (await fetch("about.json")).json(), "model.onnx");
+      const { score, map, mask } = await model.judge(new Blob([new Uint8Array(file)]));
+      return [score, [mask.height, mask.width], [...mask.data], [map.height, map.width]];
+    }"""
+    with static(folder) as url, visit(browser, url) as page:
+        page.locator("html.ready").wait_for()
+        score, shape, mask, map_shape = page.evaluate(code, list(content))
+    assert score == pytest.approx(100 * (200 / 255 - 0.5), rel=1e-5)
+    assert shape == map_shape == [37 * SIDE // 16, round(53 * SIDE / 24)]
+    down, along = (np.arange(n) + 0.5 for n in shape)  # the middles of pixels, in those of the file
+    y, x = np.meshgrid(down * 37 / shape[0], along * 53 / shape[1], indexing="ij")
+    inside = (y >= 8) & (y < 24) & (x >= 20) & (x < 44)
+    np.testing.assert_array_equal(np.reshape(mask, shape).astype(bool), inside)
 
 
 def test_a_browser_that_computes_otherwise_judges_nothing(browser, runtime, tmp_path):

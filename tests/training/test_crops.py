@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from cae_jax.training import crops
+from cae_jax.training.schedule import KINDS
 from cae_jax.types import Levels, UsageError
 
 SHAPE = (3, 30, 41, 2)  # of images; crops of 8 and 9 pixels
@@ -153,7 +154,7 @@ def test_every_category_of_mvtec_ad_has_a_kind_and_a_reason():
     assert all(len(choice.reason) > 10 for choice in crops.CATEGORIES.values())
 
 
-@pytest.mark.parametrize("kind", crops.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_asked_for_holds_for_any_category(kind):
     assert crops.kind_for(kind, "no such category") == kind
 

@@ -13,8 +13,9 @@ from cae_jax.methods.autoencoder import steps
 from cae_jax.methods.gradients import optimizer
 from cae_jax.training import crops, members
 from cae_jax.training.checkpoints import Checkpoints
+from cae_jax.training.crops import epoch_crops
 from cae_jax.training.loop import Member, Progress
-from cae_jax.training.schedule import Schedule, epoch_crops
+from cae_jax.training.schedule import Schedule
 from cae_jax.types import CaeError, State, Steps
 
 SCHEDULE = Schedule(epochs=4, batch_size=4, num_patches=13, patch_size=8, seed=7)

@@ -10,9 +10,10 @@ import pytest
 import train_one
 
 from cae_jax.training import crops, loop
+from cae_jax.training.crops import epoch_crops
 from cae_jax.training.loop import Member, Progress
 from cae_jax.training.members import Plan
-from cae_jax.training.schedule import Schedule, epoch_crops
+from cae_jax.training.schedule import Schedule
 from cae_jax.types import CaeError, State, Steps
 
 SCHEDULE = Schedule(epochs=3, batch_size=4, num_patches=13, patch_size=8, seed=7)  # 3 steps each

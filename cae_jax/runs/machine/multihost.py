@@ -13,9 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-import jax
 from absl import flags
-from jax._src import distributed  # no public name for the barrier of its service
 
 from cae_jax.types import DataError, UsageError
 
@@ -90,6 +88,8 @@ def start(
     except OSError as error:
         cause = error.strerror or error
         raise DataError(f"--coordinator_address={coordinator_address}: {cause}") from error
+    import jax
+
     jax.distributed.initialize(
         coordinator_address, num_processes, process_id, initialization_timeout=timeout
     )
@@ -115,11 +115,15 @@ def _wait_for(where: tuple[str, int], timeout: float) -> None:
 
 def is_first() -> bool:
     """Returns whether this is process 0, which writes what is written once."""
+    import jax  # here and below: the flags above are read without it
+
     return jax.process_index() == 0
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
     """Returns this process's part of `items`, every n-th: together they are all, each once."""
+    import jax
+
     return items[jax.process_index() :: jax.process_count()]
 
 
@@ -128,6 +132,9 @@ def barrier(name: str) -> None:
 
     For a week at most. JAX ends a process whose peer died meanwhile.
     """
+    import jax
+    from jax._src import distributed  # no public name for the barrier of its service
+
     if jax.process_count() > 1:
         # multihost_utils.sync_global_devices gives up after half an hour on CPUs.
         client = distributed.global_state.client

@@ -7,7 +7,7 @@ import datetime
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from tqdm import tqdm
@@ -23,15 +23,43 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def waiting(message: str) -> Iterator[None]:
-    """Says what is waited for, where the block has not ended after PATIENCE."""
-    late = threading.Timer(PATIENCE, say, [message])
-    late.daemon = True
-    late.start()
+def waiting(what: str, more: str = "") -> Iterator[None]:
+    """Says what is waited for and `more` of it, where the block has not ended after PATIENCE; then
+    now and again for how long, and how long it took. So nobody is told beforehand what nobody
+    knows of another machine."""
+    told = False
+
+    def tell(seconds: float) -> None:
+        nonlocal told
+        say(f"{what}, {seconds:.0f} s so far" if told else what + more)
+        told = True
+
+    began = time.monotonic()
+    with _now_and_again(tell, PATIENCE, _SECONDS_BETWEEN_LINES):
+        yield
+    if told:
+        say(f"{what} took {time.monotonic() - began:.0f} s")
+
+
+@contextlib.contextmanager
+def _now_and_again(tell: Callable[[float], None], first: float, every: float) -> Iterator[None]:
+    """Calls `tell` with the seconds since the block began: after the first ones, then every so
+    many, until it ends; not afterwards."""
+    over, began = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        pause = first
+        while not over.wait(pause):
+            tell(time.monotonic() - began)
+            pause = every
+
+    thread = threading.Thread(target=watch, name="waiting", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        late.cancel()
+        over.set()
+        thread.join()
 
 
 class Bar:
@@ -59,6 +87,7 @@ class Bar:
         self._done = self._start = self._first = done
         self._began = self._last_line = time.monotonic()
         self._note, self._measured, self._brief = "", False, brief
+        self._what = first
         self._bar = None
         self._waiting = contextlib.ExitStack()
         if sys.stderr.isatty():
@@ -67,9 +96,10 @@ class Bar:
             )
             if first and done != total:
                 self._bar.set_postfix_str(first)
+                self._waiting.enter_context(_now_and_again(self._tick, PATIENCE, 1.0))
         elif first and done != total:
-            late = f"{label}: {first}, which takes longest at the first start and is then kept"
-            self._waiting.enter_context(waiting(late))
+            more = ", which takes longest at the first start and is then kept"
+            self._waiting.enter_context(waiting(f"{label}: {first}", more))
 
     def update(self, n: int, note: str = "") -> None:
         """Counts `n` more units; `note` is shown beside the count."""
@@ -88,6 +118,10 @@ class Bar:
             self._line()
         if not self._measured:
             self._measured, self._first, self._began = True, self._done, time.monotonic()
+
+    def _tick(self, seconds: float) -> None:
+        assert self._bar is not None
+        self._bar.set_postfix_str(f"{self._what}, {seconds:.0f} s so far")
 
     def _line(self) -> None:
         self._last_line, self._brief = time.monotonic(), False
@@ -115,7 +149,7 @@ class Bar:
         trace: TracebackType | None,
     ) -> None:
         """Leaves the bar, or a last line, behind."""
-        self._waiting.close()
+        self._waiting.__exit__(kind, error, trace)  # what did not end took no time
         if self._bar is not None:
             self._bar.leave = self._done > self._start and not self._brief
             self._bar.close()

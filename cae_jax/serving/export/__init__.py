@@ -75,6 +75,7 @@ def export(
         facts = _facts(run, made)
         if not frame.plain:
             facts["frame"] = {"resize": frame.resize, "roi": frame.roi}
+            facts["frame"]["partial"] = frame.partial
             facts["frame"]["masks"] = frames.keep(frame, folder)
         if "stablehlo" in made:
             facts["stablehlo"] = stablehlo.write(what, folder)
@@ -99,11 +100,6 @@ def _check_formats(run: TrainedRun, formats: Sequence[str]) -> None:
     if not formats:
         raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
     for name in formats:
-        if name != "stablehlo" and not run.cell.frame.plain:
-            raise UsageError(
-                f"--format={name}: resizes inside, which it can by stretching a whole image alone, "
-                "and this run has --resize, --roi or --ignore; --format=stablehlo keeps these"
-            )
         if name != "stablehlo" and run.cell.config.tile:
             raise UsageError(
                 f"--format={name}: has no loop over the tiles of --tile={run.cell.config.tile}; "
@@ -184,12 +180,12 @@ def _checked(
     run: TrainedRun, folder: Path, formats: list[str], given: list[Sample], wanted: list[Verdict]
 ) -> list[Row]:
     _sum(folder)
-    rows, frame = [], run.cell.config.frame
+    rows, frame = [], run.cell.frame
     for runtime, form in exported.RUNTIMES.items():
         if form in formats:
             found = exported.load(folder, runtime=runtime)
             rows += check.detected(f"{form} in {runtime}", given, wanted, found)
-    if "stablehlo" in formats and run.cell.frame.plain:
+    if "stablehlo" in formats and frame.plain:
         rows += stablehlo.whole(folder, given[1], wanted[1], frame)
     if "onnx" in formats:
         rows += onnx_files.whole(folder, given, wanted, frame)

@@ -139,7 +139,12 @@ def _files(facts: Mapping[str, Any]) -> list[str]:
             f"- `stablehlo/`: for JAX on {', '.join(facts['stablehlo']['platforms'])}; written by "
             f"jax {facts['stablehlo']['jax']}. JAX promises to read it for six months only."
         )
-    if "onnx" in facts["formats"]:
+    framed = "frame" in facts
+    if "onnx" in facts["formats"] and framed:
+        found.append(
+            f"- `onnx/`: the durable form, opset {facts['onnx']['opset']}. {_input(facts)}"
+        )
+    elif "onnx" in facts["formats"]:
         found.append(
             f"- `onnx/`: the durable form, opset {facts['onnx']['opset']}. `model.onnx` takes one "
             "image, `batch.onnx` several of one size: `image`, float32 [n, height, width, "
@@ -158,9 +163,23 @@ def _files(facts: Mapping[str, Any]) -> list[str]:
         *found,
         "",
         _PYTHON.format(mode="RGB" if facts["channels"] == 3 else "L")
-        if "onnx" in facts["formats"]
+        if "onnx" in facts["formats"] and not framed
         else "",
     ]
+
+
+def _input(facts: Mapping[str, Any]) -> str:
+    """What the ONNX files take where the frame is outside."""
+    height, width = height_width(facts["image_size"])
+    channels, partial = facts["channels"], facts["frame"]["partial"]
+    also = ", and a last channel that is 1 where a pixel counts, else 0" if partial else ""
+    return (
+        "`model.onnx` takes one image, `batch.onnx` several: `image`, float32 "
+        f"[n, {height}, {width}, {channels + partial}]: from 0 to 1, {_colors(channels)}{also}. "
+        "They do not resize: images are brought to this frame before, as "
+        '`cae_jax.load(folder, runtime="onnxruntime")` does. They give `score`, `defective`, `map` '
+        "and `mask`."
+    )
 
 
 def _colors(channels: int) -> str:

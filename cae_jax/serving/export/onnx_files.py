@@ -1,7 +1,8 @@
 """A program as ONNX, which many runtimes read and will for years.
 
 There are two files: model.onnx takes one image of any size, batch.onnx any number of one size.
-Both resize inside.
+Both resize inside. Of images that are not stretched whole the frame is outside: they take what
+`images.seen` returns, of that size alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from cae_jax.data import images
 from cae_jax.data.frame import Frame
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
@@ -51,14 +53,17 @@ def model(program: Program, many: bool) -> onnx.ModelProto:
             f"--format=onnx: {error.name} is not installed; pip install -r requirements-export.txt"
         ) from error
     c = program.config
-    image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), c.channels), np.float32)
+    frame = program.frame
+    channels = c.channels + frame.partial
+    image = jax.ShapeDtypeStruct((1, *height_width(c.image_size), channels), np.float32)
 
     def judged(images: jax.Array) -> Sequence[jax.Array]:
         found = program(program.weights, images)
         return [found[name] for name in OUTPUTS]
 
-    about = f"{program.title}: image float32 [n, height, width, {c.channels}] from 0 to 1"
-    return graph.convert(judged, {"image": image}, OUTPUTS, many, about)
+    about = f"{program.title}: image float32 [n, height, width, {channels}] from 0 to 1"
+    about += ", the last channel 1 where it counts" * frame.partial
+    return graph.convert(judged, {"image": image}, OUTPUTS, many, about, any_size=frame.plain)
 
 
 def in_one(folder: Path) -> bytes:
@@ -71,14 +76,21 @@ def in_one(folder: Path) -> bytes:
 def whole(
     folder: Path, samples: Sequence[Sample], wanted: Sequence[Verdict], frame: Frame
 ) -> list[Row]:
-    """Returns what model.onnx makes of samples at their own size, beside the trained model."""
+    """Returns what model.onnx makes of samples at their own size, or in their frame where that is
+    outside, beside the trained model."""
     import onnxruntime
 
     path = str(folder / "onnx" / "model.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rows = []
     for sample, trained in zip(samples, wanted, strict=True):
-        answer = session.run(list(OUTPUTS), {"image": check.unresized(sample, frame)})
+        inside = check.unresized(sample, frame) if frame.plain else _placed(sample, frame)
+        answer = session.run(list(OUTPUTS), {"image": inside})
         found = dict(zip(OUTPUTS, answer, strict=True))
-        rows.append(check.compared("onnx, resized inside", sample, trained, found))
+        form = "onnx, resized inside" if frame.plain else "onnx, all outputs"
+        rows.append(check.compared(form, sample, trained, found))
     return rows
+
+
+def _placed(sample: Sample, frame: Frame) -> np.ndarray:
+    return images.seen(sample.png, frame)[None]

@@ -54,8 +54,9 @@ def convert(
     dynamic_batch: bool = False,
     about: str = "",
     metadata: Mapping[str, str] = MappingProxyType({}),
+    any_size: bool = True,
 ) -> onnx.ModelProto:
-    """Returns a scoring function as a model that resizes its images itself.
+    """Returns a scoring function as a model.
 
     Args:
       function: images float32 [1, S, S, C] -> arrays that lead with 1. Pure; what it closes over
@@ -66,9 +67,10 @@ def convert(
         the other, so that none can know the others.
       about: what the model says of itself, and errors of it.
       metadata: the same by name.
+      any_size: whether it takes images of any height and width, and resizes them.
 
     Returns:
-      A checked model. Its input is float32 [1, H, W, C], of any H and W; or [B, H, W, C].
+      A checked model. Its input is float32 [1, H, W, C], or [B, H, W, C]; H and W are any, or S.
 
     Raises:
       CaeError: something in the function has no counterpart: a primitive, which is named.
@@ -78,39 +80,49 @@ def convert(
     try:
         body = program.trace(function, [image])
         patterns.found(body)
-        names = (_each if dynamic_batch else _one)(w, body, name)
+        names = (_each if dynamic_batch else _one)(w, body, name, any_size)
     except CaeError as error:
         raise CaeError(f"{about}: {error}" if about else str(error)) from error
     for found, output in zip(names, outputs, strict=True):
         w.nodes.append(helper.make_node("Identity", [found], [output]))
     batch = "B" if dynamic_batch else 1
-    ins = [(name, image.dtype, (batch, "H", "W", image.shape[3]))]
+    sides = ("H", "W") if any_size else image.shape[1:3]
+    ins = [(name, image.dtype, (batch, *sides, image.shape[3]))]
     outs = [(n, v.dtype, (batch, *v.shape[1:])) for n, v in zip(outputs, body.outs, strict=True)]
     made = model(w, ins, outs, about, metadata)
     onnx.checker.check_model(made, full_check=True)
     return made
 
 
-def _one(w: Writer, body: Body, name: str) -> list[str]:
+def _one(w: Writer, body: Body, name: str, any_size: bool) -> list[str]:
     """The outputs for the single image of that name."""
-    as_it_is = resizing.fits(w, name, body.ins[0].shape[1:3])
+    as_it_is = resizing.fits(w, name, body.ins[0].shape[1:3]) if any_size else ""
     first = w.op("Squeeze", name, w.ints([0]))
-    resizing.resized(w, body.ins[0], first, as_it_is)
+    _image(w, body, first, as_it_is)
     write(w, body.steps)
     return [w.full(v) for v in body.outs]
 
 
-def _each(w: Writer, body: Body, name: str) -> list[str]:
+def _image(w: Writer, body: Body, image: str, as_it_is: str) -> None:
+    """The body's input, an image that is resized if it has to be, or may be."""
+    if as_it_is:
+        resizing.resized(w, body.ins[0], image, as_it_is)
+    else:
+        resizing.kept(w, body.ins[0], image)
+
+
+def _each(w: Writer, body: Body, name: str, any_size: bool) -> list[str]:
     """The outputs for all images of that name, by a loop."""
-    as_it_is = resizing.fits(w, name, body.ins[0].shape[1:3])
+    as_it_is = resizing.fits(w, name, body.ins[0].shape[1:3]) if any_size else ""
     inner, image = w.inner(), w.new("image")
-    resizing.resized(inner, body.ins[0], image, as_it_is)
+    _image(inner, body, image, as_it_is)
     write(inner, body.steps)
     outs = []
     for value in body.outs:
         found = inner.ops("Squeeze", [inner.full(value), inner.ints([0])], 1)[0]
         outs.append((found, value.dtype, value.shape[1:]))
-    ins = [(image, body.ins[0].dtype, ("H", "W", body.ins[0].shape[3]))]
+    sides = ("H", "W") if any_size else body.ins[0].shape[1:3]
+    ins = [(image, body.ins[0].dtype, (*sides, body.ins[0].shape[3]))]
     turn = graph(inner, "image", ins, outs)
     together = w.ops("Scan", [name], len(outs), body=turn, num_scan_inputs=1)
     _own_constants(w)

@@ -20,6 +20,13 @@ def fits(w: Writer, images: str, size: Sequence[int]) -> str:
     return w.op("And", *same)
 
 
+def kept(w: Writer, value: Value, image: str) -> None:
+    """Says that a value, [1, S, T, C], is an image [S, T, C]."""
+    _, height, width, channels = value.shape
+    planes = w.reshape(w.op("Transpose", image, perm=[2, 0, 1]), (1, channels, height, width))
+    w.lay(value, Laid(planes, value.shape, (0, 2, 3, 1)))
+
+
 def resized(w: Writer, value: Value, image: str, as_it_is: str) -> None:
     """Says that a value, [1, S, T, C], is an image [H, W, C] resized, if it has to be."""
     _, height, width, channels = value.shape

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cae_jax.files import no_formula
 from cae_jax.reports.html import markup
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.service import words
@@ -285,9 +286,5 @@ def _lines(rows: Any) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
-        writer.writerow([_no_formula(each) if isinstance(each, str) else each for each in row])
+        writer.writerow([no_formula(each) if isinstance(each, str) else each for each in row])
     return text.getvalue()
-
-
-def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

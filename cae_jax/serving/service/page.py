@@ -7,6 +7,7 @@ modules, and nothing from another address.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from fastapi import Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
+from cae_jax.files import BOM
 from cae_jax.reports import charts
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.service import display, drift
@@ -134,7 +136,8 @@ def _add_history(
     @routes.get("/page/history.csv")
     def table() -> StreamingResponse:
         name = {"Content-Disposition": 'attachment; filename="history.csv"'}
-        return StreamingResponse(history.csv(), headers=HEADERS | name, media_type=_CSV)
+        lines = itertools.chain([BOM], history.csv())  # the mark by which Excel knows UTF-8
+        return StreamingResponse(lines, headers=HEADERS | name, media_type=_CSV)
 
 
 def _about(name: str, detector: Detector) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from absl import flags
 from cae_jax.runs import command_line
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.watch import watcher
-from cae_jax.serving.watch.options import ALARM_ON, Options
+from cae_jax.serving.watch.options import ALARM_ON, CSV, Options
 
 flags.disclaim_key_flags()  # they belong to the binary that calls `define`: its --help
 
@@ -30,6 +30,10 @@ def define() -> None:
     ):
         flags.DEFINE_float(name, getattr(default, name), f"of --watch: {text}")
     flags.DEFINE_bool("once", default.once, "of --watch: judge what is there, and leave")
+    flags.DEFINE_enum(
+        "csv", default.csv, CSV,
+        "of --watch: tables, plain, or excel, with a byte order mark and no text that is a formula",
+    )  # fmt: skip
     flags.DEFINE_string("screen", "", "of --watch: the picture for a screen; OUT/latest.png if not")
     flags.DEFINE_string("alarm_command", "", "of --watch: a command, run without a shell")
     flags.DEFINE_string("webhook", "", "of --watch: a URL to which alarms are posted as JSON")

@@ -8,6 +8,8 @@ carry the row's number, and the move of the file, see `moves`.
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
@@ -18,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cae_jax.files import BOM, as_it_was, no_formula, write_whole
 from cae_jax.serving import growing_table
 from cae_jax.serving.watch.inbox import Entry
 from cae_jax.types import DataError
@@ -32,6 +35,7 @@ TABLES = {
     ),
     "refused.csv": ("cause != ''", ("number", "time", "path", "sha256", "cause", "file")),
 }  # fmt: skip
+_TEXTS = frozenset(["path", "cause", "file", "model"])  # anybody's words, of their columns
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
   number INTEGER PRIMARY KEY, time TEXT, path BLOB, size INTEGER, mtime_ns INTEGER, sha256 TEXT,
@@ -78,8 +82,10 @@ class Row(NamedTuple):
 class Journal:
     """The database of an output folder, which one process at a time holds; threads may share it."""
 
-    def __init__(self, output: Path) -> None:
-        """Opens it, or makes it. Raises DataError for what is no such database."""
+    def __init__(self, output: Path, excel: bool = False) -> None:
+        """Opens it, or makes it; `excel` as of `files.write_csv`, for the tables: those that are
+        there are rewritten. Raises DataError for what is no such database."""
+        self._excel = excel
         self.output = output
         self._lock = threading.Lock()
         path = output / NAME
@@ -104,6 +110,8 @@ class Journal:
             last, *(_whole(output / name, 0)[0] for name in TABLES if not last), 0
         )
         self._file = os.stat(path)
+        for name in TABLES:
+            self._rewrite(name)
 
     def close(self) -> None:
         """Closes the database."""
@@ -207,9 +215,10 @@ class Journal:
             return
         with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             if file.tell() == 0:
-                file.write(",".join(columns) + "\n")
+                file.write((BOM if self._excel else "") + ",".join(columns) + "\n")
             for row in rows:
-                file.write(growing_table.row(*(getattr(row, column) for column in columns)))
+                fields = (getattr(row, column) for column in columns)
+                file.write(growing_table.row(*fields, excel=self._excel))
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
@@ -218,6 +227,25 @@ class Journal:
                 "INSERT OR REPLACE INTO facts VALUES (?, ?)",
                 [(f"{name} number", rows[-1].number if rows else written), (f"{name} bytes", size)],
             )
+
+    def _rewrite(self, name: str) -> None:
+        """Brings a table that is there to the form asked for, its whole lines."""
+        path = self.output / name
+        content = path.read_bytes()[: _whole(path, 0)[1]] if path.exists() else b""
+        if not content or content.startswith(BOM.encode()) == self._excel:
+            return
+        change = no_formula if self._excel else as_it_was
+        text = content.decode("utf-8", "surrogateescape").removeprefix(BOM)
+        head, *lines = csv.reader(io.StringIO(text, newline=""))
+        texts = [column in _TEXTS for column in head]
+        lines = [
+            [change(f) if t else f for f, t in zip(line, texts, strict=True)] for line in lines
+        ]
+        whole = "".join(growing_table.row(*line) for line in [head, *lines])
+        # first, so that a start after a kill looks into the file for what it has
+        with self._lock, self._transaction():
+            self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, 0)", (f"{name} bytes",))
+        write_whole(path, (BOM if self._excel else "") + whole)
 
     def _rows(self, where: str, *values: Any) -> list[Row]:
         with self._lock:

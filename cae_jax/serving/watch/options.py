@@ -12,6 +12,7 @@ from pathlib import Path
 from cae_jax.types import UsageError, unknown_name
 
 ALARM_ON = ("defective", "all")
+CSV = ("plain", "excel")  # forms of the tables, see `files.write_csv`
 _WINDOWS = os.name == "nt"
 FOLDERS = ("good", "defective", "refused", "repeated")  # of the output, by what an image is
 
@@ -27,6 +28,7 @@ class Options:
     )
     poll: float = 0.25  # seconds between two looks
     once: bool = False  # leave when what was there at the start is judged
+    csv: str = "plain"  # one of CSV
     screen: str = ""  # the file of the picture for a screen; "" for OUT/latest.png
     alarm_command: str = ""
     alarm_seconds: float = 10.0  # that the command, or the webhook's answer, may take
@@ -40,6 +42,8 @@ class Options:
                 raise UsageError(f"--{name}={getattr(self, name)}: must be at least {least}")
         if self.alarm_on not in ALARM_ON:
             raise unknown_name("--alarm_on", self.alarm_on, ALARM_ON)
+        if self.csv not in CSV:
+            raise unknown_name("--csv", self.csv, CSV)
         if self.alarm_command:
             _program(self.alarm_command)
         if self.webhook:

@@ -84,7 +84,7 @@ def watch(
     options.check(inbox, output)
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock.hold(output))
-        journal = stack.enter_context(contextlib.closing(Journal(output)))
+        journal = stack.enter_context(contextlib.closing(Journal(output, options.csv == "excel")))
         alarms = stack.enter_context(Alarms(journal, options))
         stopped = stack.enter_context(_signals())
         pool = stack.enter_context(ThreadPoolExecutor(_READERS))

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,25 +84,84 @@ def test_unknown_total(clock, capsys):
     assert capsys.readouterr().err == "read nut: 30000 images, 2300 images/s\n"
 
 
-def test_what_is_waited_for_is_told_where_it_takes_long(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+@pytest.fixture
+def ticks(clock, monkeypatch):
+    """`ticks(n)`: who waits from now on speaks n times, without waiting, as the clock goes on;
+    returns what waits for that."""
+
+    def speaks(n):
+        spoken = threading.Semaphore(0)
+
+        class Event(threading.Event):
+            left = n
+
+            def wait(self, timeout):
+                if not self.left:
+                    spoken.release()
+                    return super().wait()
+                self.left -= 1
+                clock.now += timeout
+                return False
+
+        own = SimpleNamespace(Event=Event, Thread=threading.Thread)
+        monkeypatch.setattr(progress, "threading", own)
+        return spoken.acquire
+
+    return speaks
+
+
+def test_what_is_waited_for_is_told_where_it_takes_long(ticks, clock, capsys):
+    spoken = ticks(3)
     with Bar("train nut", 100, "patches", first="compiling the training step") as bar:
-        for thread in threading.enumerate():
-            if isinstance(thread, threading.Timer):
-                thread.join()
-        bar.update(100)
-    first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("train nut: compiling the training step, which takes longest at")
-    assert last == "train nut: 100/100 patches, done"
+        spoken()
+        clock.now += 4
+        bar.update(50)
+        lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "train nut: compiling the training step, which takes longest at the first start and is "
+        "then kept",
+        "train nut: compiling the training step, 13 s so far",
+        "train nut: compiling the training step, 23 s so far",
+        "train nut: compiling the training step took 27 s",
+        "train nut: 50/100 patches",
+    ]
+
+
+def test_what_is_waited_for_ticks_on_a_terminal(ticks, monkeypatch):
+    screen, spoken = terminal(monkeypatch), ticks(2)
+    with Bar("score nut", 40, "images", first="compiling the scoring call") as bar:
+        spoken()
+        assert "compiling the scoring call, 4 s so far" in screen.getvalue()
+        bar.update(40)
+    assert "so far" not in screen.getvalue().split("\r")[-1]
+
+
+def test_what_did_not_end_took_no_time(ticks, capsys):
+    def stopped(spoken):
+        spoken()
+        raise KeyboardInterrupt
+
+    spoken = ticks(1)
+    with pytest.raises(KeyboardInterrupt), progress.waiting("fit nut: compiling"):
+        stopped(spoken)
+    assert capsys.readouterr().err == "fit nut: compiling\n"
+    spoken = ticks(1)
+    with pytest.raises(KeyboardInterrupt), Bar("train nut", 100, "patches", first="compiling"):
+        stopped(spoken)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train nut: compiling, which takes longest")
 
 
 def test_what_comes_soon_is_not_told(capsys):
+    def waits():
+        return any(each.name == "waiting" for each in threading.enumerate())
+
     with Bar("train nut", 100, "patches", first="compiling the training step") as bar:
-        (late,) = (each for each in threading.enumerate() if isinstance(each, threading.Timer))
+        assert waits()
         bar.update(50)
-        late.join()  # or it would wait on
+        assert not waits()
     with Bar("train nut", 64, "patches", done=64, first="compiling the training step"):
-        assert not any(isinstance(each, threading.Timer) for each in threading.enumerate())
+        assert not waits()
     assert capsys.readouterr().err == "train nut: 50/100 patches\n"
 
 

@@ -220,7 +220,7 @@ def test_history_and_review(browser, url, history, tmp_path):
         with page.expect_download() as download:
             page.get_by_role("button", name="Download all as CSV").click()
         download.value.save_as(tmp_path / "history.csv")
-    assert (tmp_path / "history.csv").read_text() == "".join(history.csv())
+    assert (tmp_path / "history.csv").read_text() == "\ufeff" + "".join(history.csv())
     assert ",false alarm\n" in (tmp_path / "history.csv").read_text()
 
 

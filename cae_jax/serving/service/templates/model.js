@@ -1,6 +1,7 @@
 // The model in this browser: from a file's bytes to score, map, mask, as Python computes them.
 
 import * as ort from "./ort.wasm.min.mjs";
+import { back, placed } from "./frame.js";
 import { pValue, sentence } from "./words.js";
 
 const most = 2 ** 25; // pixels of an image: as float32 in color, 400 MB
@@ -23,29 +24,34 @@ export class Model {
 
   // Judges a Blob: what the service answers of an image, with map and mask as levels.
   async judge(blob) {
-    const { channels, image_size, scale, unseen } = this.#about;
+    const { channels, image_size, scale, unseen, frame } = this.#about;
     const [high, wide] = [image_size].flat().length > 1 ? image_size : [image_size, image_size];
     const begun = performance.now();
-    const { width, height, data } = await pixels(blob, channels);
-    const image = new ort.Tensor("float32", data, [1, height, width, channels]);
+    const file = await pixels(blob, channels), inside = frame && placed(file, channels, frame, [high, wide]);
+    const shape = frame ? [1, high, wide, inside.channels] : [1, file.height, file.width, channels];
+    const image = new ort.Tensor("float32", (inside ?? file).data, shape);
     const found = await this.#session.run({ image });
     const score = found.score.data[0], defective = Boolean(found.defective.data[0]);
     const map = found.map.data, top = scale ?? map.reduce((a, b) => Math.max(a, b), 0);
     const levels = Uint8Array.from(map, (value) => Math.min(255, Math.max(0, Math.round(255 * value / top))));
-    const p = pValue(unseen, score);
+    const p = pValue(unseen, score), least = levels.reduce((a, b) => Math.min(a, b), 255);
+    const shown = (data, outside) => {
+      const found = { width: wide, height: high, data };
+      return frame ? back(found, inside.place, file.height, file.width, outside) : found;
+    };
     return {
       score, defective, p_value: p, threshold: this.#about.threshold,
       sentence: sentence(defective, p, unseen.length),
       milliseconds: performance.now() - begun,
-      map: { width: wide, height: high, data: levels },
-      mask: { width: wide, height: high, data: found.mask.data },
+      map: shown(levels, least),
+      mask: shown(found.mask.data, 0),
     };
   }
 }
 
 // The pixels of an image file, float32 [H, W, C] in [0, 1], as Pillow decodes them: upright, colors
 // as they are in the file, gray by Pillow's own luma. What a browser would alter is refused.
-async function pixels(blob, channels) {
+export async function pixels(blob, channels) {
   const head = new Uint8Array(await blob.slice(0, 26).arrayBuffer());
   const begins = (...bytes) => bytes.every((byte, i) => head[i] === byte);
   const isPng = begins(0x89, 0x50, 0x4e, 0x47);
