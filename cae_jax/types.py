@@ -87,6 +87,13 @@ class Duplicate(NamedTuple):
     similarity: float  # in (0, 1], 1 for exact
 
 
+class Region(NamedTuple):
+    """A defect of a test image, of which it is enough to find a part, see `data.regions`."""
+
+    pixels: np.ndarray  # int64 [k]: its pixels, as indices into all H * W of the image
+    saturation: float  # in (0, k]: how many of them are enough
+
+
 class Images(Protocol):
     """Images float32 [n, H, W, C] in [0, 1]: an array of them, or what gives one of those that are
     asked for by an index, so that the whole of them need not be in memory."""
@@ -215,6 +222,8 @@ class Split:
     bit_depth: str = "auto"  # by which the white of images was taken, see `data.frame`
     # by path, bool [H, W]: the pixels that count; {} where all of all images do
     counts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    # by a defective test image's path; {} where no saturation of any is known
+    regions: Mapping[str, tuple[Region, ...]] = dataclasses.field(default_factory=dict)
 
     def counted(self, paths: Sequence[str]) -> np.ndarray | None:
         """Returns which pixels of these images count, bool [n, H, W]; None where all do."""

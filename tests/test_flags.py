@@ -48,6 +48,7 @@ OF_CONFIG = {
     | {"btad": "--layout=btad: only of --dataset=folder"},
     "good_name": LINE | {"Gut": "--good_name=Gut: only of --dataset=folder"},
     "mask_pattern": LINE | {"{stem}_seg": "only of --dataset=folder"},
+    "test_fraction": number(0, 0.9, whole=False) | {"0.2": "only of --dataset=folder"},
     "category": LINE | name("weav", "weave", "grain", "tablet", "washer", "weave"),
     "method": {
         "autoencodr": "--method 'autoencodr': did you mean autoencoder or feature_autoencoder?",

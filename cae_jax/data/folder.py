@@ -17,7 +17,7 @@ from cae_jax.data.layouts.found import USUAL, Found, Item, Names
 from cae_jax.data.masks import Mask
 from cae_jax.data.masks import read as read_mask
 from cae_jax.files import AUTO
-from cae_jax.types import GOOD, DataError, LeftOut, Split, unknown_name
+from cae_jax.types import GOOD, DataError, LeftOut, Region, Split, unknown_name
 
 _ALL_BLACK = "scored, but its mask is all black{}: nothing to compare with"
 _SEEN = " where the image is looked at"  # of one that is not looked at whole
@@ -59,8 +59,7 @@ def assemble(
     """Decodes what was found into a `Split`; `validation` stays empty.
 
     Args:
-        dataset: the name that the split carries, as `category` is.
-        category: a name in Table 1 has its counts compared with the table's.
+        dataset, category: of the split; a category of Table 1 is compared with its counts there.
         found: the items to decode.
         frame: what images and masks are brought to; it has a size.
         on_bad_image: "error", or "skip" to list what cannot be used and go on.
@@ -82,7 +81,7 @@ def assemble(
         parts.append((pixels, [items[i] for i in kept]))
         noted |= zip((item.path for item in parts[-1][1]), seen, strict=True)
     (train, train_items), (test, test_items) = parts
-    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame, noted)
+    masks, has_mask, bad_masks, read = _decode_masks(test_items, frame, noted, found)
     good = np.array([item.kind == GOOD for item in test_items], bool)
     marked = has_mask & (masks.any(axis=(1, 2)) | good)
     bad += bad_masks
@@ -106,6 +105,7 @@ def assemble(
         notes=found.notes,
         bit_depth=str(frame.bit_depth or "auto"),
         counts=_counts(frame, noted),
+        regions=_regions(found, test_items, read),
     )
 
 
@@ -118,6 +118,14 @@ def _counts(frame: Frame, noted: Mapping[str, images.Seen]) -> dict[str, np.ndar
     """What of each image counts, by its path; images of one size share an array."""
     found = {path: frame.counts(seen.size) for path, seen in noted.items()}
     return {path: counts for path, counts in found.items() if counts is not None}
+
+
+def _regions(
+    found: Found, items: Iterable[Item], read: Mapping[str, Mask]
+) -> dict[str, tuple[Region, ...]]:
+    """The regions of each image with a mask, by its path, where saturations are known."""
+    masked = [item for item in items if found.saturation and item.mask_path in read]
+    return {item.path: read[item.mask_path].regions for item in masked}
 
 
 def _check_how(on_bad_image: str) -> None:
@@ -147,7 +155,7 @@ def _check_bad(root: str, bad: list[LeftOut], on_bad_image: str) -> None:
 
 
 def _decode_masks(
-    items: list[Item], frame: Frame, noted: Mapping[str, images.Seen]
+    items: list[Item], frame: Frame, noted: Mapping[str, images.Seen], found: Found
 ) -> tuple[np.ndarray, np.ndarray, list[LeftOut], dict[str, Mask]]:
     """Masks bool [n, H, W] of test images, which of them are known, the files left out, and what
     was found in the others."""
@@ -156,7 +164,8 @@ def _decode_masks(
         if not item.masks:
             return None
         try:
-            return read_mask(item.masks, frame, noted[item.path].size, item.mask_path)
+            size = noted[item.path].size
+            return read_mask(item.masks, frame, size, item.mask_path, found.saturation)
         except DataError as error:
             return error
 

@@ -80,6 +80,7 @@ def join(splits: Sequence[Split], held: str = files.AUTO) -> Split:
         ),
         groups=_groups([split.groups for split in splits]),
         counts={f"{s.category}/{path}": each for s in splits for path, each in s.counts.items()},
+        regions={f"{s.category}/{path}": each for s in splits for path, each in s.regions.items()},
         layout=SEPARATOR.join(sorted({s.layout for s in splits} - {""})),
         notes=tuple(f"{s.category}: {note}" for s in splits for note in s.notes),
     )

@@ -17,7 +17,8 @@ one image are laid over each other.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,8 @@ from cae_jax.data.formats import Source
 from cae_jax.data.frame import Frame, placed_mask
 from cae_jax.data.outlines import Drawn, raster
 from cae_jax.data.picture import Picture
-from cae_jax.types import DataError
+from cae_jax.data.regions import Saturation, of_file
+from cae_jax.types import DataError, Region
 
 _LABELS = 16  # levels; tools draw fewer, soft edges have more
 _FRAMED = 0.9  # of the border's pixels
@@ -44,6 +46,8 @@ class Mask(NamedTuple):
     ground: str = ""  # its color, where it is neither black nor transparent
     scaled: str = ""  # "128 x 128 for 256 x 256", where it is smaller or larger than its image
     faint: int = 0  # its brightest level of 255, where it is lossy and nearly black
+    regions: tuple[Region, ...] = ()  # where saturations are known
+    unknown: tuple[int, ...] = ()  # levels that are not among these
 
 
 def read(
@@ -51,6 +55,7 @@ def read(
     frame: Frame,
     expected_size: tuple[int, int] | None,
     name: str | None = None,
+    saturation: Mapping[int, Saturation] = MappingProxyType({}),
 ) -> Mask:
     """Reads the mask of one image by the rule above.
 
@@ -66,6 +71,7 @@ def read(
       expected_size: (height, width) of the mask's image, from `images.size`; None for the mask's
         own.
       name: what errors call the mask; by default its path.
+      saturation: by the level of a file's defect, see `regions`; {} looks for no regions.
 
     Raises:
       DataError: a file cannot be used, or has other proportions than the image.
@@ -74,6 +80,7 @@ def read(
     parts: Any = [sources] if alone else sources
     whole: np.ndarray | None = None
     levels, ground, scaled, faint = 0, "", "", 0
+    regions, unknown = list[Region](), list[int]()
     for source in parts:
         with contextlib.ExitStack() as stack:
             if isinstance(source, Drawn):
@@ -90,6 +97,9 @@ def read(
                 found = opened.picture()
                 part, some, color = marked(found, frame.mask_ground)
                 faint = max(faint, _faint(found))
+                if saturation:
+                    own_regions, strange = of_file(part, found, saturation, expected_size, frame)
+                    regions, unknown = regions + own_regions, unknown + strange
         if own != expected_size:
             scaled = f"{own[1]} x {own[0]} for {expected_size[1]} x {expected_size[0]}"
             part = pictures.resize_mask(part, expected_size)
@@ -97,7 +107,9 @@ def read(
         levels, ground = max(levels, some), ground or color
     if whole is None:
         raise ValueError("a mask of no file")
-    return Mask(placed_mask(whole, frame), float(whole.mean()), levels, ground, scaled, faint)
+    share = float(whole.mean())
+    said = (share, levels, ground, scaled, faint)
+    return Mask(placed_mask(whole, frame), *said, tuple(regions), tuple(unknown))
 
 
 def decode_mask(

@@ -93,4 +93,11 @@ def of_masks(masks: Mapping[str, Mask]) -> list[str]:
             f"are of another size than their image and were resized, {path} {mask.scaled}"
         ),
     )
+    line(
+        lambda mask: len(mask.unknown),
+        lambda mask, path: (
+            f"have a level that defects_config.json does not know, {path} {mask.unknown[0]}: for "
+            "sPRO such a defect is found once all of it is"
+        ),
+    )
     return said

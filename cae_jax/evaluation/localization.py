@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cae_jax import files
 from cae_jax.evaluation import pixel_metrics, segmentation, thresholds, verdict
-from cae_jax.types import Split
+from cae_jax.types import GOOD, Split
 
 _CURVE_POINTS = 400  # of the PRO curve that is kept for drawing
 
@@ -61,6 +62,10 @@ def results(
     known = split.has_mask
     counts = split.counted(split.test_paths)
     kinds = pixel_metrics.by_kind(split.kinds, distances, split.masks, maps, known, counts=counts)
+    if split.regions:
+        names = np.array(split.kinds, dtype=object)
+        for kind in kinds:
+            kinds[kind] |= _saturated(split, maps, (names == kind) | (names == GOOD), (0.05,))
     if not found:
         return {"kinds": kinds}
     masks, predicted = split.masks[known], found.predicted[known]
@@ -71,18 +76,38 @@ def results(
     }
 
 
-def pixel_results(split: Split, maps: np.ndarray) -> dict[str, float]:
-    """Returns pixel_auroc, pixel_ap, au_pro_30, au_pro_5, au_pro_1 of the test maps [m, H, W].
+def pixel_results(
+    split: Split, maps: np.ndarray, chosen: np.ndarray | None = None
+) -> dict[str, float]:
+    """Returns pixel_auroc, pixel_ap, au_pro_30, au_pro_5, au_pro_1 of the test maps [m, H, W]; of
+    data with saturations of defects au_spro_30, au_spro_5 and au_spro_1, too.
 
-    Images that have a mask count, at the size of the maps; NaN without a defective or without a
-    good pixel.
+    Images that have a mask count, at the size of the maps, and of these the `chosen` ones, bool
+    [m], or all; NaN without a defective or without a good pixel.
     """
-    return pixel_metrics.summary(*_known(split, maps))
+    found = pixel_metrics.summary(*_known(split, maps, chosen))
+    if not split.regions:
+        return found
+    return found | _saturated(split, maps, chosen, pixel_metrics.LIMITS)
 
 
-def _known(split: Split, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Masks, maps [n, H, W] and what counts, or None, of the test images with a mask."""
+def _saturated(
+    split: Split, maps: np.ndarray, chosen: np.ndarray | None, limits: Sequence[float]
+) -> dict[str, float]:
+    masks, of_known, counts = _known(split, maps, chosen)
+    has = split.has_mask if chosen is None else split.has_mask & chosen
+    regions = [split.regions.get(split.test_paths[i], ()) for i in np.flatnonzero(has)]
+    areas = pixel_metrics.au_spro(masks, of_known, regions, counts, limits)
+    return {f"au_spro_{limit * 100:.0f}": area for limit, area in zip(limits, areas, strict=True)}
+
+
+def _known(
+    split: Split, maps: np.ndarray, chosen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Masks, maps [n, H, W] and what counts, or None, of the test images with a mask, or those
+    among them that are chosen."""
     has, counts = split.has_mask, split.counted(split.test_paths)
+    has = has if chosen is None else has & chosen
     if has.all():
         return split.masks, maps, counts
     return split.masks[has], files.rows(maps, has), None if counts is None else counts[has]

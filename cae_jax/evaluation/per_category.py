@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cae_jax.evaluation import pixel_metrics, summary, verdict
+from cae_jax.evaluation import localization, summary, verdict
 from cae_jax.types import Split
 
 
@@ -29,9 +29,9 @@ def results(
 
     Returns:
       n_train, n_validation, n_good, n_defective; `summary.image_metrics` and
-      `pixel_metrics.summary` of its own test images; and operating_points: each rule on distances
-      with its threshold from all categories' good images, this category's good_accuracy and
-      defect_accuracy at it, and how many of its images are false_alarms and misses.
+      `localization.pixel_results` of its own test images; and operating_points: each rule on
+      distances with its threshold from all categories' good images, this category's good_accuracy
+      and defect_accuracy at it, and how many of its images are false_alarms and misses.
     """
     found = {}
     for category in categories:
@@ -40,8 +40,6 @@ def results(
             return np.array([path.startswith(start) for path in paths], bool)
 
         test, labels = of(split.test_paths), split.labels
-        known = test & split.has_mask
-        counts = split.counted(split.test_paths)
         good, defective = (distances[test & (labels == label)] for label in (0, 1))
         found[category] = {
             "n_train": int(of(split.train_paths).sum()),
@@ -49,9 +47,7 @@ def results(
             "n_good": good.size,
             "n_defective": defective.size,
             **summary.image_metrics(labels[test], distances[test]),
-            **pixel_metrics.summary(
-                split.masks[known], maps[known], None if counts is None else counts[known]
-            ),
+            **localization.pixel_results(split, maps, test),
             "operating_points": [
                 _at(point, good, defective) for point in points if point["rule"] != "min_area"
             ],

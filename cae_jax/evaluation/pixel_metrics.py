@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from cae_jax import files
 from cae_jax.evaluation import metrics
+from cae_jax.types import Region
 
 LIMITS = (0.3, 0.05, 0.01)  # of the false-positive rate, for AU-PRO
 SIZE_EDGES = (0.001, 0.01)  # of an image's area: 66 and 655 of 256x256 pixels
@@ -103,6 +104,39 @@ def summary(
         "pixel_ap": _average_precision(ranking),
         **{f"au_pro_{limit * 100:.0f}": area for limit, area in zip(LIMITS, areas, strict=True)},
     }
+
+
+def au_spro(
+    masks: np.ndarray,
+    maps: np.ndarray,
+    regions: Sequence[Sequence[Region]],
+    counts: np.ndarray | None = None,
+    limits: Sequence[float] = LIMITS,
+) -> tuple[float, ...]:
+    """Returns `au_pro` with the saturated overlap of each region: min(overlap / saturation, 1).
+
+    So a region is found once so much of it is (Bergmann et al., IJCV 130, 2022, Sec. 5.2).
+    `regions` are those of each image, in place of the connected components of its mask; they may
+    overlap. A pixel in none of them, and in no mask, is a good one, of those that `counts`. NaN
+    without a region or without a good pixel. Raises as `pixel_auroc` does.
+    """
+    masks, maps = _check(masks, "maps", maps)
+    masks = masks.copy()
+    for mask, own in zip(masks, regions, strict=True):
+        for region in own:
+            mask.ravel()[region.pixels] = True
+    if not any(regions):
+        return (math.nan,) * len(limits)
+    weights, before = np.zeros(int(masks.sum())), 0
+    for mask, of_mask, own in zip(masks, maps, regions, strict=True):
+        place = before + np.cumsum(mask.ravel()) - 1
+        before += int(mask.sum())
+        for region in own:
+            # the highest first: each pixel adds what is left up to the saturation
+            order = region.pixels[np.argsort(-of_mask.ravel()[region.pixels])]
+            reached = np.minimum(np.arange(order.size + 1) / region.saturation, 1)
+            weights[place[order]] += np.diff(reached)
+    return _au_pro(_rank(masks, maps, counts, weights), limits)
 
 
 def region_overlap(masks: np.ndarray, predicted: np.ndarray) -> float:
@@ -200,12 +234,19 @@ def by_size(
     return found
 
 
-def _rank(masks: np.ndarray, maps: np.ndarray, counts: np.ndarray | None = None) -> _Ranking:
-    """Counts the pixels, see `_Ranking`."""
+def _rank(
+    masks: np.ndarray,
+    maps: np.ndarray,
+    counts: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> _Ranking:
+    """Counts the pixels, see `_Ranking`; `weights` are the shares of `maps[masks]`, by default each
+    the same of the connected component that it is in."""
     masks, maps = _check(masks, "maps", maps)
     values, which = np.unique(maps[masks], return_inverse=True)
-    regions = _regions(masks)
-    weights = 1 / np.bincount(regions)[regions] if regions.size else np.empty(0)
+    if weights is None:
+        regions = _regions(masks)
+        weights = 1 / np.bincount(regions)[regions] if regions.size else np.empty(0)
     above, reached, n_good = np.zeros(values.size, int), np.zeros(values.size, int), 0
     at_once = max(1, _SORTED // max(1, math.prod(maps.shape[1:])))
     for i in range(0, len(maps), at_once):

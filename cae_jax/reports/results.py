@@ -22,6 +22,7 @@ RESULT_COLUMNS = (
     *LOCALIZATION,
     "n_out_of_fold",
     "joint",
+    *("au_spro_30", "au_spro_5", "au_spro_1"),  # of MVTec LOCO AD
 )
 
 

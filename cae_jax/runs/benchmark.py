@@ -246,7 +246,7 @@ def _usable(starts: Mapping[str, Config]) -> tuple[dict[str, Config], dict[str, 
 
 def _where(given: Mapping[str, Any]) -> dict[str, Any]:
     """Of which images a run is: as given, else the command's own."""
-    names = ("dataset", "data_dir", "layout", "good_name", "mask_pattern")
+    names = ("dataset", "data_dir", "layout", "good_name", "mask_pattern", "test_fraction")
     defaults = {name: configs_of.shared()[name].default for name in names}
     return {name: given.get(name, default) for name, default in defaults.items()}
 

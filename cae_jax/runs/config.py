@@ -128,7 +128,7 @@ class Config(Images, Scoring, Output):
     @property
     def names(self) -> Names:
         """What is known of how the folder is laid out."""
-        return Names(self.layout, self.good_name, self.mask_pattern)
+        return Names(self.layout, self.good_name, self.mask_pattern, self.test_fraction)
 
     @property
     def frame(self) -> Frame:

@@ -29,6 +29,9 @@ class Images:
     mask_pattern: str = flag(
         "", "a mask's name by its image's, as {stem}_seg; usual names if empty", part=FREE
     )
+    test_fraction: float = flag(
+        0.0, "of good images, to judge; of data that does not say which are for the test", 0, 0.9
+    )
     category: str = flag("all", "a category, several with commas, or all")
     joint: bool = flag(False, "one model for all these categories, not one each")
     image_size: int | tuple[int, int] = flag(

@@ -64,7 +64,7 @@ def configs(draw):
     values["threshold"] = draw(st.sampled_from(["", "percent:95", "f1_best"]))
     values |= {"resize": "stretch", "roi": "", "ignore": "", "tile": 0, "tile_overlap": 32}
     if values["dataset"] != "folder":
-        values |= {"layout": "auto", "good_name": "", "mask_pattern": ""}
+        values |= {"layout": "auto", "good_name": "", "mask_pattern": "", "test_fraction": 0.0}
     if values["residual_border"] == "crop":
         values |= {"residual_average": "pixels", "ssim_window": 3}
     return configure(**values)

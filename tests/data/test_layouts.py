@@ -152,7 +152,6 @@ def test_mvtec_loco(tmp_path):
     trees.mask(root / "ground_truth/logical_anomalies/0/000.png", 2, value=236)
     trees.mask(root / "ground_truth/logical_anomalies/0/001.png", 8, value=241)
     trees.mask(root / "ground_truth/structural_anomalies/0/000.png", 11, value=255)
-    (root / "defects_config.json").write_text('[{"pixel_value": 236, "saturation_threshold": 9}]')
     split = split_of(root)
     assert split.layout == "mvtec_loco"
     assert judged(split) == {
@@ -160,7 +159,8 @@ def test_mvtec_loco(tmp_path):
         "test/logical_anomalies/0.png": ("logical_anomalies", [2, 8]),
         "test/structural_anomalies/0.png": ("structural_anomalies", [11]),
     }
-    assert any("saturation thresholds of 1 defects" in note for note in split.notes)
+    assert split.regions == {}
+    assert any("no defects_config.json: sPRO is not computed" in note for note in split.notes)
 
 
 def test_kinds_beside_each_other(tmp_path):

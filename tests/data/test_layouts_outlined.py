@@ -61,7 +61,7 @@ def test_coco_without_a_split(tmp_path):
     }
     assert set(causes(split)) == {"gone.png", "images/4.png", "images/6.png"}
     assert "nobody knows whether it is good" in causes(split)["images/6.png"]
-    assert any("all good images are learned from" in note for note in split.notes)
+    assert any("no good test image: --test_fraction=0.2" in note for note in split.notes)
     assert data.categories("folder", str(tmp_path)) == data.categories("folder", str(root))
 
 

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from saturated_curve import slow_saturated
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cae_jax.evaluation import localization, segmentation, thresholds
-from cae_jax.types import Split
+from cae_jax.types import Region, Split
 
 SIZE = (37, 29)  # 1073 pixels: one of them is less than 0.1 %, eleven more than 1 %
 KINDS = ("crack", "crack", "dent", "dent", "good", "good", "good", "good")
@@ -262,3 +263,27 @@ def test_the_curve_for_drawing_lies_on_the_full_one(levels):
     # two rising curves that meet at both ends of a step differ by half its rectangle at most
     area = slow_area(full, 1)
     assert np.trapezoid(pro, fpr) == pytest.approx(area, abs=fpr[2] / 2)
+
+
+def test_saturated_overlap_of_all_of_some_and_of_each_kind():
+    split, _, test = make(3)
+    known = [0, 1, 2, 4, 5, 6, 7]
+    regions = {
+        split.test_paths[i]: (Region(np.flatnonzero(split.masks[i]), 5.0),) for i in (0, 1, 2)
+    }
+    regions[split.test_paths[UNKNOWN]] = (Region(np.arange(9), 1.0),)  # has no mask: does not count
+    split = dataclasses.replace(split, regions=regions)
+
+    def slow(rows, limit):
+        own = [regions.get(split.test_paths[i], ()) for i in rows]
+        return slow_area(slow_saturated(split.masks[rows], test[rows], own), limit)
+
+    found = localization.pixel_results(split, test)
+    for name, limit in (("au_spro_30", 0.3), ("au_spro_5", 0.05), ("au_spro_1", 0.01)):
+        assert found[name] == pytest.approx(slow(known, limit), abs=1e-9)
+    some = np.isin(np.arange(len(KINDS)), [0, 2, 4, 6])
+    chosen = localization.pixel_results(split, test, some)
+    assert chosen["au_spro_5"] == pytest.approx(slow([0, 2, 4, 6], 0.05), abs=1e-9)
+    kinds = localization.results(split, test, test.mean((1, 2)), None)["kinds"]
+    assert kinds["crack"]["au_spro_5"] == pytest.approx(slow([0, 1, 4, 5, 6, 7], 0.05), abs=1e-9)
+    assert kinds["dent"]["au_spro_5"] == pytest.approx(slow([2, 4, 5, 6, 7], 0.05), abs=1e-9)

@@ -4,10 +4,12 @@ import time
 
 import numpy as np
 import pytest
+from saturated_curve import slow_saturated
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cae_jax.evaluation import metrics, pixel_metrics
+from cae_jax.types import Region
 
 
 def example(seed, values):
@@ -144,6 +146,49 @@ def test_extremes():
     same = np.full(masks.shape, 0.25, dtype=np.float32)
     assert pixel_metrics.pixel_auroc(masks, same) == 0.5
     assert pixel_metrics.au_pro(masks, same) == pytest.approx((0.15, 0.025, 0.005), abs=1e-12)
+
+
+def saturated_example(seed, values):
+    """Masks and maps as above, and regions: of several parts, over each other, of little and of
+    broken saturation, in the corner of the last image alone, and none of a masked one."""
+    masks, maps = example(seed, values)
+    regions = [[] for _ in masks]
+    flat = [np.flatnonzero(mask) for mask in masks]
+    regions[1] = [Region(flat[1], 2.5), Region(np.array([3, 1, 0, 24]), 4.0)]
+    regions[2] = [Region(flat[2][::2], 1.0), Region(flat[2][4:], 0.4), Region(flat[2][:3], 3.0)]
+    regions[4] = [Region(np.array([107]), 1.0)]
+    return masks, maps, regions
+
+
+@pytest.mark.parametrize("values", [1, 2, 4, 100, 10**6])
+def test_au_spro_equals_the_slow_loop(values):
+    masks, maps, regions = saturated_example(values, values)
+    counts = np.random.default_rng(values).random(masks.shape) < 0.7
+    limits = (0.05, 0.3, 1.0)
+    for some in (None, counts):
+        points = slow_saturated(masks, maps, regions, some)
+        want = [slow_area(points, limit) for limit in limits]
+        found = pixel_metrics.au_spro(masks, maps, regions, some, limits)
+        assert found == pytest.approx(want, abs=1e-12)
+
+
+def test_au_spro_of_whole_regions_is_au_pro_and_a_part_may_be_enough():
+    masks, maps = example(5, 50)
+    whole = [[] for _ in masks]
+    for region in regions_of(masks):
+        at = [y * masks.shape[2] + x for _, y, x in sorted(region)]
+        whole[min(region)[0]].append(Region(np.array(at), float(len(at))))
+    assert pixel_metrics.au_spro(masks, maps, whole) == pytest.approx(
+        pixel_metrics.au_pro(masks, maps), abs=1e-12
+    )
+    half = np.zeros(masks.shape)
+    half[3, 4, 2:9] = 1  # one of two rows of the third image's region
+    alone = [[] for _ in masks]
+    alone[3] = [Region(np.flatnonzero(masks[3]), 7.0)]
+    assert pixel_metrics.au_spro(masks, half, alone) == pytest.approx((1, 1, 1))
+    assert pixel_metrics.au_pro(masks, half, [0.3])[0] < 0.5
+    nothing = pixel_metrics.au_spro(masks, maps, [[] for _ in masks])
+    assert [math.isnan(area) for area in nothing] == [True] * 3
 
 
 @pytest.mark.parametrize("masks", [np.zeros((2, 3, 5)), np.ones((2, 3, 5)), np.zeros((0, 3, 5))])

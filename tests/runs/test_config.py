@@ -24,6 +24,7 @@ OTHER = {
     "layout": "mvtec_loco",
     "good_name": "Gut",
     "mask_pattern": "{stem}_seg",
+    "test_fraction": 0.25,
     "method": "autoencoder",  # the others are tested by their own flags
     "model": "fork.net:Net",
     "model_options": "decoder=mirror,width=3",

@@ -104,6 +104,7 @@ def test_flags_are_read_as_they_were_written(world):
     since |= {"early_stopping": "0", "log_to": "", "schedule": "constant", "schedule_options": ""}
     since |= {"gradient_clip": "0.0", "ema": "0.0", "bit_depth": "auto", "background": "none"}
     since |= {"layout": "auto", "good_name": "", "mask_pattern": "", "mask_ground": "auto"}
+    since |= {"test_fraction": "0.0"}
     since |= {"resize": "stretch", "roi": "", "ignore": "", "tile": "0", "tile_overlap": "32"}
     since |= {"threshold": "", "checkpoint": "last", "csv": "plain", "images_in": "auto"}
     assert again == written | since

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cae_jax.data.layouts import coco, labelme, lists, mvtec, published, reserved
 from cae_jax.data.layouts import plain as folders
 from cae_jax.data.layouts.found import (
@@ -66,13 +68,16 @@ def layout_of(root: Path, names: Names = USUAL) -> str:
 def find(root: Path, names: Names = USUAL) -> Found:
     """Lists what a category holds, without opening an image.
 
+    Where nothing says which good images are for the test, --test_fraction of them are, drawn by
+    their number alone: whatever the seed, and of a larger share those of a smaller one, too.
+
     Raises:
         DataError: no image to learn from, or files and folders that could mean different things.
         UsageError: a --layout that is none, or that this folder does not have.
     """
     name = layout_of(root, names)
     if name:
-        return LAYOUTS[name].find(root, names)
+        return _test_held_out(LAYOUTS[name].find(root, names), names.test_fraction)
     if names.layout == AUTO:
         raise DataError(f"{root}: no image in it, nor in a folder in it{unread_in(root)}")
     raise UsageError(f"--layout={names.layout}: {root} is not laid out so, see docs/data.md")
@@ -140,6 +145,30 @@ def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
             return inside
         raise DataError(f"{inside}: not a category, it holds no image{unread_in(inside)}")
     raise unknown_name("category", category, known)
+
+
+def _test_held_out(found: Found, fraction: float) -> Found:
+    """Moves a share of the good images to the test, where it has none of its own."""
+    n, said = len(found.train), ""
+    if fraction and not found.undivided:
+        said = "--test_fraction is not used: what is there says what is for the test"
+        if not found.test:
+            said = "--test_fraction is not used: there is no defective image to tell good ones from"
+    elif fraction:
+        count = max(1, round(fraction * n))
+        if count == n:
+            raise DataError(
+                f"{found.root}: {n} good image{'s' * (n > 1)}, of which --test_fraction={fraction} "
+                "would hold out all; none is left to learn from"
+            )
+        held = set(np.random.default_rng(n).permutation(n)[:count].tolist())
+        train = tuple(item for i, item in enumerate(found.train) if i not in held)
+        judged = [*found.test, *(found.train[i] for i in held)]
+        found = found._replace(train=train, test=tuple(sorted(judged, key=lambda one: one.path)))
+        said = f"{count} of {n} good images are held out for the test (--test_fraction={fraction})"
+    elif found.undivided and found.test:
+        said = "no good test image: --test_fraction=0.2 holds some out"
+    return found._replace(notes=(*found.notes, said)) if said else found
 
 
 def _fit(root: Path, names: Names, among: Mapping[str, Layout]) -> str:

@@ -111,13 +111,10 @@ def divided(
             test.append(Item(path, _kind(entry), entry.source))
             tree.leave(file, UNMASKED)
     if not parts:
-        tree.notes.append(
-            "no json or folder is called train or test: all good images are learned from, so none "
-            "of them is in the test"
-        )
+        tree.notes.append("no json or folder is called train or test")
     used = {tree.path(path) for table in tables for path in (table, table.parent)}
     tree.left_out[:] = [entry for entry in tree.left_out if entry.path not in used]
-    return tree.found(layout, train, test)
+    return tree.found(layout, train, test)._replace(undivided=not parts)
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> Shape:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cae_jax.data import images, unread
 from cae_jax.data.outlines import Drawn
+from cae_jax.data.regions import Saturation
 from cae_jax.types import GOOD, DataError, LeftOut
 
 # What good and defective images are called by factories and data sets, in lower case.
@@ -32,6 +34,7 @@ class Names(NamedTuple):
     layout: str = "auto"
     good_name: str = ""  # the folder of good images; "" knows it by GOOD_NAMES
     mask_pattern: str = ""  # of a mask's name without its suffix, "{stem}_seg"; "" knows the usual
+    test_fraction: float = 0.0  # of good images, to judge; of data that does not say which
 
 
 USUAL = Names()  # nothing
@@ -56,6 +59,8 @@ class Found(NamedTuple):
     left_out: tuple[LeftOut, ...]
     layout: str = ""  # its name, see `layouts`; "" where there is but one
     notes: tuple[str, ...] = ()  # what the user should know of how files were taken
+    saturation: Mapping[int, Saturation] = MappingProxyType({})  # by the level of masks, if known
+    undivided: bool = False  # nothing says which good images are for the test: it has none
 
 
 @dataclasses.dataclass

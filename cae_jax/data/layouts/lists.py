@@ -88,7 +88,9 @@ def listed(root: Path, names: Names = USUAL) -> Found:
             part[path] = Item(path, kind, file, mask, masks)
             if not masks:
                 tree.left_out.append(LeftOut(path, UNMASKED))
-    return tree.found("listed", *(list(part.values()) for part in parts.values()))
+    divided = any(_value(row, "split") for row in rows)
+    found = tree.found("listed", *(list(part.values()) for part in parts.values()))
+    return found._replace(undivided=not divided)
 
 
 def _kind(label: str, names: Names) -> str:

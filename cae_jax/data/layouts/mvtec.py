@@ -11,9 +11,9 @@ nothing to judge.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from cae_jax.data import regions
 from cae_jax.data.layouts import masks as masks_of
 from cae_jax.data.layouts import reserved
 from cae_jax.data.layouts.found import (
@@ -85,26 +85,18 @@ def is_mvtec_loco(root: Path, names: Names) -> bool:
 
 def mvtec_loco(root: Path, names: Names = USUAL) -> Found:
     """Lists a category of MVTec LOCO AD (Bergmann et al., IJCV 130, 2022): a folder of masks for
-    each image, one mask a defect. Saturation thresholds in defects_config.json are noted."""
+    each image, one mask a defect, and the saturation thresholds of defects in a json."""
     found = _listed(root, names, "mvtec_loco")
-    thresholds = _saturation(root / "defects_config.json")
-    return found._replace(notes=(*found.notes, *thresholds))
-
-
-def _saturation(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
+    config = root / "defects_config.json"
     try:
-        defects = json.loads(path.read_text(encoding="utf-8"))
-        n = sum("saturation_threshold" in each for each in defects)
-    except (OSError, ValueError, TypeError) as error:
-        return [f"{path.name} cannot be read: {error}"]
-    if not n:
-        return []
-    return [
-        f"{path.name} has saturation thresholds of {n} defects: sPRO, which needs them, is not "
-        "computed; a mask counts whole"
-    ]
+        if config.is_file():
+            left_out = tuple(entry for entry in found.left_out if entry.path != config.name)
+            return found._replace(saturation=regions.read(config), left_out=left_out)
+        cause = f"no {config.name}"
+    except DataError as error:
+        cause = str(error)
+    said = f"{cause}: sPRO is not computed, which needs the saturation thresholds in it"
+    return found._replace(notes=(*found.notes, said))
 
 
 def _listed(root: Path, names: Names, layout: str, test: str = "test") -> Found:

@@ -38,7 +38,7 @@ def is_kinds(root: Path, names: Names) -> bool:
 
 
 def kinds(root: Path, names: Names = USUAL) -> Found:
-    """Lists folders of kinds beside each other, good/ and scratch/: all good images are learned
+    """Lists folders of kinds beside each other, good/ and scratch/: good images are learned
     from, all others judged. A folder of masks holds those of any kind.
 
     Raises DataError where it is not clear which folder is good.
@@ -57,10 +57,10 @@ def kinds(root: Path, names: Names = USUAL) -> Found:
         pairs = masks_of.pair(tree, files, root, there, truth, names.mask_pattern)
     test = [tree.defective(file, _kind(root, file), pairs.get(file, ())) for file in files]
     tree.notes.append(
-        f"{good.name} holds the good images: all are learned from, so none of them is in the test; "
-        f"train/{GOOD} and test/{GOOD} would say which are for what"
+        f"{good.name} holds the good images; train/{GOOD} and test/{GOOD} would say which are to "
+        "learn from and which to judge"
     )
-    return tree.found("kinds", train, test)
+    return tree.found("kinds", train, test)._replace(undivided=True)
 
 
 def is_good_images(root: Path, names: Names) -> bool:

@@ -40,7 +40,7 @@ def visa(root: Path, names: Names = USUAL) -> Found:
         if not rows:
             raise DataError(f"{table}: no image of {root.name}")
     else:
-        tree.notes.append(f"no {table}: all normal images are learned from, so none is judged")
+        tree.notes.append(f"no {table}, which says what is for the test")
         normal, anomaly = (tree.images(reserved.part(root, part)) for part in _VISA)
         truth = reserved.part(root, "data/masks")
         there, home = tree.images(truth) if truth.is_dir() else [], reserved.part(truth, "anomaly")
@@ -50,7 +50,7 @@ def visa(root: Path, names: Names = USUAL) -> Found:
         for file in anomaly:
             kind = kinds.get(f"{root.name}/{tree.path(file)}", "")
             test.append(tree.defective(file, kind or "anomaly", pairs.get(file, ())))
-        return tree.found("visa", train, test)
+        return tree.found("visa", train, test)._replace(undivided=True)
     for row in rows:
         file, good = root.parent / row["image"], row["label"] == "normal"
         masks = (root.parent / row["mask"],) if row["mask"] else ()
@@ -81,7 +81,7 @@ def real_iad(root: Path, names: Names = USUAL) -> Found:
     train: list[Item] = []
     test: list[Item] = []
     if not split:
-        tree.notes.append(f"no {root.name}.json with a train and a test: all OK is learned from")
+        tree.notes.append(f"no {root.name}.json with a train and a test")
         bad = reserved.part(root, "ng")
         train = tree.good(tree.images(reserved.part(root, "ok")))
         files = tree.images(bad)
@@ -91,7 +91,7 @@ def real_iad(root: Path, names: Names = USUAL) -> Found:
         for file in jpegs:
             kind = file.relative_to(bad).parts[0]
             test.append(tree.defective(file, kind, pairs.get(file, ())))
-        return tree.found("real_iad", train, test)
+        return tree.found("real_iad", train, test)._replace(undivided=True)
     each = [("train", entry) for entry in split["train"]]
     each += [("test", entry) for entry in split["test"]]
     try:

@@ -168,7 +168,12 @@ def _kernel_gradient(
         return _correlate(x, g, stride, pads)
     if each <= _CACHE:
         size = 4 if 4 * each <= _CACHE else 1  # 2 and 3 are slower than either
-        parts = ((x[i : i + size], g[i : i + size]) for i in range(0, n, size))
+        # from numbers that XLA does not fold into the parts' kernels, which are the same then and
+        # compiled once: 9.3 -> 6.3 s of processor time for a step of Table 4
+        starts = lax.optimization_barrier(jnp.arange(0, n - n % size, size))
+        parts = [[lax.dynamic_slice_in_dim(a, at, size) for a in (x, g)] for at in starts]
+        if n % size:
+            parts.append([x[n - n % size :], g[n - n % size :]])
         return functools.reduce(jnp.add, (_correlate(*part, stride, pads) for part in parts))
     # one image at a time in bands of rows, in a loop: unrolled, they take long to compile
     x, (s, _), k = _pad(x, pads), stride, w.shape[0]

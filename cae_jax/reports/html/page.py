@@ -36,6 +36,9 @@ _METRICS = {  # of every distance and of every kind
     "au_pro_30": "AU-PRO 0.3",
     "au_pro_5": "AU-PRO 0.05",
     "au_pro_1": "AU-PRO 0.01",
+    "au_spro_30": "AU-sPRO 0.3",
+    "au_spro_5": "AU-sPRO 0.05",
+    "au_spro_1": "AU-sPRO 0.01",
 }
 _FACTS = {
     "dataset": "data set", "n_train": "training images", "n_validation": "validation images",
@@ -44,6 +47,7 @@ _FACTS = {
     "num_patches": "training patches", "batch_size": "batch size",
     "learning_rate": "learning rate", "image_ap": "image AP", "image_f1_max": "image F1-max",
     "pixel_ap": "pixel AP", "au_pro_5": "AU-PRO 0.05", "au_pro_1": "AU-PRO 0.01",
+    "au_spro_30": "AU-sPRO 0.3", "au_spro_5": "AU-sPRO 0.05", "au_spro_1": "AU-sPRO 0.01",
     "region_overlap": "region overlap", "median_distance_good": "median distance, good",
     "median_distance_defective": "median distance, defective",
     "train_seconds": "training, s", "ms_per_image": "scoring, ms per image",
@@ -277,9 +281,11 @@ def _kinds(m: Mapping[str, Any]) -> dict[str, Table | None]:
 def _categories(m: Mapping[str, Any]) -> dict[str, Any] | None:
     """Of a joint model: each category by itself, at the threshold of all."""
     of_all = rules.shown(m)
-    keys = [key for key in _METRICS if key != "n"]
+    categories = _records(m.get("categories"))
+    there = {key for of in categories.values() for key in of} - {"n"}
+    keys = [key for key in _METRICS if key in there]
     rows = []
-    for category, of in _records(m.get("categories")).items():
+    for category, of in categories.items():
         point = next((p for p in rules.points(of) if _same_rule(p, of_all)), {})
         counts = ("n_train", "n_good", "n_defective")
         rows.append(
