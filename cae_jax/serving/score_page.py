@@ -15,7 +15,7 @@ from cae_jax.evaluation import thresholds
 from cae_jax.reports import rules
 from cae_jax.reports.html import markup, verdicts
 from cae_jax.reports.html.verdicts import Drawn, Scored, Verdicts
-from cae_jax.runs.machine.progress import Bar
+from cae_jax.runs.machine.progress import waiting
 from cae_jax.serving import growing_table, overlay
 from cae_jax.serving.stream import ScoringCall, scored
 from cae_jax.serving.trained import TrainedRun, color_scale
@@ -73,10 +73,9 @@ def _drawn(
     found = {}
     with (
         contextlib.closing(scored(at, root, list(first), maps=True)) as batches,
-        Bar("pictures", len(first), "images", brief=True) as bar,
+        waiting(f"scoring {len(first)} images again for their pictures"),
     ):
         for batch in batches:
-            bar.update(len(batch.paths) + len(batch.left_out))
             if batch.residuals is None:
                 continue
             for path, size, residual in zip(batch.paths, batch.sizes, batch.residuals, strict=True):
