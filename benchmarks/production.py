@@ -48,20 +48,23 @@ class Scoring(NamedTuple):
     calls: dict[str, Callable[[], object]]
     transfer_seconds: float  # of the images to the device
     first_call_seconds: float  # with compilation
+    first_call_processor_seconds: float  # of all cores: other programs have no part in them
     peak_memory_mb: float  # after it, a fit before it counted in; see `timing.peak_memory_mb`
 
 
-def scoring(settings: Config, batch_size: int) -> Scoring:
-    """Compiles the call that experiments score images with, and calls it once."""
+def scoring(settings: Config, batch_size: int, learned: Variables | None = None) -> Scoring:
+    """Compiles the call that experiments score images with, and calls it once; with variables that
+    were learned, where they are given, else with those of `untrained`."""
     s = settings.resolved()
-    variables, images = jax.device_put(untrained(s)), _images(s, batch_size)
+    given = untrained(s) if learned is None else with_frozen(s, learned)
+    variables, images = jax.device_put(given), _images(s, batch_size)
     scorers = {timing.OURS: build.scoring_call(s)}
     jax.block_until_ready(jax.device_put(images))  # the first one starts the device
     began = time.perf_counter()
     on_device = jax.block_until_ready(jax.device_put(images))
-    placed = time.perf_counter()
+    placed, used = time.perf_counter(), time.process_time()
     scores = jax.block_until_ready(scorers[timing.OURS](variables, on_device))
-    called = time.perf_counter()
+    called, spent = time.perf_counter(), time.process_time() - used
     if isinstance(s.options, Windows) and s.distance in residuals.DISTANCES:
         bare = reconstruction.by_patches(_unchanged, s.options)
         scorers[timing.AROUND] = scorer.scorer(bare, s.reduction())
@@ -75,7 +78,7 @@ def scoring(settings: Config, batch_size: int) -> Scoring:
 
     return Scoring(
         *(s, variables, images, scores, {name: timed(each) for name, each in scorers.items()}),
-        *(placed - began, called - placed, timing.peak_memory_mb()),
+        *(placed - began, called - placed, spent, timing.peak_memory_mb()),
     )
 
 

@@ -9,6 +9,10 @@ _OF_PATCHES = {  # what a method that does not work by patches lacks, or one wit
     "share of peak": "share_of_peak",
     "extract, merge, distance, share": "around_the_network_share",
 }
+_LEARNING = {  # of a method that learns in one pass, or by steps: seconds, processor seconds
+    "s a fit": ("fit_seconds", "fit_processor_seconds"),
+    "ms a step": ("step_ms", "step_processor_ms"),
+}
 
 
 def inference(r: dict[str, Any]) -> list[dict[str, Any]]:
@@ -35,6 +39,21 @@ def fit(r: dict[str, Any]) -> list[dict[str, Any]]:
     row = {"method": r["method"], "images": r["images"], "side": r["image_size"]}
     row |= {"s a fit": r["p50_seconds"], "s to compile": r["compile_seconds"]}
     return [row | {"MB learned": r["learned_mb"], "peak memory, MB": round(r["peak_memory_mb"])}]
+
+
+def methods(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """A method of `benchmarks.methods`."""
+    row = {"method": r["method"], "features or model": r["model"], "side": r["image_size"]}
+    row |= {"channels": r["channels"]}
+    row |= {"processor s to compile": round(r["scoring"][0]["compile_processor_seconds"], 1)}
+    for one in r["scoring"]:
+        both = (one["ms_per_image"], one["processor_ms_per_image"])
+        row[f"ms an image of {one['batch_size']}"] = _pair(both, ".3g")
+    for title, keys in _LEARNING.items():
+        row[title] = _pair((r[key] for key in keys), ".3g") if keys[0] in r else ""
+    row |= {"images or crops": r["learned_from"], "MB learned": r["learned_mb"]}
+    load = " to ".join(f"{each:.1f}" for each in r["load"])
+    return [row | {"peak memory, MB": round(r["peak_memory_mb"]), "load": load}]
 
 
 def latent_search(r: dict[str, Any]) -> list[dict[str, Any]]:
@@ -142,6 +161,7 @@ SECTIONS = (
     inference,
     training,
     fit,
+    methods,
     latent_search,
     members,
     scaling,

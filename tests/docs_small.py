@@ -47,6 +47,8 @@ SMALL = {
     "benchmarks.latent_search": "--image_size=32 --patch_size=16 --stride=16 --width=2 --latent=3 "
     "--search_steps=2 --repeats=1 --against=",
     "benchmarks.fit": "--method=variation_model --image_size=32 --images=4 --repeats=1",
+    "benchmarks.methods": "--methods=variation_model --image_size=32 --images=4 --repeats=1 "
+    "--json=methods.json",
     "benchmarks.beside": "--image_size=32 --against=",  # anomalib is not installed everywhere
     "benchmarks.layers": "--model=test_benchmarks:Model --image_size=32 --patch_size=16 "
     "--batch_size=4 --repeats=1",

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import fit, inference, precision, production, table_rows, training
+from benchmarks import fit, inference, method_calls, precision, production, table_rows, training
 from cae_jax.runs.config import configure
 from cae_jax.types import Split, UsageError
 
@@ -139,6 +139,39 @@ def test_other_engines_run_networks_by_l2_alone(fork):
     ready = production.scoring(configure(method="a_fork.by_steps", **flags), 1)
     with pytest.raises(UsageError, match=r"--method=a_fork.by_steps"):
         compare.scoring(["torch"], ready)
+
+
+def test_a_record_of_a_method_of_each_kind():
+    settings = method_calls.settings_of("variation_model", 32)
+    found = method_calls.measure(settings, 3, 1)
+    assert found["learned_mb"] == 2 * 32 * 32 * 4 / 1e6  # its two references
+    assert [one["batch_size"] for one in found["scoring"]] == [1, 8]
+    (row,) = table_rows.methods(found | {"load": [1.0, 2.25]})
+    assert (row["images or crops"], row["ms a step"], row["load"]) == (3, "", "1.0 to 2.2")
+    found = method_calls.measure(SMALL.changed(batch_size=6, num_patches=12).resolved(), 3, 1)
+    (row,) = table_rows.methods(found | {"load": [1.0, 2.0]})
+    shown = (row["features or model"], row["images or crops"], row["s a fit"])
+    assert shown == (SMALL.label, 6, "")
+    clock, processor = (float(each) for each in row["ms a step"].split(" / "))
+    assert clock == pytest.approx(found["step_ms"], rel=0.01)
+    assert processor == pytest.approx(found["step_processor_ms"], rel=0.01)
+
+
+def test_of_a_method_the_presets_flags_at_the_size_asked_for():
+    s = method_calls.settings_of("anogan", 64)
+    assert (s.image_size, s.options.width, s.options.latent) == (64, 16, 32)
+    assert method_calls.settings_of("feature_pca", 64).options.features in ("lite0", "filter_bank")
+
+
+def test_a_method_with_a_record_is_not_measured_again(tmp_path):
+    file = tmp_path / "found.json"
+    kept = {"method": "gaussian", "image_size": 32, "images": 4, "repeats": 1, "mark": "kept"}
+    file.write_text(json.dumps([kept]))
+    flags = ["--image_size=32", "--images=4", "--repeats=1", f"--json={file}"]
+    command = [sys.executable, "-m", "benchmarks.methods", "--methods=gaussian", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(file.read_text()) == [kept]
 
 
 def test_precision_counts_drift_and_verdicts(rng):

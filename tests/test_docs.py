@@ -352,7 +352,7 @@ def test_every_program_is_named_on_a_page():
         if "__main__" in path.read_text()
     ]
     named = {words_of(command)[0] for command in PROGRAMS}
-    parts = {"benchmarks.scaling_process", "benchmarks.scoring_process"}
+    parts = {f"benchmarks.{name}_process" for name in ("methods", "scaling", "scoring")}
     assert set(binaries) - parts <= named
 
 
