@@ -41,7 +41,7 @@ class Area:
     """A mask of --roi or --ignore, at the size of the files that it is for."""
 
     flag: str  # "--ignore=mask.png", in what is said of it
-    counts: np.ndarray  # bool [H, W]
+    counts: np.ndarray = dataclasses.field(repr=False)  # bool [H, W]
 
     @property
     def sha256(self) -> str:

@@ -63,8 +63,12 @@ def scorer(
             for name, maps in found.items():
                 for (r, c), each in zip(some, maps, strict=False):
                     sums[name][r : r + tile, c : c + tile] += each * weight
+        del even  # a scan may be as large as memory lets it be
         total = tiles.covered(size, tile, overlap)
-        maps = {name: smooth(each / total, reduction) for name, each in sums.items()}
+        for each in sums.values():
+            each /= total
+        del total
+        maps = {name: smooth(each, reduction) for name, each in sums.items()}
         distances = {name: np.array([reduced(each, reduction)]) for name, each in maps.items()}
         return Scores(distances, {name: each[None] for name, each in maps.items()}, None)
 

@@ -15,6 +15,7 @@ from cae_jax.evaluation import thresholds
 from cae_jax.reports import rules
 from cae_jax.reports.html import markup, verdicts
 from cae_jax.reports.html.verdicts import Drawn, Scored, Verdicts
+from cae_jax.runs.machine.progress import waiting
 from cae_jax.serving import growing_table, overlay
 from cae_jax.serving.stream import ScoringCall, scored
 from cae_jax.serving.trained import TrainedRun, color_scale
@@ -70,7 +71,10 @@ def _drawn(
     """Pictures by path, of the images that are still there."""
     top, frame, opening = color_scale(run.cell), at.frame, run.cell.config.opening
     found = {}
-    with contextlib.closing(scored(at, root, list(first), maps=True)) as batches:
+    with (
+        contextlib.closing(scored(at, root, list(first), maps=True)) as batches,
+        waiting(f"scoring {len(first)} images again for their pictures"),
+    ):
         for batch in batches:
             if batch.residuals is None:
                 continue

@@ -160,3 +160,10 @@ def test_nothing_comes_back_where_a_mask_says_that_nothing_counts():
     assert (heat[counts] > heat.min()).any()
     found = frame.back(np.ones((16, 32), bool), counts.shape)
     np.testing.assert_array_equal(found, counts)
+
+
+def test_a_frame_with_a_mask_is_told_in_one_line():
+    """A detector's repr has its frame."""
+    frame = Frame((16, 32), 1, areas=(Area("--ignore=mask.png", np.ones((90, 200), bool)),))
+    assert "--ignore=mask.png" in repr(frame)
+    assert "\n" not in repr(frame)

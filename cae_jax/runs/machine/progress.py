@@ -84,7 +84,7 @@ class Bar:
         is mostly `brief` nothing is left behind where it was.
         """
         self._label, self._total, self._unit = label, total, unit
-        self._done = self._start = self._first = done
+        self._done = self._start = self._first = self._told = done
         self._began = self._last_line = time.monotonic()
         self._note, self._measured, self._brief = "", False, brief
         self._what = first
@@ -124,7 +124,7 @@ class Bar:
         self._bar.set_postfix_str(f"{self._what}, {seconds:.0f} s so far")
 
     def _line(self) -> None:
-        self._last_line, self._brief = time.monotonic(), False
+        self._last_line, self._brief, self._told = time.monotonic(), False, self._done
         count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         words = [f"{self._label}: {count} {self._unit}"]
         rate, to_do = 0.0, self._total - self._done
@@ -153,5 +153,5 @@ class Bar:
         if self._bar is not None:
             self._bar.leave = self._done > self._start and not self._brief
             self._bar.close()
-        elif self._done > self._start and not self._brief:
+        elif self._done > self._told and not self._brief:
             self._line()

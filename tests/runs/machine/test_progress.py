@@ -60,7 +60,7 @@ def test_lines_with_rate_and_time_left(clock, capsys):
         bar.update(98_620)
         line = "train nut: 100000/100000 patches, 832 patches/s, done, loss 0.5\n"
         assert capsys.readouterr().err == line  # 99900 in 120 s
-    assert capsys.readouterr() == ("", line)
+    assert capsys.readouterr() == ("", "")  # it is told
 
 
 def test_what_was_done_before_does_not_count_in_the_rate(clock, capsys):
@@ -80,8 +80,10 @@ def test_unknown_total(clock, capsys):
         assert capsys.readouterr().err == "read nut: 7000 images\n"
         clock.now += 10
         bar.update(23_000)
-        capsys.readouterr()
-    assert capsys.readouterr().err == "read nut: 30000 images, 2300 images/s\n"
+        assert capsys.readouterr().err == "read nut: 30000 images, 2300 images/s\n"
+        clock.now += 2
+        bar.update(1000)
+    assert capsys.readouterr().err == "read nut: 31000 images, 2000 images/s\n"
 
 
 @pytest.fixture
@@ -210,3 +212,11 @@ def test_a_bar_of_nothing_is_wiped_away(monkeypatch):
         pass
     assert "score nut" in screen.getvalue()
     assert screen.getvalue().split("\r")[-1].strip() == ""
+
+
+def test_the_last_line_is_told_once(clock, capsys):
+    """One image that was long in coming was told of when it came."""
+    with Bar("score", 1, "images") as bar:
+        clock.now += 60
+        bar.update(1)
+    assert capsys.readouterr().err == "score: 1/1 images, done\n"
