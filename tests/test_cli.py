@@ -76,7 +76,7 @@ BAD = {
     "in use": ("run held", 2, ["tiny_net.Net/seed_0: in use by process", "since 2", "wait for"]),
     "full": ("run fsync", 1, ["flags.txt': cannot be written: No space left on device"]),
     "full file": ("run write", 1, ["some/file: no space left; what was written before is whole"]),
-    "full disk": ("run disk", 1, ["seed_0: no space left; what was written before is whole"]),
+    "full disk": ("run disk", 1, ["seed_0: no space left for a checkpoint of 1.28 kB"]),
     "run stopped": ("run interrupt", 130, ["interrupted; the same command goes on from the last"]),
     "export stopped": (
         "export --workdir={x}/other --output={x}/new",

@@ -40,6 +40,7 @@ CAPITALS = {
     "GOOD": "{x}/good/weave",
     "NEW": "{x}/in/weave/test/good",
     "RUN": "runs/synthetic",
+    "MODEL": "runs/synthetic",
     "HOST:PORT": "localhost:1",
     "FILE": "{x}/weights.pth",
 }
@@ -154,7 +155,11 @@ def words_of(command):
     """The module and the flags of a command line, capitals filled in but for {x}."""
     words = shlex.split(command[OURS.match(command).end() :])
     flags = [word.partition("=") for word in words]
-    filled = [name + equals + CAPITALS.get(value, value) for name, equals, value in flags]
+
+    def fill(found):
+        return CAPITALS.get(found[0], found[0])
+
+    filled = [name + eq + re.sub("[A-Z][A-Z_:]+", fill, value) for name, eq, value in flags]
     return module_of(command), filled
 
 
@@ -255,6 +260,8 @@ def _runs():
         module, words = words_of(command)
         # serving/cluster/test_job.py starts Ray
         if "--engine=ray" in words or module == "benchmarks.ray_scoring":
+            continue
+        if "--write" in words:  # the record that test_benchmark_compilation.py holds calls against
             continue
         what = (module, given_by(words).get("--method", "autoencoder"))
         if command not in presets or what not in seen:

@@ -14,6 +14,7 @@ from scipy import stats
 from cae_jax import methods, options
 from cae_jax.methods import anogan
 from cae_jax.methods.anogan import Networks, Options
+from cae_jax.methods.options.anogan import PRIORS
 from cae_jax.training import loop
 from cae_jax.types import UsageError
 
@@ -46,8 +47,7 @@ def subject():
 
 def test_priors():
     drawn = {
-        name: np.asarray(anogan.draw(name, jax.random.key(1), (400, 50)), float)
-        for name in anogan.PRIORS
+        name: np.asarray(anogan.draw(name, jax.random.key(1), (400, 50)), float) for name in PRIORS
     }
     for name, spread in {
         "uniform": 1 / 3,

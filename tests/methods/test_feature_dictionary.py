@@ -22,6 +22,7 @@ from cae_jax.methods.feature_dictionary import (
     normalised,
     starts,
 )
+from cae_jax.methods.options.feature_dictionary import FORMS
 from cae_jax.types import UsageError
 
 SIDE, PATCH, STRIDE, ENLARGED, CHANNELS, WORDS = 12, 4, 3, 8, 3, 3
@@ -141,9 +142,7 @@ def test_patches_lie_inside_and_cover_every_pixel():
 
 
 def test_the_forms_are_named_apart():
-    labels = {
-        methods.label("feature_dictionary", Options(form=f)) for f in feature_dictionary.FORMS
-    }
+    labels = {methods.label("feature_dictionary", Options(form=f)) for f in FORMS}
     assert labels == {"feature_dictionary-convolutional", "feature_dictionary-patches"}
 
 

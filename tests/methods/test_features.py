@@ -13,6 +13,7 @@ from scipy import ndimage
 import cae_jax.models
 from cae_jax.methods import features
 from cae_jax.methods.features import Features, aligned, deviations, extractor, neighbourhood
+from cae_jax.methods.options import features as flags
 from cae_jax.types import UsageError
 
 STAGES = {"2@2": (2, 2), "3@4": (4, 3), "5@8": (8, 5)}  # by name: stride, channels
@@ -119,7 +120,7 @@ def test_how_far_features_look_around(rng, backbones):
 )
 def test_auto_is_what_is_installed(backbones, monkeypatch, capfd, installed, weights, chosen):
     backbones.installed = lambda name: installed
-    monkeypatch.setattr(features, "_say", features._say.__wrapped__)
+    monkeypatch.setattr(flags, "_say", flags._say.__wrapped__)
     found = Features(features="auto", weights=weights).resolved(16)
     assert (found.features, found.resolved(16)) == (chosen, found)
     said = capfd.readouterr().err

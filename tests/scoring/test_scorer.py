@@ -1,6 +1,7 @@
 """The compiled call from images to distances against loops over patches."""
 
 import itertools
+import re
 import types
 
 import jax
@@ -104,20 +105,29 @@ def test_compiled_once_per_shape(rng):
     call, traced = counted(8, 8)
     for n, size in [(2, 12), (2, 12), (2, 12), (3, 12), (3, 12), (2, 13), (2, 12)]:
         call(variables, rng.random((n, size, size, 1), np.float32))
-    # 12 and 13 pixels have 2 starts at stride 8: 4 patches an image
-    assert traced == [(8, 8, 8, 1), (12, 8, 8, 1), (8, 8, 8, 1)]
+    # 12 and 13 pixels have 2 starts at stride 8: 4 patches an image, of a network traced before
+    assert traced == [(8, 8, 8, 1), (12, 8, 8, 1)]
+
+
+def chunks_of(call, *args):
+    """Patches in each pass of `counted`'s network, in the program."""
+    passes = re.findall(
+        r"call @counting.*tensor<(\d+)x8x8x1xf32>\) ->", call.lower(*args).as_text()
+    )
+    return [int(n) for n in passes]
 
 
 def test_chunks_are_unrolled_inside_the_call(rng):
     call, traced = counted(8, 5, chunk_size=7)
-    call(variables_of(rng, 8, 1), rng.random((1, 16, 16, 1), np.float32))
-    assert [shape[0] for shape in traced] == [7, 7, 2]
+    images = rng.random((1, 16, 16, 1), np.float32)
+    assert chunks_of(call, variables_of(rng, 8, 1), images) == [7, 7, 2]
+    assert [shape[0] for shape in traced] == [7, 2]
 
 
 def test_a_cpu_takes_nine_patches_at_a_time(rng):
-    call, traced = counted(8, 5, chunk_size=None)
-    call(variables_of(rng, 8, 1), rng.random((2, 16, 16, 1), np.float32))
-    assert [shape[0] for shape in traced] == [9, 9, 9, 5]  # 4 x 4 of each image
+    call, _ = counted(8, 5, chunk_size=None)
+    images = rng.random((2, 16, 16, 1), np.float32)
+    assert chunks_of(call, variables_of(rng, 8, 1), images) == [9, 9, 9, 5]  # 4 x 4 of each image
 
 
 def method_of(maps, numbers=None):
