@@ -15,10 +15,10 @@ import optax
 from benchmarks import networks, timing
 from cae_jax.runs import build
 from cae_jax.runs.config import Config
+from cae_jax.runs.train import whole
 from cae_jax.scoring import reconstruction, residuals, scorer
 from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import loop
-from cae_jax.training.checkpoints import FROZEN
 from cae_jax.training.crops import epoch_crops
 from cae_jax.training.fit import fit
 from cae_jax.training.members import Plan, compile_step, place_crops, place_images
@@ -56,7 +56,7 @@ def scoring(settings: Config, batch_size: int, learned: Variables | None = None)
     """Compiles the call that experiments score images with, and calls it once; with variables that
     were learned, where they are given, else with those of `untrained`."""
     s = settings.resolved()
-    given = untrained(s) if learned is None else with_frozen(s, learned)
+    given = untrained(s) if learned is None else whole(s.build(), learned)
     variables, images = jax.device_put(given), _images(s, batch_size)
     scorers = {timing.OURS: build.scoring_call(s)}
     jax.block_until_ready(jax.device_put(images))  # the first one starts the device
@@ -93,13 +93,7 @@ def untrained(settings: Config) -> Variables:
         variables = _state(method.learn, seed).variables
     else:
         variables = fit(method, _images(settings, _GOOD), seed)
-    return with_frozen(settings, variables)
-
-
-def with_frozen(settings: Config, variables: Variables) -> Variables:
-    """Returns variables with the method's pretrained weights beside them, if it has any."""
-    frozen = settings.build().frozen
-    return {**variables, FROZEN: dict(frozen)} if frozen else variables
+    return whole(method, variables)
 
 
 def size_of(variables: Variables) -> int:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from cae_jax import methods
 from cae_jax.runs import build
 from cae_jax.runs.config import Config, configure, flags_of
-from cae_jax.training.checkpoints import FROZEN
+from cae_jax.runs.train import whole
 from cae_jax.training.members import Plan, compile_step, stack
 from cae_jax.types import Fit, height_width
 
@@ -72,9 +72,7 @@ def _others() -> Iterator[tuple[str, Lower]]:
 
 
 def _scoring(s: Config, batch: int) -> Any:
-    _, variables = build.shapes(s, _GOOD)
-    if frozen := s.build().frozen:
-        variables = {**variables, FROZEN: dict(frozen)}
+    variables = whole(s.build(), build.shapes(s, _GOOD)[1])
     images = _floats(batch, *height_width(s.image_size), s.channels)
     return build.scoring_call(s).lower(variables, images)
 

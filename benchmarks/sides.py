@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from scipy import stats
 
-from benchmarks import production, timing
+from benchmarks import timing
 from cae_jax.evaluation.metrics import image_auroc
 from cae_jax.evaluation.pixel_metrics import pixel_auroc
 from cae_jax.runs import build
 from cae_jax.runs.config import Config
+from cae_jax.runs.train import whole
 from cae_jax.scoring.intensity import all_even
 from cae_jax.training.fit import fit
 from cae_jax.types import Split, Variables, unknown_name
@@ -64,7 +65,7 @@ class Ours:
     def fit(self, images: np.ndarray) -> None:
         """Learns them as experiments do."""
         learned = jax.block_until_ready(fit(self._method, images, self._settings.seed))
-        self.variables = jax.device_put(production.with_frozen(self._settings, learned))
+        self.variables = jax.device_put(whole(self._settings.build(), learned))
 
     def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores them as experiments do, in one call."""

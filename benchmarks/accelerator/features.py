@@ -11,6 +11,7 @@ import jax
 from benchmarks import production
 from benchmarks.accelerator import inference, peaks, programs
 from cae_jax.runs.config import Config, configure
+from cae_jax.runs.train import whole
 from cae_jax.training.checkpoints import FROZEN
 from cae_jax.types import Variables
 
@@ -38,7 +39,7 @@ def fitted(settings: Config, n_images: int) -> tuple[dict[str, Any], Variables]:
     """Returns what a fit takes, and the scoring call's variables; see `production.fitting`."""
     ready = production.fitting(settings, n_images)
     again = programs.repeated(ready.call, 2)
-    variables = production.with_frozen(settings, ready.variables)
+    variables = whole(settings.build(), ready.variables)
     return {
         "images": n_images,
         "first_fit_seconds": ready.first_call_seconds,

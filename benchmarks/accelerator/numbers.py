@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import production
 from benchmarks.accelerator import programs, stored
 from benchmarks.accelerator.modes import modes
 from cae_jax.data import synthetic
 from cae_jax.evaluation import metrics, verdict
 from cae_jax.runs import build
 from cae_jax.runs.config import Config, configure
+from cae_jax.runs.train import whole
 from cae_jax.scoring import scorer
 from cae_jax.training.checkpoints import FROZEN
 from cae_jax.types import Fit, Split, Variables
@@ -95,11 +95,11 @@ def distances(
     """Returns all distances of the method, [n] of held-out good images and then the test's, and the
     map of its own one, "map" [n, H, W]; products that ask for nothing are of the ambient precision.
     """
-    whole = production.with_frozen(settings, variables)
+    variables = whole(settings.build(), variables)
     images = np.concatenate([split.train[_FITTED:], split.test])
     with jax.default_matmul_precision(ambient):
         call = build.scoring_call(settings, all_distances=True)
-        found = scorer.score_all(call, whole, images, scorer.default_batch_size())
+        found = scorer.score_all(call, variables, images, scorer.default_batch_size())
     return {**found.distances, "map": found.residuals[settings.distance]}
 
 

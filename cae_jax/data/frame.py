@@ -44,6 +44,11 @@ class Area:
     counts: np.ndarray = dataclasses.field(repr=False)  # bool [H, W]
 
     @property
+    def name(self) -> str:
+        """The flag's own: roi or ignore."""
+        return self.flag.removeprefix("--").partition("=")[0]
+
+    @property
     def sha256(self) -> str:
         """Of what counts."""
         return hashlib.sha256(repr(self.counts.shape).encode() + self.counts.tobytes()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from cae_jax import files
 from cae_jax.evaluation import pixel_metrics, segmentation, thresholds, verdict
 from cae_jax.types import GOOD, Split
 
+_Known: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 _CURVE_POINTS = 400  # of the PRO curve that is kept for drawing
 
 
@@ -65,7 +66,8 @@ def results(
     if split.regions:
         names = np.array(split.kinds, dtype=object)
         for kind in kinds:
-            kinds[kind] |= _saturated(split, maps, (names == kind) | (names == GOOD), (0.05,))
+            chosen = (names == kind) | (names == GOOD)
+            kinds[kind] |= _saturated(split, _known(split, maps, chosen), chosen, (0.05,))
     if not found:
         return {"kinds": kinds}
     masks, predicted = split.masks[known], found.predicted[known]
@@ -85,25 +87,25 @@ def pixel_results(
     Images that have a mask count, at the size of the maps, and of these the `chosen` ones, bool
     [m], or all; NaN without a defective or without a good pixel.
     """
-    found = pixel_metrics.summary(*_known(split, maps, chosen))
+    known = _known(split, maps, chosen)
+    found = pixel_metrics.summary(*known)
     if not split.regions:
         return found
-    return found | _saturated(split, maps, chosen, pixel_metrics.LIMITS)
+    return found | _saturated(split, known, chosen, pixel_metrics.LIMITS)
 
 
 def _saturated(
-    split: Split, maps: np.ndarray, chosen: np.ndarray | None, limits: Sequence[float]
+    split: Split, known: _Known, chosen: np.ndarray | None, limits: Sequence[float]
 ) -> dict[str, float]:
-    masks, of_known, counts = _known(split, maps, chosen)
+    """au_spro_... of what `_known` found."""
+    masks, maps, counts = known
     has = split.has_mask if chosen is None else split.has_mask & chosen
     regions = [split.regions.get(split.test_paths[i], ()) for i in np.flatnonzero(has)]
-    areas = pixel_metrics.au_spro(masks, of_known, regions, counts, limits)
+    areas = pixel_metrics.au_spro(masks, maps, regions, counts, limits)
     return {f"au_spro_{limit * 100:.0f}": area for limit, area in zip(limits, areas, strict=True)}
 
 
-def _known(
-    split: Split, maps: np.ndarray, chosen: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _known(split: Split, maps: np.ndarray, chosen: np.ndarray | None = None) -> _Known:
     """Masks, maps [n, H, W] and what counts, or None, of the test images with a mask, or those
     among them that are chosen."""
     has, counts = split.has_mask, split.counted(split.test_paths)

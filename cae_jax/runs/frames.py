@@ -49,19 +49,15 @@ def frame(bare: Frame, texts: Mapping[str, str], kept: Path | None, first: bool 
 def keep(found: Frame, folder: Path) -> dict[str, str]:
     """Writes a frame's masks into a folder, and returns the SHA-256 of what counts by flag."""
     for area in found.areas:
-        white = area.counts if _flag(area) == "roi" else ~area.counts
-        files.write_whole(folder / COPIES[_flag(area)], png_bytes(white))
-    return {_flag(area): area.sha256 for area in found.areas}
+        white = area.counts if area.name == "roi" else ~area.counts
+        files.write_whole(folder / COPIES[area.name], png_bytes(white))
+    return {area.name: area.sha256 for area in found.areas}
 
 
 def same_masks(before: Frame, now: Frame) -> set[str]:
     """Returns the flags whose masks show the same in two frames, wherever their files lie."""
-    first, second = ({(_flag(area), area.sha256) for area in f.areas} for f in (before, now))
+    first, second = ({(area.name, area.sha256) for area in f.areas} for f in (before, now))
     return {flag for flag, _ in first & second}
-
-
-def _flag(area: Area) -> str:
-    return area.flag.removeprefix("--").partition("=")[0]
 
 
 @functools.lru_cache(maxsize=16)

@@ -96,7 +96,7 @@ def framed(frame: Frame) -> dict[str, Any]:
         "resize": frame.resize,
         "roi": frame.roi,
         "partial": frame.partial,
-        "masks": [area.flag.removeprefix("--").partition("=")[0] for area in frame.areas],
+        "masks": [area.name for area in frame.areas],
         "size": size,
         "counts": None
         if counts is None

@@ -21,6 +21,7 @@ from cae_jax.data.layouts.found import (
     BAD_NAMES,
     GOOD_NAMES,
     MASK_NAMES,
+    PART_OF,
     UNMASKED,
     USUAL,
     Found,
@@ -34,8 +35,6 @@ from cae_jax.data.layouts.found import (
 from cae_jax.data.outlines import Drawn, Shape
 from cae_jax.types import GOOD, DataError
 
-_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_PARTS |= {"val": "val", "valid": "val", "validation": "val"}
 FOLDERS = frozenset({"annotations", "annotation", "images", "imgs", "img", "labels", "json"})
 
 
@@ -194,7 +193,7 @@ def part_of(*names: str) -> str:
     several is passed over."""
     for name in names:
         parts = Counter(
-            _PARTS[word] for word in re.findall("[a-z]+", name.lower()) if word in _PARTS
+            PART_OF[word] for word in re.findall("[a-z]+", name.lower()) if word in PART_OF
         )
         if len(parts) == 1:
             return next(iter(parts))

@@ -23,6 +23,9 @@ BAD_NAMES = frozenset(
     | {"defect", "defects", "defective", "abnormal", "anomaly", "anomalies", "anomalous"}
 )
 MASK_NAMES = frozenset({"ground_truth", "groundtruth", "mask", "masks", "gt"})
+# What a part of a data set is called, and which it is.
+PART_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+PART_OF |= {"val": "val", "valid": "val", "validation": "val"}
 UNMASKED = "scored, but has no mask to compare with"
 _CIRCLE = "a link to a folder that it lies in, so it is not followed"
 _RESULTS = ("flags.txt", "run.json")  # in a folder that a run, or a scoring, wrote

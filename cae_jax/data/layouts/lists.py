@@ -15,6 +15,7 @@ from typing import Any
 
 from cae_jax.data.layouts.found import (
     GOOD_NAMES,
+    PART_OF,
     UNMASKED,
     USUAL,
     Found,
@@ -32,8 +33,7 @@ _COLUMNS = {
     "mask": ("mask", "mask_path"),
     "split": ("split", "part", "set", "subset"),
 }
-_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_PARTS |= {"val": "train", "valid": "train", "validation": "train"}
+_FOR = {"train": "train", "val": "train", "test": "test"}  # which of the two a part is for
 
 
 def table_of(root: Path) -> Path | None:
@@ -76,9 +76,9 @@ def listed(root: Path, names: Names = USUAL) -> Found:
             raise DataError(f"{table}: record {i}: {path} stands above, too")
         kind, mask, file = _kind(label, names), _value(row, "mask"), tree.root / path
         split = _value(row, "split").lower() or ("train" if kind == GOOD else "test")
-        if split not in _PARTS:
+        if split not in PART_OF:
             raise DataError(f"{table}: record {i}: split {split!r} is neither train nor test")
-        part = parts[_PARTS[split]]
+        part = parts[_FOR[PART_OF[split]]]
         if kind == GOOD:
             part[path] = Item(path, GOOD, file)
         elif part is parts["train"]:

@@ -8,26 +8,20 @@ from types import MappingProxyType
 
 from cae_jax.methods.options import PRECISIONS
 from cae_jax.methods.options.descent import Descent
+from cae_jax.methods.options.whole_crops import WholeCrops
 from cae_jax.options import flag
 from cae_jax.scoring.options import score_flag
-from cae_jax.training.schedule import Training
-from cae_jax.types import Size, height_width
 
 # the share of noise among the textures of --texture
 TEXTURES: Mapping[str, float] = MappingProxyType({"both": 0.5, "images": 0.0, "noise": 1.0})
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Training, Descent):
+class Options(WholeCrops, Descent):
     """The flags of --method=draem; the defaults are the paper's."""
 
     epochs: int = flag(700, "passes over the training images", 1)
     batch_size: int = flag(8, "images per training step", 1)
-    num_patches: int = flag(
-        240, "training images, or crops of them, per epoch; a category of MVTec AD has about 240", 1
-    )
-    redraw_patches: bool = flag(True, "draw other images, or crops, every epoch")
-    patch_size: int = flag(0, "side of a training crop, in pixels; 0: the shorter side", 0)
     width: int = flag(
         128, "channels of the reconstruction next to the image; the segmentation has half", 2
     )
@@ -40,7 +34,3 @@ class Options(Training, Descent):
     turned_share: float = flag(0.3, "share of the training images turned by up to 90 degrees", 0, 1)
     precision: str = flag("float32", "of products and sums", among=PRECISIONS)
     image_score: str = score_flag("max")
-
-    def resolved(self, size: Size) -> Options:
-        """Returns the record for images of that size, --patch_size worked out."""
-        return dataclasses.replace(self, patch_size=self.patch_size or min(height_width(size)))
