@@ -14,7 +14,7 @@ from cae_jax.reports.html import verdicts
 from cae_jax.reports.html.verdicts import Scored, Verdicts
 from cae_jax.runs import job
 from cae_jax.runs.config import configure
-from cae_jax.serving import folder, overlay, trained
+from cae_jax.serving import folder, overlay, score_page, trained
 from cae_jax.serving.growing_table import fields, rows
 
 
@@ -49,6 +49,27 @@ def test_the_most_unusual_images_have_pictures(world, run):
         want = np.asarray(file.convert("L").resize(shown.shape[::-1]), float)
     assert np.abs(shown - want).mean() < 12  # it is that image: 32 pixels of it, as a JPEG
     assert "90 % of out-of-fold good, 10 images" in page
+
+
+def test_what_was_scored_is_not_scored_again_for_its_pictures(world, run, monkeypatch):
+    images, again = world / "in/tablet/test", []
+    scored = score_page.scored
+
+    def counted(at, root, paths, maps):
+        again.append(paths)
+        return scored(at, root, paths, maps=maps)
+
+    monkeypatch.setattr(score_page, "scored", counted)
+    pages = []
+    for most, output in ((2**27, "kept"), (3 * 32 * 32 * 4, "some"), (0, "without")):
+        monkeypatch.setattr(score_page, "_MOST", most)  # bytes: of three maps, then of none
+        folder.score_folder(run, images, world / output, pictures_in_report=4)
+        pages.append((world / output / "report.html").read_bytes())
+    assert pages[0] == pages[1] == pages[2]
+    assert [len(paths) for paths in again] == [1, 4]
+    # an earlier start kept nothing
+    folder.score_folder(run, images, world / "kept", pictures_in_report=4)
+    assert len(again[-1]) == 4
 
 
 def test_no_report_where_none_is_asked_for(world, run):
