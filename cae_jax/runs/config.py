@@ -86,7 +86,7 @@ class Config(Images, Scoring, Output):
             tiles.check(self.tile, self.tile_overlap, height_width(self.image_size))
         if self.dataset != "folder":
             for name, value in self.names._asdict().items():
-                if value != getattr(USUAL, name):
+                if value != getattr(USUAL, name) and not self._knows(name):
                     raise UsageError(f"--{name}={value}: only of --dataset=folder")
         if self.dataset == "synthetic":
             if self.data_dir:
@@ -110,6 +110,10 @@ class Config(Images, Scoring, Output):
                 )
         elif self.data_dir and os.path.realpath(self.folder) == os.path.realpath(self.data_dir):
             raise UsageError(f"--workdir={self.workdir}: is --data_dir itself; take another one")
+
+    def _knows(self, name: str) -> bool:
+        """Whether that flag means something of records, as it does of folders."""
+        return self.dataset == "tfds" and name in ("good_name", "test_fraction")
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -219,7 +219,7 @@ def _evaluate_again(cell: Cell, data_dir: str) -> None:
     trained = load_trained(cell)
     cells_of.warn_of_code(cell)
     split = build.read_split(cell.config.changed(data_dir=data_dir) if data_dir else cell.config)
-    if data.fingerprint(split) != cell.fingerprint:
+    if not cell.is_of(split):
         say(f"{cell.folder}: warning: these are not the images of the training run")
     (cell.folder / FINISHED).unlink(missing_ok=True)  # not finished with these flags
     files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())

@@ -22,7 +22,9 @@ class Images:
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
     # free: a run is of the images and not of their place, which may be another one tomorrow
     data_dir: str = flag(
-        "", "folder: a category or the parent of several; mvtec_ad: the TFDS folder", part=FREE
+        "",
+        "folder: a category or the parent of several; mvtec_ad, tfds: the TFDS folder",
+        part=FREE,
     )
     layout: str = flag("auto", "how the folder is laid out", among=layouts.NAMES, part=FREE)
     good_name: str = flag("", "the folder of good images; usual names if empty", part=FREE)

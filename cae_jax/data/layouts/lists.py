@@ -74,7 +74,7 @@ def listed(root: Path, names: Names = USUAL) -> Found:
             raise DataError(f"{table}: record {i} has no {'path' if path == '.' else 'label'}")
         if any(path in part for part in parts.values()):
             raise DataError(f"{table}: record {i}: {path} stands above, too")
-        kind, mask, file = _kind(label, names), _value(row, "mask"), tree.root / path
+        kind, mask, file = kind_of(label, names), _value(row, "mask"), tree.root / path
         split = _value(row, "split").lower() or ("train" if kind == GOOD else "test")
         if split not in PART_OF:
             raise DataError(f"{table}: record {i}: split {split!r} is neither train nor test")
@@ -93,8 +93,13 @@ def listed(root: Path, names: Names = USUAL) -> Found:
     return found._replace(undivided=not divided)
 
 
-def _kind(label: str, names: Names) -> str:
-    if label == names.good_name or label in ("0", "0.0") or plain(label) in GOOD_NAMES:
+def kind_of(label: str, names: Names) -> str:
+    """Returns GOOD or the kind of defect that a label says; with a --good_name it alone is good."""
+    if names.good_name:
+        good = label == names.good_name
+    else:
+        good = label in ("0", "0.0") or plain(label) in GOOD_NAMES
+    if good:
         return GOOD
     return "defect" if label in ("1", "1.0") else label
 
