@@ -10,24 +10,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cae_jax.data.layouts.found import BAD_NAMES, GOOD_NAMES, Names, plain
-from cae_jax.data.layouts.lists import kind_of
+from cae_jax.data.layouts.lists import GOOD_LABELS, KINDS, LABELS, PATHS, kind_of
 from cae_jax.types import GOOD, DataError, unknown_name
 
 _SEPARATOR = "/"  # between the names of a feature in a feature
 _IMAGES = ("image", "img", "picture", "photo", "input", "x")
-_KINDS = (
-    *("defect_kind", "defect_type", "defect_class", "anomaly_kind", "anomaly_type"),
-    *("anomaly_class", "kind"),
-)
-_LABELS = (
-    *("label", "labels", "class", "class_label", "target", "y", "anomaly", "is_anomaly"),
-    *("anomalous", "is_anomalous", "defect", "is_defect", "defective", "is_defective", "ng"),
-)
-_GOOD = ("good", "is_good", "ok", "is_ok", "normal", "is_normal")  # of which yes is good
-_PATHS = (
-    *("path", "image_path", "file_path", "filepath", "filename", "file_name", "image_name"),
-    *("name", "image_id", "id", "key"),
-)
+_PATHS = (*PATHS, "name", "image_id", "id", "key")
 _HAS_MASK = ("has_mask", "mask_known")
 _MASK = re.compile(r"(.*_)?(masks?|gt|ground_?truth|seg|segmentation|annotation)(_.*)?")
 _NO_DEFECT = ("", "none", "nan")  # as a kind of defect
@@ -95,8 +83,8 @@ def meaning(info: Any, names: Names) -> Roles:
         what = f"{' or '.join(images)} could be the image" if images else "no feature is an image"
         raise DataError(f"{what}; its features are {', '.join(known)}")
     values = [name for name in known if _is_value(known[name])]
-    kind = first(_KINDS, values)
-    label = first((*_LABELS, *_GOOD), [name for name in values if name != kind])
+    kind = first(KINDS, values)
+    label = first((*LABELS, "y", *GOOD_LABELS), [name for name in values if name != kind])
     if not label and not kind:
         classes = [n for n in values if isinstance(known[n], tfds.features.ClassLabel)]
         fit = [key for key in keys if key in values] or (classes if len(classes) == 1 else [])
@@ -211,7 +199,7 @@ def _one(record: Mapping[str, Any], name: str, roles: Roles, names: Names) -> st
         return kind_of(word, names) if roles.classes[name] == ("0", "1") else word
     if isinstance(value, bytes):
         return kind_of(value.decode("utf-8", "replace").strip(), names)
-    good = name.rsplit(_SEPARATOR, 1)[-1].lower() in _GOOD
+    good = name.rsplit(_SEPARATOR, 1)[-1].lower() in GOOD_LABELS
     if np.asarray(value).dtype == bool or good:
         return GOOD if bool(value) == good else "defect"
     return kind_of(f"{np.asarray(value).item():g}", names)

@@ -122,7 +122,7 @@ def _open(file: BinaryIO) -> Opened:
         lossy = b"VP8L" not in file.read()
         file.seek(0)
         return _opened_by(WebPImageFile(file), lossy)
-    if head[4:8] == b"ftyp" and head[8:12] in _AVIF:
+    if head[4:8] == b"ftyp" and _is_avif(head):
         return _open_avif(file)
     raise DataError(unreadable.what(head))
 
@@ -183,6 +183,13 @@ def _open_avif(file: BinaryIO) -> Opened:
         return opened
     lost = f"the lower {bits - 8} of AVIF's {bits} bits, which Pillow does not give"
     return opened._replace(load=lambda: opened.load()._replace(without=lost))
+
+
+def _is_avif(head: bytes) -> bool:
+    """Whether AVIF is the brand of a file, or among those that it is compatible with."""
+    end = int.from_bytes(head[:4])
+    brands = [head[at : at + 4] for at in (8, *range(16, min(end, len(head)), 4))]
+    return any(brand in _AVIF for brand in brands)
 
 
 def _avif_bits(content: bytes) -> int:

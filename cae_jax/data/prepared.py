@@ -45,6 +45,11 @@ class Prepared(NamedTuple):
         return f"{self.category.replace('.', '/', 1)}:{self.version}"
 
 
+def is_there(folder: Path) -> bool:
+    """Returns whether a data set was prepared in a folder, or in one of its own in it."""
+    return any(any(folder.glob(f"{'*/' * depth}{_INFO}")) for depth in range(_DEEPEST + 1))
+
+
 def categories(data_dir: Path) -> tuple[str, ...]:
     """Returns the categories in tensorflow_datasets' folder, or in one of a data set, a config or a
     version in it, each once; raises DataError where there is none."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cae_jax.data import unread
+from cae_jax.data import prepared, unread
 from cae_jax.data.layouts import coco, labelme, lists, mvtec, published, reserved
 from cae_jax.data.layouts import plain as folders
 from cae_jax.data.layouts.found import (
@@ -115,6 +115,8 @@ def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
     if _fit(data_dir, names, LAYOUTS):
         return own
     more = unread_in(data_dir) or "; see docs/data.md for layouts"
+    if prepared.is_there(data_dir):
+        more = "; tensorflow_datasets prepared what is in it, which --dataset=tfds reads"
     raise DataError(f"{data_dir} holds no category and no image{more}")
 
 

@@ -94,6 +94,24 @@ def image_of(file: Path, pattern: str = "") -> str:
     return next(filter(None, (_stem(rule, file) for rule in rules)), "")
 
 
+def of_another(files: Sequence[Path]) -> Path | None:
+    """Returns the first file that is named as the mask of another one is; None for none."""
+    stems = {file.stem.lower() for file in files}
+    return next((file for file in files if image_of(file) in stems), None)
+
+
+def twins(files: Sequence[Path]) -> dict[Path, Path]:
+    """Returns the masks, by their images, that are told from these by their format alone: 0.png of
+    0.jpg beside it, for a JPEG is no mask."""
+    named = {file.with_suffix("").as_posix().lower(): file for file in files if not _is_jpeg(file)}
+    pairs = {file: named.get(file.with_suffix("").as_posix().lower()) for file in files}
+    return {file: mask for file, mask in pairs.items() if mask and _is_jpeg(file)}
+
+
+def _is_jpeg(file: Path) -> bool:
+    return file.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
 @functools.cache
 def _rules(pattern: str) -> tuple[_Rule, ...]:
     if not pattern:

@@ -11,6 +11,7 @@ nothing to judge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cae_jax.data import regions
@@ -140,6 +141,7 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
         found = tree.images(good)
         if not found:
             raise DataError(no_image(good))
+        _check_masks(good, found)
         return found
     there = [each for each in subfolders(folder) if holds_images(each)]
     bad = [each.name for each in there if plain(each.name) in BAD_NAMES]
@@ -152,6 +154,7 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
     found = tree.images(folder)
     if not found:
         raise DataError(no_image(folder))
+    _check_masks(folder, found)
     if there:
         words = ", ".join(each.name for each in there)
         tree.notes.append(
@@ -159,6 +162,15 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
             f"good ones, those in {words} too (--good_name=NAME: those of one folder alone)"
         )
     return found
+
+
+def _check_masks(folder: Path, files: Sequence[Path]) -> None:
+    """Raises DataError where masks lie among the images to learn from."""
+    if mask := masks_of.of_another(files):
+        raise DataError(
+            f"{folder}: {mask.relative_to(folder)} is named like the mask of another image: put "
+            "masks elsewhere, those of defects into ground_truth"
+        )
 
 
 def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[Item]:
