@@ -116,6 +116,17 @@ def test_a_table_that_is_not_understood_makes_no_defect_good(root, content, name
     assert len(split_of(root, layout="good_images").train) == 5
 
 
+@pytest.mark.parametrize("images", ["train/images/", "images/", ""])
+def test_boxes_of_yolo_make_no_defect_good(tmp_path, images):
+    root = trees.write(tmp_path / "set", *(f"{images}{i}.png" for i in range(3)))
+    labels = root / images.replace("images", "labels")
+    labels.mkdir(exist_ok=True)
+    (labels / "0.txt").touch()
+    (labels / "2.txt").write_text("0 0.5 0.5 0.25 0.125\n")
+    with pytest.raises(DataError, match=r"2.txt says something of images in it, in a form that is"):
+        split_of(root)
+
+
 def test_a_log_of_a_camera_says_nothing_of_what_images_show(root):
     (root / "log.csv").write_text("time,file,exposure\n0,0.png,12\n")
     assert len(split_of(root).train) == 5

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cae_jax.data import regions
 from cae_jax.data.layouts import masks as masks_of
-from cae_jax.data.layouts import reserved
+from cae_jax.data.layouts import reserved, tables
 from cae_jax.data.layouts.found import (
     BAD_NAMES,
     USUAL,
@@ -155,6 +155,11 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
     if not found:
         raise DataError(no_image(folder))
     _check_masks(folder, found)
+    if text := tables.telling(folder, [file.name for file in found]):
+        raise DataError(
+            f"{folder}: {text.relative_to(folder)} says something of images in it, in a form that "
+            f"is not known; if all of them show good products, put them into {folder.name}/{GOOD}"
+        )
     if there:
         words = ", ".join(each.name for each in there)
         tree.notes.append(

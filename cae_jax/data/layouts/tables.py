@@ -19,6 +19,7 @@ _LOOKED_AT = 8  # texts of a folder
 _SEPARATORS = ",;\t|"
 _PARTS = re.compile(r'\s*\{\s*"(train|val|test)\w*"\s*:\s*\[', re.IGNORECASE)
 _TEXTS = (*SUFFIXES, ".txt", ".xml")
+_BOX = re.compile(r"\d+( +-?[\d.]+){4,} *[\r\n]")
 _TELLING = re.compile(
     r"\b(labels?|class(es)?|masks?|split|defect(s|ive)?|anomal\w+|abnormal|good|bad|normal|ok|n?ok"
     r"|ng|bndbox)\b"
@@ -64,17 +65,21 @@ def value(row: Mapping[str, Any], columns: Iterable[str]) -> tuple[str, str]:
 
 def telling(folder: Path, names: Iterable[str]) -> Path | None:
     """Returns a text in a folder, or in a folder in it, that names one of these images and has a
-    word for what images show; None where there is none among the first ones."""
+    word for what images show, or is called like one and holds boxes of YOLO; None where there is
+    none among the first ones."""
     wanted = set(names)
+    stems = {Path(name).stem for name in wanted}
     for where in (folder, *subfolders(folder)):
         texts = [each for each in entries(where) if each.suffix.lower() in _TEXTS]
+        texts = [each for each in texts if each.is_file() and each.stat().st_size]
         for each in texts[:_LOOKED_AT]:
             try:
                 text = _text(each, _HEAD)
             except OSError:
                 continue
             words = set(re.split(r"[\s,;:|\"'<>/\\]+", text))
-            if words & wanted and _TELLING.search(text.lower()):
+            boxes = each.stem in stems and _BOX.match(text)
+            if boxes or (words & wanted and _TELLING.search(text.lower())):
                 return each
     return None
 
