@@ -93,6 +93,16 @@ def resolve(
     return tuple(dict.fromkeys(asked))
 
 
+def passed_over(
+    dataset: str, data_dir: str | None, asked: Sequence[str], names: Names = USUAL
+) -> tuple[str, ...]:
+    """Returns the folders of images that are not among all the categories, where these are `asked`
+    for; takes and raises what `resolve` does."""
+    if dataset != "folder" or (asked and "all" not in asked):
+        return ()
+    return layouts.passed_over(_data_dir(dataset, data_dir), names)
+
+
 def read(
     dataset: str,
     data_dir: str | None,

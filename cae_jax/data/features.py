@@ -62,8 +62,9 @@ class Roles(NamedTuple):
 def meaning(info: Any, names: Names) -> Roles:
     """Returns what the features of a `tfds.core.DatasetInfo` mean.
 
-    Raises DataError where no feature, or more than one, could be the image, and where it is not
-    clear which class is good; UsageError for a --good_name that is none of the classes.
+    Raises DataError where no feature, or more than one, could be the image, where it is not clear
+    which class is good, and where nothing says it but others mark something in images; UsageError
+    for a --good_name that is none of the classes.
     """
     known = dict(sorted(_flat(info.features)))  # as stored they have no order
     last = {name: name.rsplit(_SEPARATOR, 1)[-1].lower() for name in known}
@@ -89,11 +90,16 @@ def meaning(info: Any, names: Names) -> Roles:
         classes = [n for n in values if isinstance(known[n], tfds.features.ClassLabel)]
         fit = [key for key in keys if key in values] or (classes if len(classes) == 1 else [])
         label = next(iter(fit), "")
+    mask = next(iter(masks), "")
+    if not (label or kind or mask):
+        marks = (tfds.features.ClassLabel, tfds.features.Sequence, tfds.features.BBoxFeature)
+        if any(isinstance(each, marks) for each in known.values()):
+            raise DataError(f"no label and no mask among its features, {', '.join(known)}")
     of = {n: tuple(known[n].names) for n in (label, kind) if n and hasattr(known[n], "names")}
     roles = Roles(
         images[0],
         (),
-        next(iter(masks), ""),
+        mask,
         first(_HAS_MASK, values),
         label,
         kind,

@@ -116,6 +116,11 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     configs = [config.resolved() for config in configs]
     first = configs[0]
     names = data.resolve(first.dataset, first.data_dir, first.categories, first.names)
+    for name in data.passed_over(first.dataset, first.data_dir, first.categories, first.names):
+        say(
+            f"{name}: passed over, for nothing there says which images are good; "
+            f"--category={name} learns from all of them"
+        )
     if first.joint:
         names = (joint.name(names),)
     cells = [cells_of.make(config, name) for name in names for config in configs]

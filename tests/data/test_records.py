@@ -199,6 +199,11 @@ def test_configs_and_versions_by_name(tmp_path):
             "left or right could be the image",
         ),
         (
+            {"image": _IMAGE, "boxes": tfds.features.Sequence(tfds.features.BBoxFeature())},
+            {"train": [{"image": png(gray(1)), "boxes": []}]},
+            "no label and no mask among its features, boxes, image",
+        ),
+        (
             {"image": _IMAGE, "label": tfds.features.Text()},
             {"train": [{"image": png(gray(1)), "label": "gut"}], "test": []},
             r"no good image .* feature label; it says gut: --good_name",

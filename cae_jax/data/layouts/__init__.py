@@ -120,6 +120,17 @@ def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
     raise DataError(f"{data_dir} holds no category and no image{more}")
 
 
+def passed_over(data_dir: Path, names: Names = USUAL) -> tuple[str, ...]:
+    """Returns the folders beside the categories in a folder that hold images and are none, for
+    nothing says which of these are good; raises as `categories`."""
+    known = categories(data_dir, names)
+    if data_dir in known.values():
+        return ()
+    others = [each for each in subfolders(data_dir) if each.name not in known]
+    others = [each for each in others if plain(each.name) not in MASK_NAMES]
+    return tuple(each.name for each in others if holds_images(each))
+
+
 def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
     """Returns the folder of a category: one of `categories`, or a folder of images in `data_dir`,
     which are good ones where it has no other layout.
