@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cae_jax import files
-from cae_jax.data import arrays, duplicates, folder, layouts, prepared, readers, synthetic
+from cae_jax.data import arrays, duplicates, folder, layouts, readers, synthetic
 from cae_jax.data.frame import Frame
 from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
@@ -51,10 +51,8 @@ def categories(dataset: str, data_dir: str | None = None, names: Names = USUAL) 
     if dataset == "synthetic":
         return tuple(synthetic.CATEGORIES)
     root = _data_dir(dataset, data_dir)
-    if dataset == "mvtec_ad":
+    if dataset in ("mvtec_ad", "tfds"):
         return readers.of(dataset).categories(root)
-    if dataset == "tfds":
-        return prepared.categories(root)
     return tuple(sorted(layouts.categories(root, names)))
 
 
@@ -79,7 +77,8 @@ def resolve(
         return tuple(dict.fromkeys(categories(dataset, data_dir, names)))
     if dataset == "tfds":
         root = _data_dir(dataset, data_dir)
-        return tuple(dict.fromkeys(each for name in asked for each in prepared.named(root, name)))
+        named = readers.of(dataset).named
+        return tuple(dict.fromkeys(each for name in asked for each in named(root, name)))
     for name in asked:
         if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
             encoding = sys.getfilesystemencoding()
@@ -138,10 +137,10 @@ def read(
     root = _data_dir(dataset, data_dir)
     if dataset == "folder":
         return folder.read(root, category, frame, on_bad_image, progress, names, held)
+    of_tfds = readers.of(dataset)
     if dataset == "tfds":
-        of_tfds = readers.of(dataset)
         return of_tfds.read(root, category, frame, on_bad_image, progress, names, held)
-    return readers.of(dataset).read(root, category, frame, on_bad_image, progress, held)
+    return of_tfds.read(root, category, frame, on_bad_image, progress, held)
 
 
 def take(split: Split, count: int, seed: int) -> Split:

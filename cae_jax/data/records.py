@@ -29,6 +29,7 @@ from cae_jax.files import AUTO
 from cae_jax.types import GOOD, DataError, LeftOut, Split, UsageError
 
 DATASET = "tfds"
+categories, named = prepared.categories, prepared.named
 
 _BAD = "defective, so it is not learned from"
 
