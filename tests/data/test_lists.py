@@ -42,6 +42,7 @@ def elsewhere(before, slash):
         ("t.csv", text(("Image Path", "Class-Name", "Mask Path", "Set"), end="\r\n"), "utf-8-sig"),
         ("t.csv", text(separator="\t"), "utf-16"),
         ("t.tsv", text(separator="\t"), "utf-8"),
+        ("t.csv", "sep=;\r\n" + text(separator=";", end="\r\n"), "utf-8-sig"),
         ("t.csv", "# by hand\n\n" + text(separator="|"), "utf-8"),
         ("t.csv", text(separator=", ", of=lambda r: (*r[:2], r[2] or "NaN", r[3])), "utf-8"),
         ("t.csv", text(of=elsewhere("", "\\")), "utf-8"),

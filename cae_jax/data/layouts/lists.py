@@ -85,9 +85,9 @@ def listed(root: Path, names: Names = USUAL) -> Found:
     labels: dict[str, None] = {}
     for i, row in enumerate(rows, 1):
         text, label = value(row, PATHS)[1], _label(row)
-        if not text or not label:
-            raise DataError(f"{table}: record {i} has no {'label' if text else 'path'}")
         file, path = there.find(text)
+        if not path or not label:
+            raise DataError(f"{table}: record {i} has no {'label' if path else 'path'}")
         if any(path in part for part in parts.values()):
             raise DataError(f"{table}: record {i}: {path} stands above, too")
         kind, mask = kind_of(label, names), value(row, _MASKS)[1]

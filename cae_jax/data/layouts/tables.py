@@ -27,8 +27,12 @@ _TELLING = re.compile(
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """Returns the tables in a folder, CSV first, sorted by name."""
-    there = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    """Returns the tables in a folder, CSV first, sorted by name; none of one that cannot be
+    listed, for who lists it says so."""
+    try:
+        there = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    except OSError:
+        return []
     found = [each for each in there if each.suffix.lower() in SUFFIXES]
     return sorted(found, key=lambda each: (SUFFIXES.index(each.suffix.lower()), each.name))
 
@@ -108,6 +112,8 @@ def _of_csv(lines: list[str]) -> list[dict[str, Any]]:
     if not lines:
         return []
     separator = max(_SEPARATORS, key=lines[0].count)
+    if told := re.match("sep=(.)", lines[0], re.IGNORECASE):  # as Excel is told it
+        separator, lines = told[1], lines[1:]
     text = io.StringIO("".join(lines), newline="")
     return list(csv.DictReader(text, delimiter=separator, skipinitialspace=True))
 
