@@ -4,7 +4,7 @@ import json
 
 import layout_trees as trees
 import pytest
-from layout_trees import causes, judged, split_of
+from layout_trees import judged, split_of
 
 from cae_jax.data import layouts
 from cae_jax.data.layouts.found import Names
@@ -131,35 +131,3 @@ def test_boxes_of_yolo_make_no_defect_good(tmp_path, images):
 def test_a_log_of_a_camera_says_nothing_of_what_images_show(root):
     (root / "log.csv").write_text("time,file,exposure\n0,0.png,12\n")
     assert len(split_of(root).train) == 5
-
-
-def test_masks_that_have_their_images_names(tmp_path):
-    root = trees.write(
-        tmp_path / "set", "ok/0.jpg", "ok/1.jpg", "=ok/0.png", "bad/7.jpg", "=bad/7.png"
-    )
-    split = split_of(root)
-    assert split.train_paths == ("ok/0.jpg", "ok/1.jpg")
-    assert judged(split)["bad/7.jpg"] == ("bad", [3])
-    assert causes(split) == {"ok/0.png": "mask of a good image"}
-    with pytest.raises(
-        DataError, match=r"ok: 0.png is called like 0.jpg beside it, as its mask mi"
-    ):
-        split_of(root / "ok")
-
-
-@pytest.mark.parametrize("good", ["train/good", "train"])
-def test_masks_are_not_learned_from(tmp_path, good):
-    root = trees.write(tmp_path / "set", f"{good}/0.png", f"{good}/1.png", f"={good}/x/1_label.png")
-    with pytest.raises(DataError, match=r"x/1_label.png is named like the mask of another image: "):
-        split_of(root)
-
-
-def test_a_second_mask_of_kolektor_is_no_image(tmp_path):
-    root = trees.write(tmp_path / "set", "train/0.png", "train/1.png", "test/2.png", "test/3.png")
-    for path in ("train/0_GT.png", "train/0_GT (copy).png", "test/2_GT.png", "test/9_GT.png"):
-        trees.mask(root / path, *([5] if "2" in path else []))
-    split = split_of(root)
-    assert split.train_paths == ("train/0.png", "train/1.png")
-    assert judged(split) == {"test/2.png": ("defect", [5]), "test/3.png": ("good", [])}
-    assert set(causes(split)) == {"train/0_GT (copy).png", "test/9_GT.png"}
-    assert any("train: 1 images without a mask are taken for good" in note for note in split.notes)
