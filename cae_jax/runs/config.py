@@ -88,6 +88,13 @@ class Config(Images, Scoring, Output):
             for name, value in self.names._asdict().items():
                 if value != getattr(USUAL, name):
                     raise UsageError(f"--{name}={value}: only of --dataset=folder")
+        if self.dataset == "arrays":
+            for name in ("roi", "ignore"):
+                if given := getattr(self, name):
+                    raise UsageError(
+                        f"--{name}={given}: only of files; cut the part out of the arrays, or fill "
+                        "what shall not count"
+                    )
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
