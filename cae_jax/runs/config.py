@@ -183,8 +183,10 @@ class Config(Images, Scoring, Output):
 
     @property
     def smallest_defect(self) -> int:
-        """The minimum area of a defect, in pixels."""
-        return self.minimum_area or segmentation.default_area(self.n_pixels)
+        """The minimum area of a defect, in pixels: a share of what is inspected at once, or tiles
+        would look for small defects that no mask may show."""
+        pixels = math.prod(height_width(self.inspected_size))
+        return self.minimum_area or segmentation.default_area(pixels)
 
     @property
     def excel(self) -> bool:
