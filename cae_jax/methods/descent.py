@@ -80,6 +80,8 @@ def factor(o: Descent, steps: int) -> optax.Schedule | None:
     for name in ("transition_steps", "decay_rate"):
         if arguments.get(name) == 0:  # of which optax makes a rate that stays as it is
             raise _refused(o, f"{name} must be above 0")
+    if arguments.get("pct_start", 0) >= 1:  # where it would never rise
+        raise _refused(o, "pct_start must be below 1")
     try:
         return _checked(o, make(**arguments), steps)
     except (ValueError, ZeroDivisionError) as error:

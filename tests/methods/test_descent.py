@@ -99,6 +99,8 @@ def test_one_cycle_rises_and_falls():
         ("cosine_onecycle", "div_factor=0", "zero"),
         ("cosine_decay", "decay_steps=4294967296", "decay_steps must be at most 2147483647"),
         ("piecewise_constant", "4294967296=0.1", "a step is at most 2147483647"),
+        ("cosine_onecycle", "pct_start=1", "pct_start must be below 1"),
+        ("piecewise_constant", "9=0.5,9=0.1", "gives 9 twice"),
         ("piecewise_constant", "0=0", "0 at every step"),
         ("piecewise_constant", "half=0.1", "expected STEP=SCALE"),
         ("constant", "alpha=1", "--schedule=constant has none"),

@@ -1,5 +1,7 @@
 """A run on a part of its images: what is outside of it is in no score, mask or metric."""
 
+import re
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -127,7 +129,9 @@ def test_onnx_of_a_part_that_all_counts(world, tmp_path):
         wanted, found = run.detector.score(file), detector.score(file)
         assert found.distance == pytest.approx(wanted.distance, rel=1e-5)
         assert found.residual.shape == (24, 40)
-    with pytest.raises(DataError, match=r"^the image: --roi=10,1,37,30 .* reaches out of this image"):
+    with pytest.raises(
+        DataError, match=r"^the image: --roi=10,1,37,30 .* reaches out of"
+    ):
         detector.score(np.zeros((20, 20), np.uint8))
     (shape,) = (each.shape for each in session_of(tmp_path / "out").get_inputs())
     assert shape == [1, 24, 40, 1]
@@ -174,3 +178,16 @@ def test_another_mask_is_another_run(world):
 def test_what_is_no_mask_is_said_in_one_line(world, tmp_path, flags, words):
     with pytest.raises(UsageError, match=words):
         job.run(config(world, workdir=str(tmp_path), **flags))
+
+
+def test_a_mask_of_labels_leaves_nothing_out_which_is_said(world, tmp_path, capsys):
+    """Its ones are nearly black."""
+    labels = np.zeros((HEIGHT, WIDTH))
+    labels[:, :10] = 1 / 255
+    save(tmp_path / "labels.png", labels)
+    (area,) = config(world, ignore=str(tmp_path / "labels.png")).framed(None).areas
+    assert area.counts.all()
+    said = "is black (its brightest pixel is 0.4% of white, which begins at half): nothing"
+    assert f"{said} is left out" in capsys.readouterr().err
+    with pytest.raises(DataError, match=re.escape(f"{said} would count")):
+        config(world, ignore="", roi=str(tmp_path / "labels.png")).framed(None)

@@ -68,6 +68,16 @@ def test_of_a_large_image_its_most_unusual_place_is_shown_as_it_is(world, run, m
     assert np.abs(shown - want).mean() < 6  # as a JPEG
 
 
+def test_images_that_lose_their_shape_are_said(world, run, capsys):
+    for name, shape in (("long", (20, 100)), ("as_it_is", (40, 40)), ("less", (20, 70))):
+        path = world / "shapes" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full(shape, 99, np.uint8)).save(path)
+    folder.score_folder(run, world / "shapes", world / "of_shapes")
+    said = "2 of 3 images are squeezed, of 20 x 100 pixels (height x width) into 32 x 32, 5 : 1"
+    assert said in capsys.readouterr().err
+
+
 def test_no_report_where_none_is_asked_for(world, run):
     folder.score_folder(run, world / "in/tablet/test", world / "none")
     assert not (world / "none" / "report.html").exists()
