@@ -111,6 +111,7 @@ def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
                 np.testing.assert_array_equal(found.mask, wanted.mask)
     card = (output / "README.md").read_text()
     assert "by pad to 48 x 48 pixels" in card
+    assert "An image is resized" in card
     assert "float32 [n, 48, 48, 2]: from 0 to 1, gray" in card
     assert "and a last channel that is 1 where a pixel counts" in card
     session = session_of(output)
@@ -129,9 +130,7 @@ def test_onnx_of_a_part_that_all_counts(world, tmp_path):
         wanted, found = run.detector.score(file), detector.score(file)
         assert found.distance == pytest.approx(wanted.distance, rel=1e-5)
         assert found.residual.shape == (24, 40)
-    with pytest.raises(
-        DataError, match=r"^the image: --roi=10,1,37,30 .* reaches out of"
-    ):
+    with pytest.raises(DataError, match=r"^the image: --roi=10,1,37,30 .* reaches out of"):
         detector.score(np.zeros((20, 20), np.uint8))
     (shape,) = (each.shape for each in session_of(tmp_path / "out").get_inputs())
     assert shape == [1, 24, 40, 1]
