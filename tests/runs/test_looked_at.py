@@ -1,5 +1,6 @@
 """A run on a part of its images: what is outside of it is in no score, mask or metric."""
 
+import json
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ import cae_jax
 from cae_jax.runs import evaluate, job
 from cae_jax.runs.config import configure
 from cae_jax.serving import export, folder, trained
+from cae_jax.serving.export.card import text as card_of
 from cae_jax.types import DataError, UsageError
 
 HEIGHT, WIDTH = 32, 48
@@ -111,7 +113,9 @@ def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
                 np.testing.assert_array_equal(found.mask, wanted.mask)
     card = (output / "README.md").read_text()
     assert "by pad to 48 x 48 pixels" in card
-    assert "An image is resized" in card
+    facts = json.loads((output / "model.json").read_text())
+    facts["frame"]["resize"] = "none"
+    assert ["An image is resized" in text for text in (card, card_of(facts))] == [True, False]
     assert "float32 [n, 48, 48, 2]: from 0 to 1, gray" in card
     assert "and a last channel that is 1 where a pixel counts" in card
     session = session_of(output)
