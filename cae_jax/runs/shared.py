@@ -103,7 +103,7 @@ class Scoring:
         0.01, "share of the pixels that image_score=top averages", 0, 1, part=SCORING
     )
     minimum_area: int = flag(
-        0, "smallest defect, in pixels; 0: a share of the image", 0, part=SCORING
+        0, "smallest defect, in pixels; 0: a share of the image or tile", 0, part=SCORING
     )
     false_alarms: float = flag(
         0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING
