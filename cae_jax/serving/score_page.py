@@ -27,6 +27,7 @@ from cae_jax.types import DataError, LeftOut
 
 NAME = "report.html"
 _SIDE = 256  # pixels, the longer one of a picture
+_LARGE = 2  # times that an image is larger than its picture, in which a small defect is lost then
 _MOST = 2**27  # bytes of maps that are kept
 
 
@@ -156,9 +157,30 @@ def _pictures(
         mask &= counts
     shape = of.size if at.frame.plain else pixels.shape[:2]  # where the map lies on it
     image, over = overlay.panels(pixels, residual, mask, top, shape, _SIDE)
-    return {
+    shown = {
         "image": markup.image(image, f"image {of.path}", lossy=True),
         "what is unusual": markup.image(over, f"heat map of {of.path}", lossy=True),
+    }
+    if max(residual.shape) > _LARGE * _SIDE:
+        shown |= _close(of.path, pixels, residual, mask, top)
+    return shown
+
+
+def _close(
+    path: str, pixels: np.ndarray, residual: np.ndarray, mask: np.ndarray | None, top: float
+) -> dict[str, markup.Image]:
+    """Of a large image the pixels around its most unusual place, as many as a picture has."""
+    at = np.unravel_index(residual.argmax(), residual.shape)
+    first = [
+        max(0, min(int(i) - _SIDE // 2, n - _SIDE)) for i, n in zip(at, residual.shape, strict=True)
+    ]
+    part = tuple(slice(i, i + _SIDE) for i in first)
+    cut = (pixels[part], residual[part], None if mask is None else mask[part])
+    image, over = overlay.panels(*cut, top, cut[1].shape, _SIDE)
+    name = f"around its most unusual place, x {at[1]}, y {at[0]}"
+    return {
+        name: markup.image(image, f"{name}: {path}", lossy=True),
+        "what is unusual there": markup.image(over, f"heat map there of {path}", lossy=True),
     }
 
 

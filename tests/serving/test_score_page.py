@@ -72,6 +72,33 @@ def test_what_was_scored_is_not_scored_again_for_its_pictures(world, run, monkey
     assert len(again[-1]) == 4
 
 
+def test_of_a_large_image_its_most_unusual_place_is_shown_as_it_is(world, run, monkeypatch):
+    monkeypatch.setattr(score_page, "_SIDE", 8)  # images are of 32
+    monkeypatch.setattr(score_page, "_outlined", lambda run: False)
+    output = world / "large"
+    folder.score_folder(run, world / "in/tablet/test", output, pictures_in_report=1)
+    page = (output / "report.html").read_text(encoding="utf-8")
+    (path,) = re.findall(r"<h3><bdi>(.*?)</bdi>", page)
+    _, _, close, _ = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(close))).convert("L"), float)
+    file = world / "in/tablet/test" / path
+    row, column = np.unravel_index(run.detector.score(file).residual.argmax(), (32, 32))
+    assert f"x {column}, y {row}" in page
+    top, left = min(max(row - 4, 0), 24), min(max(column - 4, 0), 24)
+    want = run.detector.pixels(file)[top : top + 8, left : left + 8, 0] * 255
+    assert np.abs(shown - want).mean() < 6  # as a JPEG
+
+
+def test_images_that_lose_their_shape_are_said(world, run, capsys):
+    for name, shape in (("long", (20, 100)), ("as_it_is", (40, 40)), ("less", (20, 70))):
+        path = world / "shapes" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full(shape, 99, np.uint8)).save(path)
+    folder.score_folder(run, world / "shapes", world / "of_shapes")
+    said = "2 of 3 images are squeezed, of 20 x 100 pixels (height x width) into 32 x 32, 5 : 1"
+    assert said in capsys.readouterr().err
+
+
 def test_no_report_where_none_is_asked_for(world, run):
     folder.score_folder(run, world / "in/tablet/test", world / "none")
     assert not (world / "none" / "report.html").exists()
