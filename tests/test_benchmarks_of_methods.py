@@ -11,7 +11,16 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import fit, inference, method_calls, precision, production, table_rows, training
+from benchmarks import (
+    fit,
+    inference,
+    method_calls,
+    methods,
+    precision,
+    production,
+    table_rows,
+    training,
+)
 from cae_jax.runs.config import configure
 from cae_jax.types import Split, UsageError
 
@@ -157,9 +166,60 @@ def test_a_record_of_a_method_of_each_kind():
     assert processor == pytest.approx(found["step_processor_ms"], rel=0.01)
 
 
+def test_other_engines_score_by_the_graph_of_any_method(fork, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    from benchmarks.engines import exported
+
+    settings = configure(method="a_fork.one_pass", image_size=40).resolved()
+    ready = production.scoring(settings, 2)
+
+    def broken(model):
+        raise RuntimeError("no such operator")
+
+    def wrong(model):
+        right = known["onnxruntime"](model)
+        return lambda images: [2 * found for found in right(images)]
+
+    known = dict(exported._RUNS)
+    monkeypatch.setattr(exported, "_RUNS", known | {"openvino": broken, "torch": wrong})
+    calls, errors = exported.scoring(["openvino", "onnxruntime", "torch"], ready)
+    assert list(calls) == list(errors) == ["onnxruntime"]
+    squares = np.square(ready.images - np.asarray(ready.variables["mean"]))
+    score, found = calls["onnxruntime"]()
+    np.testing.assert_allclose(score, squares.max((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found, np.asarray(ready.scores.residuals["apart"]), rtol=1e-5)
+    assert set(errors["onnxruntime"]) == {"score", "map"}
+    assert max(errors["onnxruntime"].values()) < 1e-5
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "skipped openvino: no such operator"
+    assert said[1].startswith("skipped torch: off by {'score': 1.0, 'map': 1.0")
+
+
+def test_a_row_beside_other_engines():
+    pytest.importorskip("onnxruntime")
+    settings = method_calls.settings_of("variation_model", 32)
+    found = method_calls.measure(settings, 3, 2, ["onnxruntime"])
+    (row,) = table_rows.methods_beside(found)
+    for one in found["scoring"]:
+        n, theirs = one["batch_size"], one["their_ms_per_image"]["onnxruntime"]
+        assert float(row[f"ours, ms an image of {n}"]) == pytest.approx(
+            one["ms_per_image"], rel=0.01
+        )
+        assert row[f"onnxruntime / ours, {n}"] == pytest.approx(theirs / one["ms_per_image"])
+    assert float(row["largest difference"]) < 1e-5
+    given = {"image_size": 32, "images": 3, "repeats": 2}
+    assert methods.has_all(found, given, ["onnxruntime"])
+    assert methods.has_all(found, given, [])
+    assert not methods.has_all(found, given, ["onnxruntime", "openvino"])
+    assert not methods.has_all(found, given | {"images": 4}, [])
+    assert not table_rows.methods_beside(method_calls.measure(settings, 3, 1))
+
+
 def test_of_a_method_the_presets_flags_at_the_size_asked_for():
     s = method_calls.settings_of("anogan", 64)
     assert (s.image_size, s.options.width, s.options.latent) == (64, 16, 32)
+    s = method_calls.settings_of("f_anogan", 64)
+    assert (s.image_size, s.options.width, s.options.patch_size) == (64, 8, 16)
     assert method_calls.settings_of("feature_pca", 64).options.features in ("lite0", "filter_bank")
 
 
