@@ -21,7 +21,7 @@ from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import loop
 from cae_jax.training.crops import epoch_crops
 from cae_jax.training.fit import fit
-from cae_jax.training.members import Plan, compile_step, place_crops, place_images
+from cae_jax.training.members import Plan, compile_step, place_crops, place_images, place_state
 from cae_jax.types import (
     Metrics,
     Reconstruction,
@@ -134,7 +134,7 @@ def training(settings: Config, n_images: int) -> Training:
     learn = s.build().learn
     if not isinstance(learn, Steps):
         raise UsageError(f"--method={s.method}: learns in one pass; see benchmarks.fit")
-    state = _state(learn, s.seed)
+    state = place_state(_state(learn, s.seed), Plan())  # or the second step compiles once more
     before = jax.tree.map(np.array, state.variables)  # copies: the step takes the state's buffers
     images = _images(s, n_images)
     schedule = s.options.course(learn.patch_size, s.seed)

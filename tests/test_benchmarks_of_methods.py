@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -120,6 +121,13 @@ def test_fit_of_a_method_that_learns_in_one_pass(fork):
     assert (row["method"], row["images"], row["side"]) == ("a_fork.one_pass", 3, 40)
     with pytest.raises(UsageError, match="by_steps: learns by steps"):
         production.fitting(configure(method="a_fork.by_steps", image_size=40, patch_size=16), 3)
+
+
+def test_a_training_step_that_is_timed_was_compiled_before(caplog):
+    ready = production.training(SMALL.changed(batch_size=6, num_patches=18), 3)
+    with jax.log_compiles():
+        ready.call()
+    assert not [said for said in caplog.messages if "XLA compilation" in said]
 
 
 def test_training_of_a_method_that_learns_by_steps(fork):
