@@ -72,6 +72,15 @@ def methods_beside(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {"largest difference": f"{max(errors):.1e}"}]
 
 
+def learning(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """`benchmarks.learning`."""
+    ours, theirs = r["milliseconds"].values()
+    row = {"method": r["method"], "what": r["what"], "beside": r["engine"]}
+    row |= {"ours, ms": f"{ours:.3g}", "theirs, ms": f"{theirs:.3g}"}
+    row |= {"theirs / ours": r["ratio"][r["engine"]], "compared": r["compared"]}
+    return [row | {"largest difference": f"{r['apart']:.1e}"}]
+
+
 def latent_search(r: dict[str, Any]) -> list[dict[str, Any]]:
     """`benchmarks.latent_search`."""
     row = {"patches": r["patches"], "side": r["patch_size"], "width": r["width"]}
@@ -188,6 +197,7 @@ def _named(*rows_of: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> tuple[
 GROUPS = {
     "Every method beside other engines": (
         Table("scoring, every method", methods_beside, "methods"),
+        Table("learning", learning),
     ),
     "Some of them, closer": _named(inference, training, latent_search, beside, exports),
     "What a method costs": _named(methods, fit),

@@ -15,6 +15,7 @@ import pytest
 from benchmarks import (
     fit,
     inference,
+    learning,
     method_calls,
     methods,
     precision,
@@ -23,7 +24,7 @@ from benchmarks import (
     training,
 )
 from cae_jax.runs.config import configure
-from cae_jax.types import Split, UsageError
+from cae_jax.types import CaeError, Split, UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = configure(model="small_net:Tiny", image_size=40, patch_size=16, stride=13)
@@ -221,6 +222,37 @@ def test_a_row_beside_other_engines():
     assert not methods.has_all(found, given, ["onnxruntime", "openvino"])
     assert not methods.has_all(found, given | {"images": 4}, [])
     assert not table_rows.methods_beside(method_calls.measure(settings, 3, 1))
+
+
+@pytest.mark.parametrize("method", ["variation_model", "gmm_texture", "feature_autoencoder"])
+def test_other_libraries_learn_the_same(method):
+    from benchmarks.engines import learners
+
+    for package in learners.NEEDED[method]:
+        pytest.importorskip(package)
+    found = learning.measure(method, 32, 4, 1)
+    assert found["apart"] < 1e-4
+    (row,) = table_rows.learning(found)
+    assert (row["method"], row["beside"]) == (method, found["engine"])
+    assert float(row["theirs, ms"]) / float(row["ours, ms"]) == pytest.approx(
+        row["theirs / ours"], rel=0.02
+    )
+
+
+def test_what_another_library_learns_otherwise_is_not_timed(monkeypatch):
+    from benchmarks.engines import graphs, learners
+
+    def never():
+        raise AssertionError("it is timed")
+
+    other = learners.Pair("a fit", "numpy", never, never, 0.5, "means")
+    monkeypatch.setitem(learners.PAIRS, "variation_model", lambda settings, n: other)
+    with pytest.raises(CaeError, match=r"variation_model: numpy's means are off by 5.0e-01"):
+        learning.measure("variation_model", 32, 4, 1)
+    wanted = np.float32([1, -4])
+    assert graphs.apart(wanted, np.float32([2, -4])) == 0.25
+    with pytest.raises(ValueError, match=r"ours is \(2,\), theirs \(1,\)"):
+        graphs.apart(wanted, wanted[:1])
 
 
 def test_of_a_method_the_presets_flags_at_the_size_asked_for():

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from benchmarks.engines import graphs
-from benchmarks.engines.graphs import Run
+from benchmarks.engines.graphs import Run, apart
 from benchmarks.production import Scoring
 from cae_jax.runs import build
 from cae_jax.types import CaeError
@@ -53,7 +53,7 @@ def scoring(
         try:
             run = _RUNS[name](made)
             theirs = run(images)
-            off = dict(zip(OUTPUTS, map(_apart, ours, theirs), strict=True))
+            off = dict(zip(OUTPUTS, map(apart, ours, theirs), strict=True))
         except Exception as error:  # of whatever kind the engine raises
             _skipped(name, error)
             continue
@@ -110,13 +110,6 @@ _RUNS: dict[str, Callable[[Any], Run]] = {
     "openvino": _openvino,
     "torch": _torch,
 }
-
-
-def _apart(ours: jax.Array, theirs: np.ndarray) -> float:
-    mine = np.asarray(ours)
-    if mine.shape != theirs.shape:
-        raise ValueError(f"ours is {mine.shape}, theirs {theirs.shape}")
-    return float(np.abs(mine - theirs).max() / np.abs(mine).max())
 
 
 def _skipped(name: str, why: object) -> None:

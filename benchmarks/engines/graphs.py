@@ -1,4 +1,5 @@
-"""ONNX Runtime and OpenVINO on a graph of operators, with the settings of every comparison."""
+"""ONNX Runtime and OpenVINO on a graph of operators, with the settings of every comparison; and how
+far apart two arrays are."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 Run: TypeAlias = Callable[[np.ndarray], Sequence[np.ndarray]]  # one array in, the outputs out
@@ -40,3 +42,11 @@ def openvino_run(model: Any) -> Run:
         return [found[i] for i in range(len(compiled.outputs))]
 
     return run
+
+
+def apart(ours: jax.Array | np.ndarray, theirs: np.ndarray) -> float:
+    """Returns the largest difference over the largest value of ours; raises ValueError on shape."""
+    mine = np.asarray(ours)
+    if mine.shape != theirs.shape:
+        raise ValueError(f"ours is {mine.shape}, theirs {theirs.shape}")
+    return float(np.abs(mine - theirs).max() / np.abs(mine).max())
