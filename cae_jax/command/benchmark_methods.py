@@ -38,7 +38,8 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and neede
 def run() -> None:
     """Runs what is not finished yet, and writes the tables."""
     given = command_line.present()
-    workdir = Path(given.pop("workdir", None) or "runs/benchmark").expanduser()
+    workdir, excel = Path(given.pop("workdir", None) or "runs/benchmark"), command_line.excel()
+    workdir = workdir.expanduser()
     failed = {}
     if not _TABLES_ONLY.value:
         grids = benchmark.grids(
@@ -54,7 +55,7 @@ def run() -> None:
             print(dry_run.forecast([cell for grid in grids for cell in grid.cells]))
             return
         failed = benchmark.run(grids, workdir)
-    written = tables.write(workdir)
+    written = tables.write(workdir, excel)
     print("\n" + written.text)
     print(f"\nAll of it: {workdir.absolute() / 'benchmark.html'}")
     for name, cause in failed.items():

@@ -49,7 +49,8 @@ def _models(seeds: list[int]) -> list[str]:
     outcome = job.run_grid(configs)
     failed = {name: " ".join(str(error).split()) for name, error in outcome.failed.items()}
     if multihost.is_first():
-        print(report.write_tables(_folder(settings.folder), outcome.rows(), failed))
+        folder = _folder(settings.folder)
+        print(report.write_tables(folder, outcome.rows(), failed, settings.excel))
     return [f"{name}: {cause}" for name, cause in failed.items()]
 
 
@@ -65,7 +66,7 @@ def _systems(seeds: list[int]) -> list[str]:
     if not _TABLES_ONLY.value:
         benchmark.run(planned.grids, workdir)
     cells, missing = thesis.finished(planned, workdir)
-    print(report.write_systems(_folder(workdir), cells, missing))
+    print(report.write_systems(_folder(workdir), cells, missing, command_line.excel()))
     return [] if _TABLES_ONLY.value else [f"{m.system} {m.category}: {m.cause}" for m in missing]
 
 

@@ -4,6 +4,7 @@ arrays      images in memory, from Python alone, see `arrays.split`
 folder      a folder, laid out as one of `layouts`
 mvtec_ad    the same layout, prepared once by tensorflow_datasets (needs no TensorFlow)
 synthetic   made-up products drawn from a seed
+tfds        any data set that tensorflow_datasets prepared, by its name, see `records`
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from cae_jax import files
-from cae_jax.data import arrays, duplicates, folder, layouts, synthetic
+from cae_jax.data import arrays, duplicates, folder, layouts, readers, synthetic
 from cae_jax.data.frame import Frame
 from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.types import GOOD, DataError, Split, UsageError, unknown_name
 
-DATASETS = ("arrays", "folder", "mvtec_ad", "synthetic")
+DATASETS = ("arrays", "folder", "mvtec_ad", "synthetic", "tfds")
 
 _LEFT_OUT_SHOWN = 10  # lines of a summary
 _TAKEN = 1  # the stream of random numbers that says which images are taken
@@ -35,8 +35,8 @@ def categories(dataset: str, data_dir: str | None = None, names: Names = USUAL) 
 
     Args:
         dataset: one of `DATASETS`.
-        data_dir: folder: the parent of the categories' folders, or a category itself; mvtec_ad:
-            tensorflow_datasets' data_dir; synthetic: not used.
+        data_dir: folder: the parent of the categories' folders, or a category itself; mvtec_ad and
+            tfds: tensorflow_datasets' data_dir; synthetic: not used.
         names: folder: what is known of the layout.
 
     Raises:
@@ -51,15 +51,16 @@ def categories(dataset: str, data_dir: str | None = None, names: Names = USUAL) 
     if dataset == "synthetic":
         return tuple(synthetic.CATEGORIES)
     root = _data_dir(dataset, data_dir)
-    if dataset == "mvtec_ad":
-        return _mvtec_ad().categories(root)
+    if dataset in ("mvtec_ad", "tfds"):
+        return readers.of(dataset).categories(root)
     return tuple(sorted(layouts.categories(root, names)))
 
 
 def resolve(
     dataset: str, data_dir: str | None, asked: Sequence[str], names: Names = USUAL
 ) -> tuple[str, ...]:
-    """The categories that are meant by `asked`, each once, in the order asked.
+    """The categories that are meant by `asked`, each once, in the order asked, by the names that
+    runs know them by: of tfds "NAME/CONFIG" is "NAME.CONFIG".
 
     Args:
         dataset: one of `DATASETS`.
@@ -74,6 +75,10 @@ def resolve(
     """
     if not asked or "all" in asked:  # of which one that cannot be used is found out by reading it
         return tuple(dict.fromkeys(categories(dataset, data_dir, names)))
+    if dataset == "tfds":
+        root = _data_dir(dataset, data_dir)
+        named = readers.of(dataset).named
+        return tuple(dict.fromkeys(each for name in asked for each in named(root, name)))
     for name in asked:
         if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
             encoding = sys.getfilesystemencoding()
@@ -85,6 +90,16 @@ def resolve(
         elif name not in (known := categories(dataset, data_dir, names)):
             raise unknown_name("category", name, known)
     return tuple(dict.fromkeys(asked))
+
+
+def passed_over(
+    dataset: str, data_dir: str | None, asked: Sequence[str], names: Names = USUAL
+) -> tuple[str, ...]:
+    """Returns the folders of images that are not among all the categories, where these are `asked`
+    for; takes and raises what `resolve` does."""
+    if dataset != "folder" or (asked and "all" not in asked):
+        return ()
+    return layouts.passed_over(_data_dir(dataset, data_dir), names)
 
 
 def read(
@@ -122,7 +137,10 @@ def read(
     root = _data_dir(dataset, data_dir)
     if dataset == "folder":
         return folder.read(root, category, frame, on_bad_image, progress, names, held)
-    return _mvtec_ad().read(root, category, frame, on_bad_image, progress, held)
+    of_tfds = readers.of(dataset)
+    if dataset == "tfds":
+        return of_tfds.read(root, category, frame, on_bad_image, progress, names, held)
+    return of_tfds.read(root, category, frame, on_bad_image, progress, held)
 
 
 def take(split: Split, count: int, seed: int) -> Split:
@@ -232,12 +250,26 @@ def _draw(group: np.ndarray, count: int, seed: int) -> np.ndarray:
     return held
 
 
-def fingerprint(split: Split) -> str:
-    """SHA-256 (hex) of all that scores depend on: paths, kinds, pixels and masks.
+def fingerprint(split: Split, saturations: bool = True) -> str:
+    """SHA-256 (hex) of all that results depend on: paths, kinds, pixels, masks and saturations.
 
     Training and validation images enter as one list in the order of their paths: the value does
-    not depend on how they were divided, nor on the data set's name.
+    not depend on how they were divided, nor on the data set's name. Runs of older versions have one
+    without `saturations`.
     """
+    found = _of_images(split)
+    if not (split.regions and saturations):
+        return found
+    digest = hashlib.sha256(found.encode())
+    for path, regions in sorted(split.regions.items()):
+        digest.update(repr((path, [region.saturation for region in regions])).encode())
+        for region in regions:
+            digest.update(np.ascontiguousarray(region.pixels, np.int64).data)
+    return digest.hexdigest()
+
+
+def _of_images(split: Split) -> str:
+    """Of all but saturations."""
     digest = hashlib.sha256(repr((split.test.shape[1:], len(split.test))).encode())
     learn = [*zip(split.train_paths, split.train, strict=True)]
     learn += zip(split.validation_paths, split.validation, strict=True)
@@ -311,15 +343,3 @@ def _data_dir(dataset: str, data_dir: str | None) -> Path:
     if not root.is_dir() and not (dataset == "folder" and root.is_file()):  # a table of images
         raise UsageError(f"--data_dir={data_dir}: no such folder")
     return root
-
-
-def _mvtec_ad() -> ModuleType:
-    """The only door to tensorflow_datasets: a run on a folder works where it is not installed."""
-    try:
-        from cae_jax.data import mvtec_ad
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--dataset=mvtec_ad needs the package {error.name}, which is not installed; "
-            "--dataset=folder reads the same images without it"
-        ) from error
-    return mvtec_ad

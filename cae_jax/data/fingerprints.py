@@ -17,7 +17,13 @@ import pandas as pd
 from cae_jax.types import Split
 
 COLUMNS = ("path", "part", "sha256")
+SATURATIONS = "saturations"  # a part: of a test image's defects, see `regions`
 _LEARN, _TEST = "train", "test"
+_PARTS = {
+    _LEARN: ("training image", "with other pixels"),
+    _TEST: ("test image", "with other pixels or another mask"),
+    SATURATIONS: ("image", "with other saturation thresholds"),
+}
 _NAMED = 3  # paths in a message
 
 
@@ -25,7 +31,8 @@ def of_each(split: Split) -> pd.DataFrame:
     """Returns a row for each image, sorted by part and path: COLUMNS.
 
     The digest is of an image's pixels, of a test image's with its kind and mask. Images held out
-    are of part "train" too: the rows do not depend on which they are.
+    are of part "train" too: the rows do not depend on which they are. A test image has another row
+    where saturations of its defects are known.
     """
     rows = [
         (path, _LEARN, _digest("", pixels))
@@ -41,6 +48,10 @@ def of_each(split: Split) -> pd.DataFrame:
             split.test_paths, split.kinds, split.has_mask, split.test, split.masks, strict=True
         )
     ]
+    rows += [
+        (path, SATURATIONS, _digest(repr([one.saturation for one in regions])))
+        for path, regions in split.regions.items()
+    ]
     # object: pandas' own strings refuse a file name that is no UTF-8
     return pd.DataFrame(sorted(rows, key=lambda row: row[1::-1]), columns=COLUMNS, dtype=object)
 
@@ -49,16 +60,16 @@ def changes(before: pd.DataFrame, now: pd.DataFrame) -> str:
     """Returns in words how the images of one table of `of_each` differ from those of another: "2
     training images more (train/good/010.png, ...)"; "" where they do not."""
     found = []
-    for part, name in ((_LEARN, "training image"), (_TEST, "test image")):
+    for part, (name, other) in _PARTS.items():
         was, is_now = (
             dict(zip(each["path"], each["sha256"], strict=True))
             for each in (table[table["part"] == part] for table in (before, now))
         )
+        known = " with saturation thresholds" if part == SATURATIONS else ""
         changed = [path for path in was if path in is_now and was[path] != is_now[path]]
-        other = "with other pixels" if part == _LEARN else "with other pixels or another mask"
         for paths, how in (
-            (sorted(is_now.keys() - was.keys()), "more"),
-            (sorted(was.keys() - is_now.keys()), "less"),
+            (sorted(is_now.keys() - was.keys()), f"more{known}"),
+            (sorted(was.keys() - is_now.keys()), f"less{known}"),
             (changed, other),
         ):
             if paths:

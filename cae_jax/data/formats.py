@@ -38,6 +38,10 @@ Source = str | os.PathLike[str] | bytes | BinaryIO
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _AVIF = (b"avif", b"avis")
+_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_JPEGS = {0xF7: "JPEG-LS image", 0xC3: "lossless JPEG"} | dict.fromkeys(
+    (0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF), "JPEG of a hierarchical or arithmetic kind"
+)
 _ENTRIES = {1: "P;1", 4: "P;4", 8: "P"}  # Pillow's names of a BMP's palette, by its bits
 _LEVELS = (("1", 1), ("L", 8))  # of which its own reading is right
 _GRAY, _COLOR, _PALETTE, _GRAY_ALPHA = 0, 2, 3, 4  # color types of PNG
@@ -122,7 +126,7 @@ def _open(file: BinaryIO) -> Opened:
         lossy = b"VP8L" not in file.read()
         file.seek(0)
         return _opened_by(WebPImageFile(file), lossy)
-    if head[4:8] == b"ftyp" and head[8:12] in _AVIF:
+    if head[4:8] == b"ftyp" and _is_avif(head):
         return _open_avif(file)
     raise DataError(unreadable.what(head))
 
@@ -151,6 +155,8 @@ def _open_bmp(file: BinaryIO) -> Opened:
 
 
 def _open_jpeg(file: BinaryIO) -> Opened:
+    if (kind := _JPEGS.get(_frame_of(file))) is not None:
+        raise DataError(f"is a {kind}; save it as PNG or TIFF")
     try:
         image = JpegImageFile(file)
     except SyntaxError as error:
@@ -162,6 +168,22 @@ def _open_jpeg(file: BinaryIO) -> Opened:
         # Pillow turns ink round, as Adobe's files need; no other program writes it so.
         return _opened_by(image, lossy=True)._replace(load=lambda: _as_inked(image))
     return _opened_by(image, lossy=True)
+
+
+def _frame_of(file: BinaryIO) -> int:
+    """The marker of a JPEG's frame, which says how it is coded (ITU-T T.81, Table B.1); 0 where
+    there is none. The file is where it was."""
+    at, marker = 2, 0
+    while marker not in _FRAMES:
+        file.seek(at)
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF or head[1] == 0xDA:
+            marker = 0
+            break
+        marker = head[1]
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(head[2:])  # bytes that fill up
+    file.seek(0)
+    return marker
 
 
 def _as_inked(image: Image.Image) -> Picture:
@@ -183,6 +205,13 @@ def _open_avif(file: BinaryIO) -> Opened:
         return opened
     lost = f"the lower {bits - 8} of AVIF's {bits} bits, which Pillow does not give"
     return opened._replace(load=lambda: opened.load()._replace(without=lost))
+
+
+def _is_avif(head: bytes) -> bool:
+    """Whether AVIF is the brand of a file, or among those that it is compatible with."""
+    end = int.from_bytes(head[:4])
+    brands = [head[at : at + 4] for at in (8, *range(16, min(end, len(head)), 4))]
+    return any(brand in _AVIF for brand in brands)
 
 
 def _avif_bits(content: bytes) -> int:

@@ -179,7 +179,10 @@ def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:
         raise DataError(f"an image array {error}") from None
     alpha = picture.opaque(whole[..., -1], float(white)) if whole.shape[-1] in (2, 4) else None
     values = whole[..., 0] if whole.shape[-1] <= 2 else np.ascontiguousarray(whole[..., :3])
-    return divided(*_pixels(Picture(values, white, alpha=alpha), frame)[:2])
+    try:
+        return divided(*_pixels(Picture(values, white, alpha=alpha), frame)[:2])
+    except DataError as error:  # of its frame
+        raise DataError(f"the image: {error}") from None
 
 
 def size(source: Source, name: str | None = None) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cae_jax.data import images, layouts, synthetic
+from cae_jax.data import images, layouts, readers, synthetic
 from cae_jax.data.layouts.found import USUAL, Names
 
 
@@ -42,8 +42,9 @@ def count(dataset: str, data_dir: str, category: str, names: Names = USUAL) -> C
         return Counts(synthetic.N_TRAIN, n_test, 0)
     root = Path(data_dir).expanduser()
     if dataset == "mvtec_ad":
-        from cae_jax.data import mvtec_ad
-
-        return Counts(*mvtec_ad.count(root, category))
+        return Counts(*readers.of(dataset).count(root, category))
+    if dataset == "tfds":
+        found = readers.of(dataset).found(root, category, names, pixels=False)
+        return Counts(len(found.train), len(found.test), len(found.left_out))
     found = layouts.find(layouts.locate(root, category, names), names)
     return Counts(len(found.train), len(found.test), len(found.left_out))

@@ -75,6 +75,23 @@ def open_tiff(file: BinaryIO) -> Opened:
     return Opened(page.height, page.width, turn, lambda: _load(file, page, order))
 
 
+def encoded(array: np.ndarray) -> bytes:
+    """Returns an array [H, W] or [H, W, 1 to 4] as a TIFF, bit for bit: gray or RGB, and alpha as a
+    second or fourth channel. Raises DataError for what are no pixels."""
+    array = array[..., None] if array.ndim == 2 else array
+    forms = {"u": _UINT, "i": _INT, "f": _FLOAT}
+    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4) or array.dtype.kind not in forms:
+        raise DataError(f"an array of {array.dtype} {list(array.shape)} is no image")
+    rows, width, samples = array.shape
+    each = [8 * array.dtype.itemsize, forms[array.dtype.kind]]
+    tags: _Tags = {code: (3, [of] * samples) for code, of in zip((258, 339), each, strict=True)}
+    tags |= {262: (3, [_RGB if samples > 2 else _BLACK_IS_ZERO]), 277: (3, [samples])}
+    if samples in (2, 4):
+        tags[338] = (3, [_STRAIGHT])
+    content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return _written(content, _NONE, width, rows, tags)
+
+
 def _only(pages: list[Page]) -> Page:
     whole = [page for page in pages if not page.subfile & (_REDUCED | _MASK)] or pages
     if not whole:
@@ -271,6 +288,11 @@ def _one_strip(
     content: bytes, compression: int, width: int, rows: int, tags: _Tags
 ) -> TiffImageFile:
     """A TIFF of one strip, opened by Pillow."""
+    return TiffImageFile(io.BytesIO(_written(content, compression, width, rows, tags)))
+
+
+def _written(content: bytes, compression: int, width: int, rows: int, tags: _Tags) -> bytes:
+    """A TIFF of one strip."""
     longs = {256: width, 257: rows, 259: compression, 273: 0, 278: rows, 279: len(content)}
     tags = tags | {code: (4, (value,)) for code, value in longs.items()}
     tail = bytearray()
@@ -289,7 +311,7 @@ def _one_strip(
             packed = struct.pack("<I", offset)
         entries.append(struct.pack("<HHI", code, kind, len(values)) + packed.ljust(4, b"\0"))
     head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(entries) + bytes(4)
-    return TiffImageFile(io.BytesIO(head + bytes(tail) + content))
+    return head + bytes(tail) + content
 
 
 def _room(kind: int, values: Sequence[int] | bytes) -> int:

@@ -33,6 +33,8 @@ _KINDS = (  # suffixes, what their files are called, and what to do with them
 )
 _OF = {suffix: (what, how) for known, what, how in _KINDS for suffix in known.split()}
 SUFFIXES = frozenset(_OF)
+_WORDS = ("HEIC", "raw", "pictures")  # of kinds that could be photographs of a product
+PICTURES = frozenset(suffix for suffix, (what, _) in _OF.items() if what.split()[0] in _WORDS)
 
 
 def counted(suffixes: Iterable[str]) -> str:

@@ -14,6 +14,15 @@ _STARTS = (  # the longest of a kind first
     (b"#?RADIANCE", f"is a Radiance HDR image; {_SAVE}"),
     (b"8BPS", f"is a Photoshop document; {_SAVE}"),
     (b"SIMPLE  =", f"is a FITS file; {_SAVE}"),
+    (b"II\xbc\x01", f"is a JPEG XR image; {_SAVE}"),
+    (b"FUJIFILMCCD-RAW", f"is a camera's raw file (RAF); {_SAVE}"),
+    (b"IIRO", f"is a camera's raw file (ORF); {_SAVE}"),
+    (b"IIRS", f"is a camera's raw file (ORF); {_SAVE}"),
+    (b"IIU\0", f"is a camera's raw file (RW2); {_SAVE}"),
+    (b"FOVb", f"is a camera's raw file (X3F); {_SAVE}"),
+    (b"gimp xcf", f"is an image of GIMP (XCF); {_SAVE}"),
+    (b"\x01\xda", f"is an SGI image; {_SAVE}"),
+    (b"\x8aMNG", f"is an animation (MNG); {_SAVE}"),
     (b"P7\n", f"is a PAM image; {_SAVE}"),
     (b"PF", f"is a PFM image; {_SAVE}"),
     (b"Pf", f"is a PFM image; {_SAVE}"),
@@ -57,6 +66,8 @@ def what(head: bytes) -> str:
         return _BRANDS.get(head[8:11], "is a video (MP4), no image")
     if head[128:132] == b"DICM":
         return f"is a DICOM file; {_SAVE}"
+    if head[344:347] in (b"n+1", b"ni1"):
+        return f"is a NIfTI file; {_SAVE}"
     if not head.strip(b"\0"):
         return "begins with nothing but zero bytes: it was copied or written incompletely"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

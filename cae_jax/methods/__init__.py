@@ -107,7 +107,12 @@ def build_tiled(
     """
     from cae_jax.scoring import tiles  # JAX, which a --help need not wait for
 
-    return tiles.tiled(build(name, options, tile, channels), tile, overlap, size)
+    try:
+        of_tile = build(name, options, tile, channels)
+    except UsageError as error:  # what the method sees is a tile
+        said = str(error).replace(f"--image_size={tile}", f"--tile={tile}")
+        raise type(error)(said) from error
+    return tiles.tiled(of_tile, tile, overlap, size)
 
 
 def label(name: str, options: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cae_jax.methods.options.descent import CONSTANT, OF_OPTAX, PIECEWISE, Descent
@@ -18,6 +19,8 @@ from cae_jax.options import pairs
 from cae_jax.types import Metrics, State, Steps, UsageError, unknown_name
 
 _WARMUP = 0.05  # share of the steps
+_LOOKED_AT = 10_000  # steps at most, evenly spaced, at which a schedule is tried
+_LAST = 2**31 - 1  # a step's number has 32 bits
 
 
 class Live(NamedTuple):
@@ -62,7 +65,7 @@ def factor(o: Descent, steps: int) -> optax.Schedule | None:
             raise _refused(o, f"--schedule={CONSTANT} has none")
         return None
     if o.schedule == PIECEWISE:
-        return optax.piecewise_constant_schedule(1.0, _drops(o, given, steps))
+        return _checked(o, optax.piecewise_constant_schedule(1.0, _drops(o, given, steps)), steps)
     name, defaults = OF_OPTAX[o.schedule]
     make: Callable[..., optax.Schedule] = getattr(optax, name)
     known = {**inspect.signature(make).parameters}
@@ -74,9 +77,14 @@ def factor(o: Descent, steps: int) -> optax.Schedule | None:
         if name not in known:
             raise unknown_name(f"option of --schedule={o.schedule}", name, known)
         arguments[name] = _number(o, name, text)
+    for name in ("transition_steps", "decay_rate"):
+        if arguments.get(name) == 0:  # of which optax makes a rate that stays as it is
+            raise _refused(o, f"{name} must be above 0")
+    if arguments.get("pct_start", 0) >= 1:  # where it would never rise
+        raise _refused(o, "pct_start must be below 1")
     try:
-        return make(**arguments)
-    except ValueError as error:
+        return _checked(o, make(**arguments), steps)
+    except (ValueError, ZeroDivisionError) as error:
         raise _refused(o, str(error).rstrip(".")) from error
 
 
@@ -113,6 +121,17 @@ def averaged(learn: Steps, o: Descent) -> Steps:
     return learn._replace(init=init, step=step)
 
 
+def _checked(o: Descent, rate: optax.Schedule, steps: int) -> optax.Schedule:
+    """The schedule; raises UsageError where a share is negative or not finite, or all are 0."""
+    at = np.unique(np.linspace(0, max(0, steps - 1), _LOOKED_AT).astype(np.int32))
+    shares = np.asarray(jax.vmap(rate)(at))
+    if not ((shares >= 0) & (shares < np.inf)).all():
+        raise _refused(o, "the learning rate would be negative, or not finite")
+    if steps and not shares.any():
+        raise _refused(o, "the learning rate would be 0 at every step")
+    return rate
+
+
 def _drops(o: Descent, given: Mapping[str, str], steps: int) -> dict[int, float]:
     """At which steps the rate is multiplied, and by what: a tenth at 1/2 and 3/4 unless given."""
     if not given:
@@ -120,6 +139,8 @@ def _drops(o: Descent, given: Mapping[str, str], steps: int) -> dict[int, float]
     for at in given:
         if not at.isdecimal():
             raise _refused(o, "expected STEP=SCALE, a whole number and a factor, with commas")
+        if int(at) > _LAST:
+            raise _refused(o, f"a step is at most {_LAST}")
     return {int(at): float(_number(o, at, scale)) for at, scale in given.items()}
 
 
@@ -134,6 +155,8 @@ def _number(o: Descent, name: str, text: str) -> Any:
         raise _refused(o, f"{name} takes a number, got {text!r}") from None
     if not 0 <= value < float("inf"):
         raise _refused(o, f"{name} must be at least 0, and finite")
+    if kind is int and value > _LAST:
+        raise _refused(o, f"{name} must be at most {_LAST}")
     return value
 
 

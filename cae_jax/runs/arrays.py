@@ -64,7 +64,7 @@ def run(split: Split, workdir: str | os.PathLike[str], **flags: Any) -> pd.DataF
         compilation.use_cache()
         if cell.left_to_do:
             _do(cell, split)
-        elif cell.fingerprint != data.fingerprint(split):
+        elif not cell.is_of(split):
             raise DataError(
                 f"{cell.folder}: finished with other images; use overwrite=True, or another workdir"
             )

@@ -100,7 +100,7 @@ def _of_folds(
     method = config.build()
     assert isinstance(method.learn, Fit)
     if features is None:
-        even = all_even(images, config.intensity)
+        even = all_even(images, config.intensity, given)
         learn, examples = fit.examples(method, even)
         if examples is even:
             return _Judging(scoring_call(config, all_distances=True), given, learn, even)

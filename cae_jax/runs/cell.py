@@ -73,6 +73,10 @@ class Cell(NamedTuple):
         """Of the images that it was begun with; raises KeyError before that."""
         return provenance.read(self.folder)["data_fingerprint"]
 
+    def is_of(self, split: Split) -> bool:
+        """Returns whether it was begun with these images; raises KeyError before that."""
+        return provenance.is_of(self.folder, split)
+
     @property
     def name(self) -> str:
         """Its folder in the workdir."""

@@ -161,6 +161,13 @@ def present(names: Collection[str] | None = None) -> dict[str, Any]:
     return {name: value for name, value in there.items() if names is None or name in names}
 
 
+def excel() -> bool:
+    """Returns whether --csv asks for tables for Excel; raises UsageError for no known form."""
+    found = config.configure(**present(("csv",)))
+    found.check()
+    return found.excel
+
+
 def words() -> dict[str, str]:
     """Returns all flags on the command line by name, also the binary's own, as they stand there."""
     there = {name: flags.FLAGS[name] for name in flags.FLAGS if flags.FLAGS[name].present}

@@ -86,8 +86,15 @@ class Config(Images, Scoring, Output):
             tiles.check(self.tile, self.tile_overlap, height_width(self.image_size))
         if self.dataset != "folder":
             for name, value in self.names._asdict().items():
-                if value != getattr(USUAL, name):
+                if value != getattr(USUAL, name) and not self._knows(name):
                     raise UsageError(f"--{name}={value}: only of --dataset=folder")
+        if self.dataset == "arrays":
+            for name in ("roi", "ignore"):
+                if given := getattr(self, name):
+                    raise UsageError(
+                        f"--{name}={given}: only of files; cut the part out of the arrays, or fill "
+                        "what shall not count"
+                    )
         if self.dataset == "synthetic":
             if self.data_dir:
                 raise UsageError(
@@ -110,6 +117,10 @@ class Config(Images, Scoring, Output):
                 )
         elif self.data_dir and os.path.realpath(self.folder) == os.path.realpath(self.data_dir):
             raise UsageError(f"--workdir={self.workdir}: is --data_dir itself; take another one")
+
+    def _knows(self, name: str) -> bool:
+        """Whether that flag means something of records, as it does of folders."""
+        return self.dataset == "tfds" and name in ("good_name", "test_fraction")
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -176,8 +187,10 @@ class Config(Images, Scoring, Output):
 
     @property
     def smallest_defect(self) -> int:
-        """The minimum area of a defect, in pixels."""
-        return self.minimum_area or segmentation.default_area(self.n_pixels)
+        """The minimum area of a defect, in pixels: a share of what is inspected at once, or tiles
+        would look for small defects that no mask may show."""
+        pixels = math.prod(height_width(self.inspected_size))
+        return self.minimum_area or segmentation.default_area(pixels)
 
     @property
     def excel(self) -> bool:

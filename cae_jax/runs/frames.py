@@ -16,6 +16,7 @@ from cae_jax import files
 from cae_jax.data import images
 from cae_jax.data.frame import Area, Frame, read_roi
 from cae_jax.data.pictures import png_bytes
+from cae_jax.runs.machine.progress import say
 from cae_jax.types import DataError, UsageError
 
 COPIES = {"roi": "roi.png", "ignore": "ignore.png"}  # flag -> its mask in a run's folder
@@ -64,12 +65,17 @@ def same_masks(before: Frame, now: Frame) -> set[str]:
 def _area(flag: str, text: str, path: Path, modified: int, n_bytes: int) -> Area:
     shown = f"--{flag}={text}"
     try:
-        white = images.decode(path, Frame(None, 1), shown)[..., 0] >= 0.5
+        gray = images.decode(path, Frame(None, 1), shown)[..., 0]
     except DataError as error:
         raise DataError(f"{shown}: {str(error).removeprefix(f'{shown!r}: ')}") from error
+    white = gray >= 0.5
+    brightest = f"its brightest pixel is {gray.max():.1%} of white, which begins at half"
     counts = white if flag == "roi" else ~white
     if not counts.any():
-        raise DataError(f"{shown}: is {'black' if flag == 'roi' else 'white'}: nothing would count")
+        what = f"black ({brightest})" if flag == "roi" else "white"
+        raise DataError(f"{shown}: is {what}: nothing would count")
+    if flag == "ignore" and counts.all():
+        say(f"warning: {shown}: is black ({brightest}): nothing is left out")
     counts.setflags(write=False)
     return Area(shown, counts)
 

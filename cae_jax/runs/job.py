@@ -116,6 +116,11 @@ def plan(configs: Sequence[Config]) -> list[Cell]:
     configs = [config.resolved() for config in configs]
     first = configs[0]
     names = data.resolve(first.dataset, first.data_dir, first.categories, first.names)
+    for name in data.passed_over(first.dataset, first.data_dir, first.categories, first.names):
+        say(
+            f"{name}: passed over, for nothing there says which images are good; "
+            f"--category={name} learns from all of them"
+        )
     if first.joint:
         names = (joint.name(names),)
     cells = [cells_of.make(config, name) for name in names for config in configs]
@@ -219,7 +224,7 @@ def _evaluate_again(cell: Cell, data_dir: str) -> None:
     trained = load_trained(cell)
     cells_of.warn_of_code(cell)
     split = build.read_split(cell.config.changed(data_dir=data_dir) if data_dir else cell.config)
-    if data.fingerprint(split) != cell.fingerprint:
+    if not cell.is_of(split):
         say(f"{cell.folder}: warning: these are not the images of the training run")
     (cell.folder / FINISHED).unlink(missing_ok=True)  # not finished with these flags
     files.write_whole(cell.folder / FLAGS, cell.config.to_flagfile())

@@ -6,13 +6,14 @@ import contextlib
 import functools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cae_jax import data, files, options
-from cae_jax.data import fingerprints
+from cae_jax.data import fingerprints, prepared
 from cae_jax.data.layouts.found import USUAL
 from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS
 from cae_jax.runs import own_code
@@ -22,6 +23,7 @@ from cae_jax.runs.shared import Images
 from cae_jax.types import DataError, Split
 
 _FILES, _CODE, _IMAGES = "data_files", "code", "data_fingerprint"  # in versions.json
+_OF, _ALL = "data_fingerprint_of", "pixels, masks, saturations"  # older runs': not saturations
 
 
 def begin(folder: Path, config: Config, split: Split) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -30,15 +32,22 @@ def begin(folder: Path, config: Config, split: Split) -> tuple[pd.DataFrame, dic
 
     Raises DataError for other images than it began with.
     """
-    fingerprint, now = data.fingerprint(split), fingerprints.of_each(split)
-    before = read(folder)
-    if before and before[_IMAGES] != fingerprint:
+    now, before = fingerprints.of_each(split), read(folder)
+    if before and not is_of(folder, split):
         raise DataError(
             f"{folder}: the images changed since this run began: "
             f"{_changes(folder, now)}; take another --workdir, or --overwrite"
         )
     code = before.get(_CODE) or own_code.hashes(config)
-    return now, {_IMAGES: fingerprint, _FILES: _files_of(config), _CODE: code}
+    known = {_IMAGES: data.fingerprint(split), _OF: _ALL}
+    if before and _OF not in before:  # by which its checkpoints are known, too
+        known = {_IMAGES: before[_IMAGES]}
+    return now, known | {_FILES: _files_of(config), _CODE: code}
+
+
+def is_of(folder: Path, split: Split) -> bool:
+    """Returns whether a run was begun with these images; raises KeyError before that is known."""
+    return read(folder)[_IMAGES] in _as_known(folder, _all_of(split))
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -57,9 +66,9 @@ def check_images(folder: Path, config: Config) -> None:
     if not (before and now):
         return
     if before.get(_FILES) != now:
-        fingerprint, table = _as_they_are(_of_images(config), now)
-        if before[_IMAGES] != fingerprint:
-            _refuse(folder, fingerprint, table)
+        known, table = _as_they_are(_of_images(config), now)
+        if before[_IMAGES] not in _as_known(folder, known):
+            _refuse(folder, _as_known(folder, known), table)
             return
     path = folder / FLAGS
     was = read_flags(path)
@@ -88,14 +97,14 @@ def other_code(folder: Path, config: Config) -> str:
     )
 
 
-def _refuse(folder: Path, fingerprint: str, now: pd.DataFrame) -> None:
+def _refuse(folder: Path, known: Sequence[str], now: pd.DataFrame) -> None:
     """Raises DataError for the images that a finished run is not of, unless they are those that it
     was evaluated on since, and it has learned from the same."""
     said, before = _changes(folder, now), _read(folder)
     learned = [each[each["part"] == "train"] for each in (before, now)]
     what_now = "take another --workdir, or --overwrite to learn anew"
     if len(before) and not fingerprints.changes(*learned):
-        if json.loads((folder / FINISHED).read_text(encoding="utf-8")).get(_IMAGES) == fingerprint:
+        if json.loads((folder / FINISHED).read_text(encoding="utf-8")).get(_IMAGES) in known:
             return
         what_now = "experiments.evaluate judges these, another --workdir or --overwrite learns anew"
     raise DataError(
@@ -105,6 +114,8 @@ def _refuse(folder: Path, fingerprint: str, now: pd.DataFrame) -> None:
 
 def _changes(folder: Path, now: pd.DataFrame) -> str:
     before = _read(folder)
+    if _OF not in read(folder):  # an older run, which does not tell them
+        now = now[now["part"] != fingerprints.SATURATIONS]
     found = fingerprints.changes(before, now) if len(before) else ""
     return found or "others than were there (an older run does not tell which)"
 
@@ -124,11 +135,21 @@ def _of_images(config: Config) -> Config:
 
 
 @functools.lru_cache
-def _as_they_are(config: Config, files_of: str) -> tuple[str, pd.DataFrame]:
+def _as_they_are(config: Config, files_of: str) -> tuple[tuple[str, str], pd.DataFrame]:
     """The images in these files; decoded once for all the runs that are of them."""
     del files_of  # with others in their place it is another call
     split = read_split(config)
-    return data.fingerprint(split), fingerprints.of_each(split)
+    return _all_of(split), fingerprints.of_each(split)
+
+
+def _all_of(split: Split) -> tuple[str, str]:
+    """The fingerprint of images, and the one that older versions had of them."""
+    return data.fingerprint(split), data.fingerprint(split, saturations=False)
+
+
+def _as_known(folder: Path, known: tuple[str, str]) -> Sequence[str]:
+    """Of `_all_of`, those by which a run may know its images."""
+    return known[:1] if _OF in read(folder) else known
 
 
 def _files_of(config: Config) -> str:
@@ -138,9 +159,12 @@ def _files_of(config: Config) -> str:
     if not c.data_dir:
         return ""
     root = Path(os.path.expanduser(c.data_dir))
-    root = root.parent if root.is_file() else root  # a list of them
-    others = set(data.categories(c.dataset, c.data_dir, c.names)) - set(c.parts)
-    found = fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
+    if c.dataset == "tfds":  # versions of data sets, each in a folder of its own
+        found = "".join(fingerprints.of_files(prepared.of(root, name).folder) for name in c.parts)
+    else:
+        root = root.parent if root.is_file() else root  # a list of them
+        others = set(data.categories(c.dataset, c.data_dir, c.names)) - set(c.parts)
+        found = fingerprints.of_files(root, [c.folder, *(root / name for name in others)])
     found += "".join(area.sha256 for area in c.frame.areas)  # the masks of --roi, --ignore
     told = "" if c.names == USUAL else f" {c.names}"
     return found + told

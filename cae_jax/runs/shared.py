@@ -22,7 +22,9 @@ class Images:
     dataset: str = flag("synthetic", "where images come from", among=data.DATASETS)
     # free: a run is of the images and not of their place, which may be another one tomorrow
     data_dir: str = flag(
-        "", "folder: a category or the parent of several; mvtec_ad: the TFDS folder", part=FREE
+        "",
+        "folder: a category or the parent of several; mvtec_ad, tfds: the TFDS folder",
+        part=FREE,
     )
     layout: str = flag("auto", "how the folder is laid out", among=layouts.NAMES, part=FREE)
     good_name: str = flag("", "the folder of good images; usual names if empty", part=FREE)
@@ -101,7 +103,7 @@ class Scoring:
         0.01, "share of the pixels that image_score=top averages", 0, 1, part=SCORING
     )
     minimum_area: int = flag(
-        0, "smallest defect, in pixels; 0: a share of the image", 0, part=SCORING
+        0, "smallest defect, in pixels; 0: a share of the image or tile", 0, part=SCORING
     )
     false_alarms: float = flag(
         0.0, "rate of them that the threshold is for; 0: it calls 90 % good", 0, 0.5, part=SCORING

@@ -26,7 +26,17 @@ from cae_jax.training import fit, loop
 from cae_jax.training.checkpoints import FROZEN, KEEP, Checkpoints
 from cae_jax.training.members import default_plan
 from cae_jax.training.schedule import Training
-from cae_jax.types import CaeError, DataError, Fit, Method, Split, State, Steps, Variables
+from cae_jax.types import (
+    CaeError,
+    DataError,
+    Fit,
+    Images,
+    Method,
+    Split,
+    State,
+    Steps,
+    Variables,
+)
 
 _BESIDE = 2**18  # bytes of a checkpoint beside its arrays
 _SHOWN = 3  # metrics beside the bar
@@ -102,7 +112,7 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         if found := checkpoints.restore_variables():
             return _trained(method, found.held, [], found.notes["seconds"])
         began = time.perf_counter()
-        images = all_even(split.train, cell.config.intensity)
+        images = _even(cell, split, split.train, split.train_paths)
         learn, examples = fit.examples(method, images)
         with waiting(f"fit {cell.config.category}: compiling and one pass over all images"):
             variables = jax.block_until_ready(fit.of(learn, examples, cell.config.seed))
@@ -113,6 +123,11 @@ def _fit(cell: Cell, split: Split, checkpoints: Checkpoints) -> Trained | CaeErr
         return error
     seen = None if examples is images else np.asarray(examples)
     return _trained(method, variables, [], seconds)._replace(features=seen)
+
+
+def _even(cell: Cell, split: Split, images: Images, paths: Sequence[str]) -> Images:
+    """Images of a split made even, as --intensity says, by what of them counts."""
+    return all_even(images, cell.config.intensity, split.seen(images, paths))
 
 
 def _train(
@@ -135,9 +150,8 @@ def _train(
             ends[i] = _trained(method, start.state.variables, start.history, start.seconds)
             continue
         schedule = cell.config.options.course(method.learn.patch_size, cell.config.seed)
-        good, held_out = (
-            all_even(part, cell.config.intensity) for part in (split.train, split.validation)
-        )
+        good = _even(cell, split, split.train, split.train_paths)
+        held_out = _even(cell, split, split.validation, split.validation_paths)
         members[i] = loop.Member(good, held_out, schedule, start)
     at = {i: (member.start.epoch, member.start.steps) for i, member in members.items()}
     for place in sorted(set(at.values())):

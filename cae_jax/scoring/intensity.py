@@ -8,6 +8,7 @@ clipped: what is much brighter than its image's median is above 1 then, and stil
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,11 +19,12 @@ import numpy as np
 from cae_jax import files
 from cae_jax.scoring.median import median
 from cae_jax.scoring.options import INTENSITIES
-from cae_jax.types import Images, unknown_name
+from cae_jax.types import A, Images, unknown_name
 
 # where mean_std puts an image: the mean of ImageNet's channels, and of their deviations
 _MIDDLE, _SPREAD = 0.45, 0.225
 _DARKEST = 1e-3  # in [0, 1]: no image is divided by less
+_ABOVE = 2.0  # more than any pixel of an image in [0, 1]
 _AT_ONCE = 16  # images made even at a time before learning
 
 
@@ -42,14 +44,15 @@ class Light(NamedTuple):
         return (images - self.base) / self.scale + self.center
 
 
-def light(images: jax.Array, intensity: str) -> Light | None:
-    """Returns the light of images by a statistic of all pixels of each; None for "none".
+def light(images: jax.Array, intensity: str, counts: jax.Array | None = None) -> Light | None:
+    """Returns the light of images by a statistic of the pixels of each; None for "none".
 
     Args:
       images: float32 [B, H, W, C] in [0, 1].
       intensity: "median", the image divided by its median, for products before a bright ground;
         "mean_std", the image with a mean of 0.45 and a deviation of 0.225, what a network trained
         on ImageNet is used to; "none".
+      counts: the pixels that it is of, bool [B, H, W]; None for all.
 
     Raises:
       UsageError: another name.
@@ -58,11 +61,17 @@ def light(images: jax.Array, intensity: str) -> Light | None:
     if intensity == "none":
         return None
     if intensity == "median":
-        middle = jax.vmap(lambda image: median(image.ravel()))(images).reshape(-1, 1, 1, 1)
+        values = images
+        if counts is not None:  # the others are once below all, once above all: no weight is left
+            shown = counts[..., None]
+            below, above = jnp.where(shown, images, 0.0), jnp.where(shown, images, _ABOVE)
+            values = jnp.concatenate([below, above], axis=1)
+        middle = jax.vmap(lambda image: median(image.ravel()))(values).reshape(-1, 1, 1, 1)
         return Light(0.0, 1 / jnp.maximum(middle, _DARKEST), 0.0)
     if intensity == "mean_std":
-        mean = jnp.mean(images, axis=axes, keepdims=True)
-        spread = jnp.std(images, axis=axes, keepdims=True)
+        of = None if counts is None else jnp.broadcast_to(counts[..., None], images.shape)
+        mean = jnp.mean(images, axis=axes, keepdims=True, where=of)
+        spread = jnp.std(images, axis=axes, keepdims=True, where=of)
         return Light(mean, _SPREAD / jnp.maximum(spread, _DARKEST), _MIDDLE)
     raise unknown_name("--intensity", intensity, INTENSITIES)
 
@@ -73,26 +82,39 @@ def even(images: jax.Array, intensity: str) -> jax.Array:
     return images if found is None else found.out_of(images)
 
 
-def all_even(images: Images, intensity: str) -> Images:
+def all_even(images: Images, intensity: str, seen: Images | None = None) -> Images:
     """Returns all images [n, H, W, C] made even, on the host, for learning; n may be 0.
 
-    Where they lie; they themselves for "none". Beside both, memory holds a chunk.
+    Where they lie; they themselves for "none". Beside both, memory holds a chunk. `seen` are the
+    same as `Split.seen` gives them: where they have a channel more, by what counts.
     """
     if intensity == "none" or not len(images):
         return images
     found = files.large_array(images.shape, held=files.where(images))
-    size = min(_AT_ONCE, len(images))
+    given, size = images if seen is None else seen, min(_AT_ONCE, len(images))
     for start in range(0, len(images), size):
         first = min(start, len(images) - size)
-        found[first : first + size] = _even(images[first : first + size], intensity)
+        some = given[first : first + size]
+        found[first : first + size] = _even(*parted(some, images.shape[-1]), intensity)
     return found
+
+
+def parted(images: A, channels: int | None) -> tuple[A, A | None]:
+    """Returns images [B, H, W, C] and what of them counts, bool [B, H, W], of `channels` and one
+    more, see `types.with_counts`; None for what counts where they have no more, or none is said."""
+    if channels is None or images.shape[-1] == channels:
+        return images, None
+    return images[..., :channels], images[..., channels] > 0.5
 
 
 def seen_with(intensity: str) -> Callable[[np.ndarray], np.ndarray]:
     """Returns what makes one image [H, W, C] even, on the host."""
     if intensity == "none":
         return lambda image: image
-    return lambda image: np.asarray(_even(image[None], intensity)[0])
+    return lambda image: np.asarray(_even(image[None], None, intensity)[0])
 
 
-_even = jax.jit(even, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=2)
+def _even(images: jax.Array, counts: jax.Array | None, intensity: str) -> jax.Array:
+    found = light(images, intensity, counts)
+    return images if found is None else found.out_of(images)

@@ -14,7 +14,7 @@ import numpy as np
 from cae_jax import files
 from cae_jax.jit import jit
 from cae_jax.scoring import residuals
-from cae_jax.scoring.intensity import light
+from cae_jax.scoring.intensity import light, parted
 from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.scoring.residuals import Reduction
 from cae_jax.types import Array, Images, Scores, Variables
@@ -61,8 +61,8 @@ def scorer(
     """
 
     def score(variables: Variables, images: jax.Array) -> Scores[jax.Array]:
-        images, counts = _parted(images, channels)
-        own = light(images, intensity)
+        images, counts = parted(images, channels)
+        own = light(images, intensity, counts)
         evidence = inspect(variables, images if own is None else own.out_of(images))
         with jax.named_scope("score"):
             maps, distances = {}, {}
@@ -81,13 +81,6 @@ def scorer(
         return Scores(distances, maps, made if own is None or made is None else own.into(made))
 
     return jit(score)
-
-
-def _parted(images: jax.Array, channels: int | None) -> tuple[jax.Array, jax.Array | None]:
-    """Images [B, H, W, C], and what of them counts, bool [B, H, W], where it is given."""
-    if channels is None or images.shape[-1] == channels:
-        return images, None
-    return images[..., :channels], images[..., channels] > 0.5
 
 
 def _resized(maps: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 
 from cae_jax.data import images, pictures
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import Frame, lost_of
 from cae_jax.data.layouts.found import is_result, leads_back, no_image
 from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
@@ -184,7 +185,9 @@ def _score_share(
         Bar("score", len(mine), "images", len(mine) - len(left), COMPILING) as bar,
         contextlib.closing(scored(at, root, left, save_maps)) as batches,
     ):
+        sizes: Counter[tuple[int, int]] = Counter()
         for batch in batches:
+            sizes.update(batch.sizes)
             name = at.config.distance
             maps = {} if batch.residuals is None else {name: batch.residuals}
             found = Scores({name: batch.distances}, maps, None)
@@ -202,6 +205,8 @@ def _score_share(
                     f"{root / path}: {cause}; --on_bad_image=skip lists what is bad and goes on"
                 )
             bar.update(len(batch.paths) + len(batch.left_out))
+    for said in lost_of(str(root), at.frame, [*sizes.elements()]):
+        say(f"warning: {said}")
 
 
 def _write_rows(judge: Judge, batch: Batch, table: TextIO, excel: bool) -> None:

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from cae_jax.data.arrays import images_of
-from cae_jax.data.frame import Frame
 from cae_jax.evaluation import finite, thresholds, verdict
 from cae_jax.evaluation.segmentation import MinimumArea
 from cae_jax.reports import rules
@@ -18,7 +17,9 @@ from cae_jax.runs.machine.progress import say
 from cae_jax.runs.train import whole
 from cae_jax.scoring import scorer
 from cae_jax.serving.detector import Detector, Model, claim_jax
-from cae_jax.types import DataError, Images, Scores, Variables, size_of
+from cae_jax.types import DataError, Images, Scores, UsageError, Variables, size_of
+
+_OF_IMAGES = ("image_size", "channels", "dataset")
 
 
 def detector(
@@ -49,9 +50,7 @@ def detector(
     good = images_of("unseen", unseen, flags.get("bit_depth", "auto"))
     if not len(good):
         raise DataError("unseen: holds no image, so there is no threshold")
-    _, height, width, channels = good.shape
-    size = size_of(height, width)
-    config = configure(image_size=size, channels=channels, dataset="arrays", **flags).resolved()
+    config = _config(good, flags)
     claim_jax()
     method, score = config.build(), scoring_call(config)
     held = jax.device_put(whole(method, variables))
@@ -82,6 +81,16 @@ def detector(
     return Detector(_model(config, maps[config.distance]), judge, call, (detector, again))
 
 
+def _config(images: Images, flags: dict[str, Any]) -> Config:
+    """The record of flags by name, beside those that the images answer."""
+    for name in _OF_IMAGES:
+        if name in flags:
+            raise UsageError(f"{name}: is that of the images; leave it out of the flags")
+    _, height, width, channels = images.shape
+    size = size_of(height, width)
+    return configure(image_size=size, channels=channels, dataset="arrays", **flags).resolved()
+
+
 def _model(config: Config, maps: np.ndarray) -> Model:
     """What it is of; the colors of a map reach to the largest value of `maps`, of good images."""
     return Model(
@@ -96,7 +105,7 @@ def _model(config: Config, maps: np.ndarray) -> Model:
         scale=float(maps.max()),
         runtime="jax",
         card={},
-        looks=Frame.of(config.image_size, config.channels, config.bit_depth, config.background),
+        looks=config.bare_frame,
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cae_jax import files
 from cae_jax.data import images
 from cae_jax.evaluation import thresholds
@@ -23,6 +25,7 @@ from cae_jax.types import DataError, LeftOut
 
 NAME = "report.html"
 _SIDE = 256  # pixels, the longer one of a picture
+_LARGE = 2  # times that an image is larger than its picture, in which a small defect is lost then
 
 
 def write(run: TrainedRun, at: ScoringCall, root: Path, output: Path, pictures: int) -> None:
@@ -96,8 +99,28 @@ def _drawn(
                     "image": markup.image(image, f"image {path}", lossy=True),
                     "what is unusual": markup.image(over, f"heat map of {path}", lossy=True),
                 }
+                if max(residual.shape) > _LARGE * _SIDE:
+                    shown |= _close(path, pixels, residual, mask, top)
                 found[path] = Drawn(first[path], shown)
     return found
+
+
+def _close(
+    path: str, pixels: np.ndarray, residual: np.ndarray, mask: np.ndarray | None, top: float
+) -> dict[str, markup.Image]:
+    """Of a large image the pixels around its most unusual place, as many as a picture has."""
+    at = np.unravel_index(residual.argmax(), residual.shape)
+    first = [
+        max(0, min(int(i) - _SIDE // 2, n - _SIDE)) for i, n in zip(at, residual.shape, strict=True)
+    ]
+    part = tuple(slice(i, i + _SIDE) for i in first)
+    cut = (pixels[part], residual[part], None if mask is None else mask[part])
+    image, over = overlay.panels(*cut, top, cut[1].shape, _SIDE)
+    name = f"around its most unusual place, x {at[1]}, y {at[0]}"
+    return {
+        name: markup.image(image, f"{name}: {path}", lossy=True),
+        "what is unusual there": markup.image(over, f"heat map there of {path}", lossy=True),
+    }
 
 
 def _expected(point: Mapping[str, Any]) -> str:

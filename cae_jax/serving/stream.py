@@ -67,7 +67,7 @@ class Batch(NamedTuple):
     stamps: tuple[Stamp, ...]  # of their files
     distances: np.ndarray  # float32 [n], by the config's --distance
     residuals: np.ndarray | None  # float32 [n, H, W], where asked for
-    sizes: tuple[tuple[int, int], ...]  # (height, width) of each file, where asked for
+    sizes: tuple[tuple[int, int], ...]  # (height, width) of each file
     left_out: tuple[LeftOut, ...]
 
 
@@ -119,12 +119,12 @@ class _Image(NamedTuple):
     cause: str  # why there are no pixels
 
 
-def _read(root: Path, path: str, frame: Frame, maps: bool) -> _Image:
+def _read(root: Path, path: str, frame: Frame) -> _Image:
     file = os.path.join(root, path)
     try:
         before = _times(file)
         pixels = images.seen(file, frame)
-        size = images.size(file) if maps else (0, 0)
+        size = images.size(file)
         stamp = Stamp(*before, _digest(file))
         if _times(file) != before:  # it would be judged by what it was
             return _Image(path, None, (0, 0), None, "was written to while it was read")
@@ -147,14 +147,12 @@ def _digest(file: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def decoded(
-    root: Path, paths: Iterable[str], frame: Frame, ahead: int, maps: bool = False
-) -> Iterator[_Image]:
+def decoded(root: Path, paths: Iterable[str], frame: Frame, ahead: int) -> Iterator[_Image]:
     """Decodes images in threads (Pillow releases the GIL) and yields them in the order of `paths`.
 
     At most `ahead` images are decoded, or being decoded, before they are asked for.
     """
-    read = functools.partial(_read, root, frame=frame, maps=maps)
+    read = functools.partial(_read, root, frame=frame)
     return in_order(read, paths, ahead, _THREADS)
 
 
@@ -171,11 +169,11 @@ def scored(
       at: the model.
       root: the images' folder.
       paths: of the images, relative to it.
-      maps: also bring the residual maps, and the files' sizes.
+      maps: also bring the residual maps.
     """
     ahead = 2 * at.batch_size + _THREADS
     frame = dataclasses.replace(at.frame, image_size=None) if at.strips else at.frame
-    stream = decoded(root, paths, frame, ahead, maps)
+    stream = decoded(root, paths, frame, ahead)
     before = None
     while read := list(itertools.islice(stream, at.batch_size)):
         for image in [image for image in read if at.strips and _is_strip(image, at.frame)]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from cae_jax import data, options
+from cae_jax import options
 from cae_jax.evaluation import scores, threshold_rule, verdict
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.reports import rules
@@ -169,7 +169,7 @@ def _judged(cell: Cell, trained: Trained) -> tuple[pd.DataFrame, list[dict[str, 
     from cae_jax.runs import evaluate  # with all that draws: hardly anybody needs it
 
     split = read_split(cell.config)
-    if data.fingerprint(split) != cell.fingerprint:
+    if not cell.is_of(split):
         raise DataError(
             f"{cell.folder}: --checkpoint={cell.config.checkpoint} has to score the run's images "
             "for the threshold, and these are others"

@@ -163,6 +163,11 @@ def test_webp_and_avif(form):
         np.testing.assert_allclose(decoded(exact), SMOOTH / 255, atol=1e-7)
         laid = np.where(SMOOTH[..., :1] > 99, SMOOTH / 255, 1)
         np.testing.assert_allclose(decoded(exact, background=(255,) * 3), laid, atol=1e-6)
+    else:  # whose brand may be HEIF's, AVIF one that it is compatible with
+        content = encode(image, form, quality=95)
+        assert content[8:12] == b"avif"
+        assert b"avif" in content[16 : int.from_bytes(content[:4])]
+        np.testing.assert_array_equal(decoded(content.replace(b"avif", b"mif1", 1)), lossy)
     moving = encode(image, form, save_all=True, append_images=[Image.fromarray(255 - SMOOTH)])
     with pytest.raises(DataError, match="has several frames"):
         decoded(moving)
@@ -231,6 +236,10 @@ INSTEAD = {
     "noise": (bytes(range(200, 256)), "no image of a kind that is read"),
     "video": (b"\0\0\0\x18ftypisom" + bytes(40), "is a video"),
     "12-bit JPEG": (JPEG.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "of 12 bits"),
+    "lossless JPEG": (JPEG.replace(b"\xff\xc0\0\x11", b"\xff\xc3\0\x11"), "a lossless JPEG"),
+    "JPEG-LS": (JPEG.replace(b"\xff\xc0\0\x11", b"\xff\xf7\0\x11"), "is a JPEG-LS image"),
+    "raw": (b"FUJIFILMCCD-RAW 0201" + bytes(40), r"is a camera's raw file .RAF"),
+    "NIfTI": (b"\x5c\x01" + bytes(342) + b"n+1\0" + bytes(40), "is a NIfTI file"),
     "PNG cut off": (png16(COLOR16)[:300], "cannot be decoded: .*truncated"),
     "JPEG cut off": (JPEG[:400], "cannot be decoded: .*[Tt]runcated"),
     "PNG header": (png16(COLOR16)[:20], "header is damaged or cut off"),

@@ -368,6 +368,7 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path):
     for line, match in (
         ("0.png,good,tset", "record 1: split 'tset' is neither train nor test"),
         ("0.png,,", "record 1 has no label"),
+        ("0.png,good,\n.,good,", "record 2 has no path"),
         ("0.png,good,\n0.png,1,", "record 2: 0.png stands above, too"),
         ("0.png,dent,", "no good image to learn from"),
     ):

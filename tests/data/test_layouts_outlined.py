@@ -65,6 +65,12 @@ def test_coco_without_a_split(tmp_path):
     assert data.categories("folder", str(tmp_path)) == data.categories("folder", str(root))
 
 
+def test_coco_by_names_in_other_capitals(tmp_path):
+    root = trees.write(tmp_path / "part", "IMG_0.PNG", "IMG_1.PNG")
+    coco(root / "all.json", ["a/img_0.png", "a/img_1.png"], (1, 1, {"bbox": BOX}))
+    assert judged(split_of(root)) == {"IMG_1.PNG": ("dent", [3, 4])}
+
+
 @pytest.mark.parametrize("form", ["folders", "names", "valid alone"])
 def test_coco_with_a_split(tmp_path, form):
     last = "valid" if form == "valid alone" else "test"

@@ -1,5 +1,6 @@
 """Regions of MVTec LOCO AD: which pixels they are, and how many of them are enough."""
 
+import dataclasses
 import json
 
 import layout_trees as trees
@@ -10,6 +11,9 @@ from PIL import Image
 from cae_jax import data
 from cae_jax.data import joint
 from cae_jax.data.frame import Frame
+from cae_jax.runs import job
+from cae_jax.runs.config import configure
+from cae_jax.types import DataError
 
 CONFIG = [
     {"pixel_value": 236, "saturation_threshold": 40, "relative_saturation": False},
@@ -108,3 +112,38 @@ def test_a_config_that_cannot_be_used_is_said(tmp_path, text, said):
     split = read(root, 16)
     assert split.regions == {}
     assert any(said in note and "sPRO is not computed" in note for note in split.notes)
+
+
+def test_other_thresholds_make_other_images_but_not_of_an_older_run(tmp_path):
+    root = write(tmp_path / "in" / "box")
+    config = configure(
+        **{"method": "variation_model", "dataset": "folder", "data_dir": str(root.parent)},
+        **{"image_size": 16, "folds": 2, "workdir": str(tmp_path / "out")},
+    )
+    job.run(config)
+    split = read(root, 16)
+    (cell,) = job.plan([config])
+    assert cell.is_of(split)
+    assert cell.fingerprint == data.fingerprint(split)
+    without = data.fingerprint(split, saturations=False)
+    assert without == data.fingerprint(dataclasses.replace(split, regions={})) != cell.fingerprint
+    job.run(config)  # finished before
+    records = [CONFIG[0] | {"saturation_threshold": 39}, *CONFIG[1:]]
+    (root / "defects_config.json").write_text(json.dumps(records))
+    with pytest.raises(
+        DataError, match=r"now: 1 image with other saturation thresholds .test/logi"
+    ):
+        job.run(config)
+    assert not cell.is_of(read(root, 16))
+    versions = cell.folder / "versions.json"
+    older = json.loads(versions.read_text()) | {"data_fingerprint": without}
+    del older["data_fingerprint_of"]
+    versions.write_text(json.dumps(older))
+    table = cell.folder / "fingerprints.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if ",saturations," not in line))
+    job.run(config)  # which never knew of them
+    assert cell.is_of(read(root, 16))
+    (root / "train/good/1.png").unlink()
+    with pytest.raises(DataError, match=r"now: 1 training image less .train/good/1.png.;"):
+        job.run(config)

@@ -4,6 +4,10 @@ import layout_trees as trees
 import pytest
 from layout_trees import causes, split_of
 
+from cae_jax import data
+from cae_jax.data.frame import Frame
+from cae_jax.runs import job
+from cae_jax.runs.config import configure
 from cae_jax.serving import folder as scoring
 from cae_jax.types import DataError
 
@@ -54,3 +58,29 @@ def test_a_good_folder_without_a_picture_that_is_read_makes_no_defect_good(tmp_p
 def test_images_to_score(tmp_path):
     with pytest.raises(DataError, match=r"no image in it; found 1 .arw file"):
         scoring.find(put(tmp_path, "0.ARW"))
+
+
+@pytest.mark.parametrize("of", ["train/good", "good", "", "train"])
+def test_a_category_of_them_alone_is_named_among_others(tmp_path, of):
+    trees.write(tmp_path / "a", "train/good/0.png", "train/good/1.png")
+    put(tmp_path / "b" / of, "0.heic", "1.HEIC")
+    put(tmp_path / "papers", "0.pdf", "1.txt")
+    (tmp_path / "empty").mkdir()
+    assert data.categories("folder", str(tmp_path)) == ("a", "b")
+    with pytest.raises(DataError, match=r"no image in it.*; found 2 .heic files .HEIC photographs"):
+        data.read("folder", str(tmp_path), "b", Frame(8, 1), 0)
+
+
+def test_a_folder_that_is_not_among_all_categories_is_said(tmp_path, capsys):
+    trees.write(tmp_path / "a", "train/good/0.png", "train/good/1.png")
+    trees.write(tmp_path / "flat", "0.png", "1.png")
+    put(tmp_path / "gone", "0.heic")
+    config = configure(method="variation_model", dataset="folder", data_dir=str(tmp_path))
+    assert [cell.config.category for cell in job.plan([config])] == ["a", "gone"]
+    assert "flat: passed over, for nothing there says which images are good; --category=flat" in (
+        capsys.readouterr().err
+    )
+    (cell,) = job.plan([config.changed(category="flat")])
+    assert cell.config.category == "flat"
+    assert capsys.readouterr().err == ""
+    assert data.passed_over("folder", str(tmp_path / "flat"), ["all"]) == ()

@@ -65,6 +65,13 @@ def test_schedules(schedule, given, expected):
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_warmup_of_the_only_steps_that_learn():
+    """Of 2,000 steps all but the second have no rate; a few samples would not see it."""
+    given = "warmup_steps=1,decay_steps=2"
+    rate = descent.factor(Descent("warmup_cosine_decay", given), 2000)
+    assert [float(rate(step)) for step in range(4)] == pytest.approx([0, 1, 0, 0], abs=1e-6)
+
+
 def test_one_cycle_rises_and_falls():
     rate = descent.factor(Descent("cosine_onecycle", "pct_start=0.25"), 200)
     values = [float(rate(step)) for step in range(201)]
@@ -86,6 +93,15 @@ def test_one_cycle_rises_and_falls():
         ("cosine_decay", "decay_steps=1.5", "decay_steps takes a number, got '1.5'"),
         ("cosine_decay", "decay_steps=0", "positive"),
         ("warmup_cosine_decay", "warmup_steps=300", "positive"),
+        ("warmup_constant", "warmup_steps=0", "0 at every step"),
+        ("linear", "transition_steps=0", "transition_steps must be above 0"),
+        ("exponential_decay", "decay_rate=0", "decay_rate must be above 0"),
+        ("cosine_onecycle", "div_factor=0", "zero"),
+        ("cosine_decay", "decay_steps=4294967296", "decay_steps must be at most 2147483647"),
+        ("piecewise_constant", "4294967296=0.1", "a step is at most 2147483647"),
+        ("cosine_onecycle", "pct_start=1", "pct_start must be below 1"),
+        ("piecewise_constant", "9=0.5,9=0.1", "gives 9 twice"),
+        ("piecewise_constant", "0=0", "0 at every step"),
         ("piecewise_constant", "half=0.1", "expected STEP=SCALE"),
         ("constant", "alpha=1", "--schedule=constant has none"),
         ("linear", "end_value", "expected name=value"),

@@ -73,6 +73,8 @@ def test_other_images_are_refused(world, read):
     run(darker, world / "other", method="variation_model", overwrite=True)
     with pytest.raises(UsageError, match="channels: is the split's"):
         run(split, world / "new", channels=3)
+    with pytest.raises(UsageError, match="--roi=0,0,9,9: only of files"):
+        run(split, world / "new", method="variation_model", roi="0,0,9,9")
     with pytest.raises(UsageError, match=r"given in Python, see cae_jax.runs.arrays.run"):
         job.evaluate_again(world / "other")
     with pytest.raises(UsageError, match="given in Python"):

@@ -325,3 +325,9 @@ def test_categories_and_folder():
     assert configure(category=" a , b,,c").categories == ("a", "b", "c")
     assert str(configure(dataset="folder").folder) == "runs/folder"
     assert configure(workdir="~/x").folder.is_absolute()
+
+
+def test_the_smallest_defect_is_a_share_of_what_is_inspected_at_once():
+    of = [configure(image_size=(2048, 512), tile=tile).smallest_defect for tile in (0, 256)]
+    assert of == [2048 * 512 // 2000, 256 * 256 // 2000]
+    assert configure(image_size=2048, tile=256, minimum_area=7).smallest_defect == 7

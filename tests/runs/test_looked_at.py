@@ -1,5 +1,8 @@
 """A run on a part of its images: what is outside of it is in no score, mask or metric."""
 
+import json
+import re
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,6 +12,7 @@ import cae_jax
 from cae_jax.runs import evaluate, job
 from cae_jax.runs.config import configure
 from cae_jax.serving import export, folder, trained
+from cae_jax.serving.export.card import text as card_of
 from cae_jax.types import DataError, UsageError
 
 HEIGHT, WIDTH = 32, 48
@@ -109,6 +113,9 @@ def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
                 np.testing.assert_array_equal(found.mask, wanted.mask)
     card = (output / "README.md").read_text()
     assert "by pad to 48 x 48 pixels" in card
+    facts = json.loads((output / "model.json").read_text())
+    facts["frame"]["resize"] = "none"
+    assert ["An image is resized" in text for text in (card, card_of(facts))] == [True, False]
     assert "float32 [n, 48, 48, 2]: from 0 to 1, gray" in card
     assert "and a last channel that is 1 where a pixel counts" in card
     session = session_of(output)
@@ -127,7 +134,7 @@ def test_onnx_of_a_part_that_all_counts(world, tmp_path):
         wanted, found = run.detector.score(file), detector.score(file)
         assert found.distance == pytest.approx(wanted.distance, rel=1e-5)
         assert found.residual.shape == (24, 40)
-    with pytest.raises(DataError, match="reaches out of this image"):
+    with pytest.raises(DataError, match=r"^the image: --roi=10,1,37,30 .* reaches out of"):
         detector.score(np.zeros((20, 20), np.uint8))
     (shape,) = (each.shape for each in session_of(tmp_path / "out").get_inputs())
     assert shape == [1, 24, 40, 1]
@@ -174,3 +181,16 @@ def test_another_mask_is_another_run(world):
 def test_what_is_no_mask_is_said_in_one_line(world, tmp_path, flags, words):
     with pytest.raises(UsageError, match=words):
         job.run(config(world, workdir=str(tmp_path), **flags))
+
+
+def test_a_mask_of_labels_leaves_nothing_out_which_is_said(world, tmp_path, capsys):
+    """Its ones are nearly black."""
+    labels = np.zeros((HEIGHT, WIDTH))
+    labels[:, :10] = 1 / 255
+    save(tmp_path / "labels.png", labels)
+    (area,) = config(world, ignore=str(tmp_path / "labels.png")).framed(None).areas
+    assert area.counts.all()
+    said = "is black (its brightest pixel is 0.4% of white, which begins at half): nothing"
+    assert f"{said} is left out" in capsys.readouterr().err
+    with pytest.raises(DataError, match=re.escape(f"{said} would count")):
+        config(world, ignore="", roi=str(tmp_path / "labels.png")).framed(None)

@@ -10,7 +10,7 @@ from cae_jax.scoring.intensity import all_even, even, light
 from cae_jax.scoring.median import median
 from cae_jax.scoring.options import INTENSITIES
 from cae_jax.scoring.residuals import Reduction
-from cae_jax.types import Evidence, UsageError
+from cae_jax.types import Evidence, UsageError, with_counts
 
 
 def numpy_even(image, name):
@@ -65,6 +65,27 @@ def test_all_images_in_chunks(rng, n, monkeypatch):
     found = all_even(images, "mean_std")
     expected = [numpy_even(image.astype(float), "mean_std") for image in images]
     np.testing.assert_allclose(found, np.reshape(expected, images.shape), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", INTENSITIES[1:])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_does_not_count_is_in_no_statistic(rng, name, channels):
+    """In learning as in the scoring call, of odd and even numbers of pixels."""
+    images = 0.1 + 0.3 * rng.random((4, 6, 5, channels), np.float32)
+    counts = rng.random((4, 6, 5)) < 0.3
+    counts[0], counts[1, :, 0] = False, True
+    counts[0, 2, 1:4] = True
+    wanted = np.zeros_like(images)
+    for image, inside, each in zip(images, counts, wanted, strict=True):
+        some = image[inside].astype(float)
+        by = {"median": (0, 1 / np.median(some), 0), "mean_std": (some.mean(), 0, 0.45)}[name]
+        center, scale, base = by
+        each[:] = base + (image - center) * (scale or 0.225 / some.std())
+    seen = with_counts(images, counts)
+    np.testing.assert_allclose(all_even(images, name, seen), wanted, rtol=1e-4, atol=1e-5)
+    call = scorer.scorer(inspect, Reduction(("a",)), name, channels=channels)
+    found = call({}, seen).residuals["a"]
+    np.testing.assert_allclose(found[counts], wanted[..., 0][counts], rtol=1e-4, atol=1e-5)
 
 
 def inspect(variables, images):

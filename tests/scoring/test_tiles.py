@@ -118,3 +118,9 @@ def test_a_small_defect_survives_that_is_lost_when_the_image_shrinks():
     small = separated(image_size=(16, 48))
     assert whole == 1
     assert small < 0.9
+
+
+def test_what_a_method_says_of_its_image_is_said_of_the_tile():
+    flags = {"image_size": (64, 96), "tile": 32, "tile_overlap": 8, "patch_size": 64}
+    with pytest.raises(UsageError, match=r"--patch_size=64 is outside 1\.\.32 \(--tile=32\)"):
+        configure(**flags).build()

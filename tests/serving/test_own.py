@@ -81,6 +81,8 @@ def test_thresholds_by_percent_and_by_rate(fitted, capsys):
         ),
         ({"method": "variation_model", "percent": 90, "false_alarms": 0.1}, "take one of them"),
         ({"method": "variation_model", "epochs": 3}, "a flag of --method="),
+        ({"method": "variation_model", "channels": 1}, "channels: is that of the images"),
+        ({"method": "variation_model", "roi": "1,1,9,9"}, "--roi=1,1,9,9: only of files"),
     ],
 )
 def test_what_cannot_be_is_said(fitted, flags, said):
@@ -95,6 +97,14 @@ def test_images_that_cannot_be_are_named(fitted):
             own.detector(variables, images, method="variation_model")
     with pytest.raises(DataError, match="variables: not of --method=variation_model"):
         own.detector(variables, unseen[:, :20], method="variation_model")
+
+
+def test_new_images_are_brought_to_their_frame(fitted):
+    """What is no part of a new image is in no score, where they are not stretched."""
+    variables, unseen = fitted
+    detector = own.detector(variables, unseen, method="variation_model", resize="crop")
+    wide = np.concatenate([np.ones_like(unseen[0]), unseen[0], np.ones_like(unseen[0])], axis=1)
+    assert detector.score(wide).distance == pytest.approx(detector.score(unseen[0]).distance)
 
 
 def test_it_is_in_the_package(fitted):

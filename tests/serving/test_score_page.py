@@ -14,7 +14,7 @@ from cae_jax.reports.html import verdicts
 from cae_jax.reports.html.verdicts import Scored, Verdicts
 from cae_jax.runs import job
 from cae_jax.runs.config import configure
-from cae_jax.serving import folder, overlay, trained
+from cae_jax.serving import folder, overlay, score_page, trained
 from cae_jax.serving.growing_table import fields, rows
 
 
@@ -49,6 +49,33 @@ def test_the_most_unusual_images_have_pictures(world, run):
         want = np.asarray(file.convert("L").resize(shown.shape[::-1]), float)
     assert np.abs(shown - want).mean() < 12  # it is that image: 32 pixels of it, as a JPEG
     assert "90 % of out-of-fold good, 10 images" in page
+
+
+def test_of_a_large_image_its_most_unusual_place_is_shown_as_it_is(world, run, monkeypatch):
+    monkeypatch.setattr(score_page, "_SIDE", 8)  # images are of 32
+    monkeypatch.setattr(score_page, "_outlined", lambda run: False)
+    output = world / "large"
+    folder.score_folder(run, world / "in/tablet/test", output, pictures_in_report=1)
+    page = (output / "report.html").read_text(encoding="utf-8")
+    (path,) = re.findall(r"<h3><bdi>(.*?)</bdi>", page)
+    _, _, close, _ = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(close))).convert("L"), float)
+    file = world / "in/tablet/test" / path
+    row, column = np.unravel_index(run.detector.score(file).residual.argmax(), (32, 32))
+    assert f"x {column}, y {row}" in page
+    top, left = min(max(row - 4, 0), 24), min(max(column - 4, 0), 24)
+    want = run.detector.pixels(file)[top : top + 8, left : left + 8, 0] * 255
+    assert np.abs(shown - want).mean() < 6  # as a JPEG
+
+
+def test_images_that_lose_their_shape_are_said(world, run, capsys):
+    for name, shape in (("long", (20, 100)), ("as_it_is", (40, 40)), ("less", (20, 70))):
+        path = world / "shapes" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full(shape, 99, np.uint8)).save(path)
+    folder.score_folder(run, world / "shapes", world / "of_shapes")
+    said = "2 of 3 images are squeezed, of 20 x 100 pixels (height x width) into 32 x 32, 5 : 1"
+    assert said in capsys.readouterr().err
 
 
 def test_no_report_where_none_is_asked_for(world, run):

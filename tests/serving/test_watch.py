@@ -55,6 +55,14 @@ def test_each_image_is_judged_moved_and_written_down(tmp_path):
     assert len(rows(tmp_path)) == 4
 
 
+def test_images_that_lose_their_shape_are_said_once(tmp_path, capsys):
+    for i in range(10):  # of more than one batch
+        write(tmp_path / f"in/{i}.png", png(50 + i, (8, 40)))
+    watch(tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("are squeezed, of 8 x 40 pixels (height x width) into 16 x 16, 5 : 1") == 1
+
+
 def test_a_name_that_is_no_text(tmp_path):
     name = os.fsdecode(b"\xff.png")
     write(tmp_path / "in" / name, png(50))

@@ -7,15 +7,17 @@ so, and what the category holds. `LAYOUTS` is the order in which they are tried.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cae_jax.data import prepared, unread
 from cae_jax.data.layouts import coco, labelme, lists, mvtec, published, reserved
 from cae_jax.data.layouts import plain as folders
 from cae_jax.data.layouts.found import (
+    MASK_NAMES,
     USUAL,
     Found,
     Names,
@@ -23,6 +25,7 @@ from cae_jax.data.layouts.found import (
     plain,
     subfolders,
     unread_in,
+    walk,
 )
 from cae_jax.types import DataError, UsageError, unknown_name
 
@@ -77,7 +80,7 @@ def find(root: Path, names: Names = USUAL) -> Found:
     """
     name = layout_of(root, names)
     if name:
-        return _test_held_out(LAYOUTS[name].find(root, names), names.test_fraction)
+        return held_out(LAYOUTS[name].find(root, names), names.test_fraction)
     if names.layout == AUTO:
         raise DataError(f"{root}: no image in it, nor in a folder in it{unread_in(root)}")
     raise UsageError(f"--layout={names.layout}: {root} is not laid out so, see docs/data.md")
@@ -98,11 +101,11 @@ def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
     others = [each for each in subfolders(data_dir) if plain(each.name) not in reserved.PARTS]
     inside = {each.name: each for each in others if _fit(each, names, _SURE)}
     if any(_fit(each, names, _STRONG) for each in inside.values()):
-        return inside
+        return inside | _unread(others, inside)
     if _fit(data_dir, names, _SURE):
         return own
     if inside:
-        return inside
+        return inside | _unread(others, inside)
     for each in subfolders(data_dir):
         if deeper := [sub.name for sub in subfolders(each) if _fit(sub, names, _STRONG)]:
             raise DataError(
@@ -112,7 +115,20 @@ def categories(data_dir: Path, names: Names = USUAL) -> dict[str, Path]:
     if _fit(data_dir, names, LAYOUTS):
         return own
     more = unread_in(data_dir) or "; see docs/data.md for layouts"
+    if prepared.is_there(data_dir):
+        more = "; tensorflow_datasets prepared what is in it, which --dataset=tfds reads"
     raise DataError(f"{data_dir} holds no category and no image{more}")
+
+
+def passed_over(data_dir: Path, names: Names = USUAL) -> tuple[str, ...]:
+    """Returns the folders beside the categories in a folder that hold images and are none, for
+    nothing says which of these are good; raises as `categories`."""
+    known = categories(data_dir, names)
+    if data_dir in known.values():
+        return ()
+    others = [each for each in subfolders(data_dir) if each.name not in known]
+    others = [each for each in others if plain(each.name) not in MASK_NAMES]
+    return tuple(each.name for each in others if holds_images(each))
 
 
 def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
@@ -147,8 +163,11 @@ def locate(data_dir: Path, category: str, names: Names = USUAL) -> Path:
     raise unknown_name("category", category, known)
 
 
-def _test_held_out(found: Found, fraction: float) -> Found:
-    """Moves a share of the good images to the test, where it has none of its own."""
+def held_out(found: Found, fraction: float) -> Found:
+    """Returns a category with a share of its good images in the test, where it has none of its own.
+
+    Raises DataError where none would be left to learn from.
+    """
     n, said = len(found.train), ""
     if fraction and not found.undivided:
         said = "--test_fraction is not used: what is there says what is for the test"
@@ -179,6 +198,19 @@ def _fit(root: Path, names: Names, among: Mapping[str, Layout]) -> str:
         if names.layout in (AUTO, name) and layout.fits(root, names):
             return name
     return ""
+
+
+def _unread(folders: Sequence[Path], known: Mapping[str, Path]) -> dict[str, Path]:
+    """Those beside categories that hold pictures, none of which is read: whoever reads them says
+    so, and passing them over would not."""
+    others = [each for each in folders if each.name not in known]
+    others = [each for each in others if plain(each.name) not in MASK_NAMES]
+    return {
+        each.name: each
+        for each in others
+        if not holds_images(each)
+        and any(walk(each, lambda file: file.suffix.lower() in unread.PICTURES))
+    }
 
 
 def _name_of(folder: Path) -> str:

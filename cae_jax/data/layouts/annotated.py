@@ -59,12 +59,15 @@ class Images:
         self._named: dict[str, list[Path]] = {}
         for file in files:
             self._named.setdefault(file.name, []).append(file)
+        for name, there in list(self._named.items()):  # in other capitals, where nothing else fits
+            self._named.setdefault(name.lower(), there)
 
     def find(self, name: str, table: Path, part: str = "") -> Path | None:
         """The image whose path ends most like `name`, nearest to the json; None where there is
         none. Raises DataError where several could be."""
         wanted = [each for each in name.replace("\\", "/").split("/") if each not in (".", "..")]
-        there = self._named.get(wanted[-1], []) if wanted else []
+        last = wanted[-1] if wanted else ""
+        there = self._named.get(last) or self._named.get(last.lower(), [])
         if len(there) > 1:
             alike = {file: _alike(file.parts, wanted) for file in there}
             there = [file for file in there if alike[file] == max(alike.values())]

@@ -1,16 +1,14 @@
-"""A table that says of each image what it is: CSV, or JSON as a list of records.
+"""A table that says of each image what it is: CSV, or JSON as a list of records, see `tables`.
 
 Columns, whose other usual names are known: path; label, by which an image is good (a word of
-GOOD_NAMES, or 0) or of that kind of defect (1: "defect"); mask, empty where there is none; split,
-"train" or "test". Without a split, good images are learned from and the others judged.
+GOOD_NAMES, 0 or no) or of that kind of defect (1, yes: "defect"); mask, empty where there is none;
+split, "train" or "test". Without a split, good images are learned from and the others judged.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from cae_jax.data.layouts.found import (
@@ -25,27 +23,42 @@ from cae_jax.data.layouts.found import (
     is_result,
     plain,
 )
+from cae_jax.data.layouts.tables import records, tables_in, value
 from cae_jax.types import GOOD, DataError, LeftOut, UsageError
 
-_COLUMNS = {
-    "path": ("path", "image_path", "image", "file", "filename", "file_name"),
-    "label": ("label", "class", "kind", "anomaly_class", "defect"),
-    "mask": ("mask", "mask_path"),
-    "split": ("split", "part", "set", "subset"),
-}
+KINDS = (
+    *("defect_kind", "defect_type", "defect_class", "anomaly_kind", "anomaly_type"),
+    *("anomaly_class", "kind"),
+)
+LABELS = (
+    *("label", "labels", "label_name", "class", "class_name", "class_label", "target", "anomaly"),
+    *("is_anomaly", "anomalous", "is_anomalous", "defect", "is_defect", "defective"),
+    *("is_defective", "label_index", "ng", "status", "verdict", "result"),
+)
+GOOD_LABELS = ("good", "is_good", "ok", "is_ok", "normal", "is_normal")  # of which yes is good
+PATHS = (
+    *("image_path", "img_path", "path", "image", "img", "image_file", "image_name", "file"),
+    *("filename", "file_name", "filepath", "file_path", "image_filename"),
+)
+_MASKS = (
+    *("mask", "mask_path", "mask_file", "mask_name", "mask_filename", "gt", "gt_path"),
+    *("ground_truth", "ground_truth_path", "segmentation"),
+)
+_SPLITS = ("split", "part", "set", "subset", "phase", "usage")
+_LABEL = (*LABELS[:5], *KINDS, *LABELS[5:], *GOOD_LABELS)
 _FOR = {"train": "train", "val": "train", "test": "test"}  # which of the two a part is for
+_NOTHING = ("", "-", "nan", "none", "null", "na", "n/a")
+_NO, _YES = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
+_FIRST = 8  # rows by which a table is known
 
 
 def table_of(root: Path) -> Path | None:
     """Returns the table of a category: itself, or the one in it that has a path and a label."""
     if root.is_file():
         return root
-    if not root.is_dir():
+    if not root.is_dir() or is_result(root):  # whose tables are of scores
         return None
-    if is_result(root):  # whose tables are of scores
-        return None
-    tables = [*sorted(root.glob("*.csv")), *sorted(root.glob("*.json"))]
-    fit = [each for each in tables if _is_list(each)]
+    fit = [each for each in tables_in(root) if _is_list(each)]
     if len(fit) > 1:
         names = " and ".join(each.name for each in fit)
         raise UsageError(f"{root}: {names} could list its images; --data_dir={fit[0]} takes one")
@@ -58,7 +71,8 @@ def is_listed(root: Path, names: Names) -> bool:
 
 
 def listed(root: Path, names: Names = USUAL) -> Found:
-    """Lists the images of a table; paths are from the folder that it lies in.
+    """Lists the images of a table; paths are from the folder that it lies in, in Windows' way or
+    not; where it has been moved, from where they still fit.
 
     Raises DataError for a table that cannot be read, a row without a path or a label, and a split
     that is neither train nor test.
@@ -66,16 +80,19 @@ def listed(root: Path, names: Names = USUAL) -> Found:
     table = table_of(root)
     if table is None:
         raise DataError(f"{root}: no table in it with a path and a label of each image")
-    tree, rows = Tree(table.parent), _rows(table)
+    tree, rows, there = Tree(table.parent), records(table), _Files(table.parent)
     parts: dict[str, dict[str, Item]] = {"train": {}, "test": {}}
+    labels: dict[str, None] = {}
     for i, row in enumerate(rows, 1):
-        path, label = Path(_value(row, "path")).as_posix(), _value(row, "label")
-        if path == "." or not label:
-            raise DataError(f"{table}: record {i} has no {'path' if path == '.' else 'label'}")
+        text, label = value(row, PATHS)[1], _label(row)
+        file, path = there.find(text)
+        if not path or not label:
+            raise DataError(f"{table}: record {i} has no {'label' if path else 'path'}")
         if any(path in part for part in parts.values()):
             raise DataError(f"{table}: record {i}: {path} stands above, too")
-        kind, mask, file = _kind(label, names), _value(row, "mask"), tree.root / path
-        split = _value(row, "split").lower() or ("train" if kind == GOOD else "test")
+        kind, mask = kind_of(label, names), value(row, _MASKS)[1]
+        labels[label] = None
+        split = value(row, _SPLITS)[1].lower() or ("train" if kind == GOOD else "test")
         if split not in PART_OF:
             raise DataError(f"{table}: record {i}: split {split!r} is neither train nor test")
         part = parts[_FOR[PART_OF[split]]]
@@ -83,56 +100,102 @@ def listed(root: Path, names: Names = USUAL) -> Found:
             part[path] = Item(path, GOOD, file)
         elif part is parts["train"]:
             tree.left_out.append(LeftOut(path, "defective, so it is not learned from"))
+        elif mask.lower() in _NOTHING:
+            part[path] = Item(path, kind, file)
+            tree.left_out.append(LeftOut(path, UNMASKED))
         else:
-            masks = (tree.root / mask,) if mask else ()
-            part[path] = Item(path, kind, file, mask, masks)
-            if not masks:
-                tree.left_out.append(LeftOut(path, UNMASKED))
-    divided = any(_value(row, "split") for row in rows)
+            masked, mask_path = there.find(mask)
+            part[path] = Item(path, kind, file, mask_path, (masked,))
+    if not parts["train"]:
+        words = ", ".join(list(labels)[:8])
+        raise DataError(
+            f"{table}: no good image to learn from; its labels are {words}: --good_name=NAME says "
+            "which is good"
+        )
+    tree.notes += there.moved
+    divided = any(value(row, _SPLITS)[1] for row in rows)
     found = tree.found("listed", *(list(part.values()) for part in parts.values()))
     return found._replace(undivided=not divided)
 
 
-def _kind(label: str, names: Names) -> str:
-    if label == names.good_name or label in ("0", "0.0") or plain(label) in GOOD_NAMES:
+def kind_of(label: str, names: Names) -> str:
+    """Returns GOOD or the kind of defect that a label says; with a --good_name it alone is good."""
+    if names.good_name:
+        good = label == names.good_name
+    else:
+        good = label.lower() in _NO or plain(label) in GOOD_NAMES
+    if good:
         return GOOD
-    return "defect" if label in ("1", "1.0") else label
+    return "defect" if label.lower() in _YES else label
+
+
+class _Files:
+    """The files that a table speaks of."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.moved: list[str] = []  # what is said of the first path that begins elsewhere
+        self._names: dict[Path, dict[str, Path]] = {}
+
+    def find(self, text: str) -> tuple[Path, str]:
+        """A path's file, which may not be there, and what it is called from here."""
+        exact = self.root / text
+        if not exact.is_file():
+            parts = _parts(text)
+            absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).drive
+            if self.root.name in parts[:-1]:
+                last = len(parts) - 1 - parts[::-1].index(self.root.name)
+                starts = [0, last + 1]
+            else:
+                starts = [0]
+            starts += range(1, len(parts)) if absolute else ()
+            for start in starts:
+                if found := self._spelled(parts[start:]):
+                    exact = found
+                    if start and not self.moved:
+                        now = found.relative_to(self.root).as_posix()
+                        self.moved.append(f"paths begin elsewhere: {text} is taken as {now}")
+                    break
+        inside = exact.is_relative_to(self.root) and ".." not in exact.parts
+        return exact, "/".join(_parts(str(exact.relative_to(self.root)) if inside else text))
+
+    def _spelled(self, parts: list[str]) -> Path | None:
+        """The file of that path, in whatever capitals it is called so."""
+        at = self.root
+        for part in parts:
+            exact = at / part
+            if not exact.exists():
+                if at not in self._names:
+                    there = list(at.iterdir()) if at.is_dir() else []
+                    self._names[at] = {each.name.lower(): each for each in reversed(sorted(there))}
+                found = self._names[at].get(part.lower())
+                if found is None:
+                    return None
+                exact = found
+            at = exact
+        return at if at.is_file() else None
+
+
+def _parts(text: str) -> list[str]:
+    """The names in a path of any system, without what it begins with and dots."""
+    names = text.replace("\\", "/").split("/")
+    return [name for name in names if name.strip(". ") and not name.endswith(":")]
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """What a row says of its image; of a column for good ones turned round."""
+    name, text = value(row, _LABEL)
+    if name in GOOD_LABELS and text.lower() in (*_NO, *_YES):
+        return _YES[0] if text.lower() in _NO else _NO[0]
+    return text
 
 
 def _is_list(table: Path) -> bool:
-    """Whether a table's first record has a label and the path of a file that is there."""
+    """Whether one of a table's first records has a label and the path of a file that is there."""
     try:
-        first = next(iter(_rows(table, whole=False)), {})
+        rows = records(table, whole=False)[:_FIRST]
     except DataError:
         return False
-    return bool(_name(first, "label")) and (table.parent / (_value(first, "path") or ".")).is_file()
-
-
-def _name(row: Mapping[str, Any], column: str) -> str | None:
-    """What a table calls a column; None where it has none of these."""
-    named = {str(name).strip().lower(): str(name) for name in row}
-    return next((named[name] for name in _COLUMNS[column] if name in named), None)
-
-
-def _value(row: Mapping[str, Any], column: str) -> str:
-    name = _name(row, column)
-    value = None if name is None else row[name]
-    return "" if value is None else str(value).strip()
-
-
-def _rows(table: Path, whole: bool = True) -> list[dict[str, Any]]:
-    """The records of a table, or the first one."""
-    try:
-        with open(table, encoding="utf-8-sig", newline="") as lines:
-            if table.suffix.lower() == ".json":
-                if lines.read(1) != "[":  # other tools' files, which may be large
-                    raise DataError(f"{table}: not a list of records")
-                lines.seek(0)
-                return [row for row in json.load(lines) if isinstance(row, dict)]
-            head = lines.readline()
-            lines.seek(0)
-            separator = ";" if head.count(";") > head.count(",") else ","
-            reader = csv.DictReader(lines, delimiter=separator)
-            return list(reader) if whole else [next(reader, {})]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a table of images: {error}") from error
+    there = _Files(table.parent)
+    paths = [value(row, PATHS)[1] for row in rows if value(row, _LABEL)[0]]
+    return any(path and there.find(path)[0].is_file() for path in paths)

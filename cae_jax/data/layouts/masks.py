@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cae_jax.data import images
-from cae_jax.data.layouts.found import Tree
+from cae_jax.data.layouts.found import MASK_NAMES, Tree, plain
 from cae_jax.types import UsageError
 
 STEM = "{stem}"  # of an image, in --mask_pattern
@@ -92,6 +92,42 @@ def image_of(file: Path, pattern: str = "") -> str:
     of, if it is named as masks are: with an ending or a beginning, or by the pattern; else ""."""
     rules = _rules(pattern) if pattern else _RULES
     return next(filter(None, (_stem(rule, file) for rule in rules)), "")
+
+
+def of_another(files: Sequence[Path]) -> Path | None:
+    """Returns the first file that is named as the mask of another one is; None for none."""
+    stems = {file.stem.lower() for file in files}
+    return next((file for file in files if image_of(file) in stems), None)
+
+
+def beside(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
+    """Returns the masks among images, by these: named as masks are and in the image's folder, told
+    by their format, see `twins`, or in a folder of masks in or beside the image's."""
+    stems = {(file.parent, file.stem.lower()): file for file in reversed(files)}
+    pairs: dict[Path, tuple[Path, ...]] = {}
+    by_format = {mask: image for image, mask in twins(files).items()}
+    for mask in files:
+        image = stems.get((mask.parent, image_of(mask))) or by_format.get(mask)
+        if plain(mask.parent.name) in MASK_NAMES:
+            stem, above = image_of(mask) or mask.stem.lower(), mask.parent.parent
+            fit = [file for (folder, name), file in stems.items() if name == stem
+                   and folder != mask.parent and above in (folder, folder.parent)]  # fmt: skip
+            image = fit[0] if len(fit) == 1 else None
+        if image is not None:
+            pairs[image] = (*pairs.get(image, ()), mask)
+    return pairs
+
+
+def twins(files: Sequence[Path]) -> dict[Path, Path]:
+    """Returns the masks, by their images, that are told from these by their format alone: 0.png of
+    0.jpg beside it, for a JPEG is no mask."""
+    named = {file.with_suffix("").as_posix().lower(): file for file in files if not _is_jpeg(file)}
+    pairs = {file: named.get(file.with_suffix("").as_posix().lower()) for file in files}
+    return {file: mask for file, mask in pairs.items() if mask and _is_jpeg(file)}
+
+
+def _is_jpeg(file: Path) -> bool:
+    return file.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @functools.cache

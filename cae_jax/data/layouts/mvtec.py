@@ -11,11 +11,12 @@ nothing to judge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cae_jax.data import regions
 from cae_jax.data.layouts import masks as masks_of
-from cae_jax.data.layouts import reserved
+from cae_jax.data.layouts import reserved, tables
 from cae_jax.data.layouts.found import (
     BAD_NAMES,
     USUAL,
@@ -109,6 +110,7 @@ def _listed(root: Path, names: Names, layout: str, test: str = "test") -> Found:
     """
     tree = Tree(root)
     learn, judge = reserved.part(root, "train"), reserved.part(root, test)
+    names = _named_alike(learn, judge, names)
     held_out = [reserved.part(root, each) for each in reserved.VALIDATION]
     truth = reserved.ground_truth(root, judge)
     used = [learn, judge, *held_out, *([truth] if truth else [])]
@@ -126,6 +128,24 @@ def _listed(root: Path, names: Names, layout: str, test: str = "test") -> Found:
     return tree.found(layout, tree.good(train), _to_judge(tree, judge, truth, names))
 
 
+def _named_alike(learn: Path, judge: Path, names: Names) -> Names:
+    """Takes a folder of train for good images whatever it is called, where it is the only one and
+    test has one of its name.
+
+    Raises DataError where several are in both: some of them hold defects.
+    """
+    if names.good_name or good_folder(learn, names):
+        return names
+    there = [each.name for each in subfolders(learn) if holds_images(each)]
+    both = [name for name in there if holds_images(judge / name)]
+    if len(there) > 1 and both and not set(map(plain, there)) & BAD_NAMES:
+        raise DataError(
+            f"{learn}: holds {', '.join(there)}, and so does {judge.name}: which of them is good? "
+            f"--good_name={both[-1]}"
+        )
+    return names._replace(good_name=both[0]) if len(there) == 1 and both else names
+
+
 def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
     """Good images of train or validation: in the folder of good ones, or all where there is
     none and no folder of another name that says it holds defects."""
@@ -137,9 +157,10 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
             if entry != good:
                 tree.leave(entry, "not part of the layout")
         _say_good(tree, good)
-        found = tree.images(good)
+        found = _seen(tree, tree.images(good))
         if not found:
             raise DataError(no_image(good))
+        _check_masks(good, found)
         return found
     there = [each for each in subfolders(folder) if holds_images(each)]
     bad = [each.name for each in there if plain(each.name) in BAD_NAMES]
@@ -149,9 +170,15 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
         raise DataError(
             f"{folder}: {asked}, it holds {held}; name the one of good images: --good_name=NAME"
         )
-    found = tree.images(folder)
+    found = _seen(tree, tree.images(folder))
     if not found:
         raise DataError(no_image(folder))
+    _check_masks(folder, found)
+    if text := tables.telling(folder, [file.name for file in found]):
+        raise DataError(
+            f"{folder}: {text.relative_to(folder)} says something of images in it, in a form that "
+            f"is not known; if all of them show good products, put them into {folder.name}/{GOOD}"
+        )
     if there:
         words = ", ".join(each.name for each in there)
         tree.notes.append(
@@ -161,6 +188,25 @@ def _to_learn(tree: Tree, folder: Path, names: Names) -> list[Path]:
     return found
 
 
+def _seen(tree: Tree, files: list[Path]) -> list[Path]:
+    """Images without what a depth camera writes beside them, as MVTec 3D-AD has it: rgb and xyz."""
+    if not {"rgb", "xyz"} <= {file.parent.name for file in files}:
+        return files
+    for file in files:
+        if file.parent.name == "xyz":
+            tree.leave(file, "points in space, not an image")
+    return [file for file in files if file.parent.name != "xyz"]
+
+
+def _check_masks(folder: Path, files: Sequence[Path]) -> None:
+    """Raises DataError where masks lie among the images to learn from."""
+    if mask := masks_of.of_another(files):
+        raise DataError(
+            f"{folder}: {mask.relative_to(folder)} is named like the mask of another image: put "
+            "masks elsewhere, those of defects into ground_truth"
+        )
+
+
 def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[Item]:
     """The images of every kind in test, with their masks."""
     if not test.is_dir():
@@ -168,12 +214,14 @@ def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[
     good = good_folder(test, names)
     folders = tree.folders(test, "not in the folder of a defect kind")
     kinds = [each for each in folders if each != truth]
-    files = {kind: tree.images(kind) for kind in kinds}
+    files = {kind: _seen(tree, tree.images(kind)) for kind in kinds}
+    pairs = {} if truth else _masks_among(tree, files, good)
     items = tree.good(files.get(good, [])) if good else []
     if good:
         _say_good(tree, good)
     defective = {kind: found for kind, found in files.items() if kind != good}
-    pairs = _masks(tree, truth, defective, good, names) if truth else {}
+    if truth:
+        pairs = _masks(tree, truth, defective, good, names)
     for kind, found in defective.items():
         items += [tree.defective(file, kind.name, pairs.get(file, ())) for file in found]
     flat = sum(1 for each in entries(test) if each.is_file() and not each.name.startswith("."))
@@ -189,6 +237,26 @@ def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[
             "--good_name=NAME"
         )
     return items
+
+
+def _masks_among(
+    tree: Tree, files: dict[Path, list[Path]], good: Path | None
+) -> dict[Path, tuple[Path, ...]]:
+    """Takes masks that lie among the images of a kind out of these, and returns them by image."""
+    pairs: dict[Path, tuple[Path, ...]] = {}
+    for kind, there in files.items():
+        found = masks_of.beside(there)
+        masks = {mask for each in found.values() for mask in each}
+        files[kind] = [file for file in there if file not in masks]
+        if kind == good:
+            for mask in sorted(masks):
+                tree.leave(mask, "mask of a good image")
+        elif masks:
+            pairs |= found
+            tree.notes.append(
+                f"{tree.path(kind)}: {len(masks)} files are taken for masks of images beside them"
+            )
+    return pairs
 
 
 def _masks(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cae_jax.data.layouts import masks as masks_of
+from cae_jax.data.layouts import tables
 from cae_jax.data.layouts.found import (
     BAD_NAMES,
     MASK_NAMES,
@@ -21,6 +23,8 @@ from cae_jax.data.layouts.found import (
 )
 from cae_jax.data.layouts.reserved import PARTS
 from cae_jax.types import GOOD, DataError
+
+_PAIRS = (("0", "1"), ("positive", "negative"), ("pos", "neg"), ("true", "false"), ("yes", "no"))
 
 
 def is_kinds(root: Path, names: Names) -> bool:
@@ -49,12 +53,21 @@ def kinds(root: Path, names: Names = USUAL) -> Found:
         raise DataError(f"{root}: no folder of good images in it; name it: --good_name=NAME")
     folders = tree.folders(root, "in no folder of a kind")
     truth = next((each for each in folders if plain(each.name) in MASK_NAMES), None)
-    train = tree.good(tree.images(good))
+    learn = tree.images(good)
     files = [file for each in folders if each not in (good, truth) for file in tree.images(each)]
     pairs: dict[Path, tuple[Path, ...]] = {}
     if truth:
         there = tree.images(truth)
         pairs = masks_of.pair(tree, files, root, there, truth, names.mask_pattern)
+    else:
+        pairs = masks_of.beside([*learn, *files])
+        masks = {mask for each in pairs.values() for mask in each}
+        if masks:
+            tree.notes.append(f"{len(masks)} files are taken for masks of images beside them")
+        for mask in (mask for mask in learn if mask in masks):
+            tree.leave(mask, "mask of a good image")
+        learn, files = ([each for each in some if each not in masks] for some in (learn, files))
+    train = tree.good(learn)
     test = [tree.defective(file, _kind(root, file), pairs.get(file, ())) for file in files]
     tree.notes.append(
         f"{good.name} holds the good images; train/{GOOD} and test/{GOOD} would say which are to "
@@ -101,12 +114,38 @@ def _check(root: Path, files: list[Path]) -> None:
         part = min(strange, key=lambda part: (plain(part.name) not in PARTS, len(part.parts), part))
         more = "" if plain(part.name) in PARTS else own  # a test has images of other kinds
         raise DataError(f"{root}: {_near_miss(root, part)}{more}".removesuffix("; "))
-    stems = {file.stem.lower() for file in files}
-    for file in files:
-        if (image := masks_of.image_of(file)) and image in stems:
-            raise DataError(
-                f"{root}: {file.relative_to(root)} is named like the mask of another image; {own}"
-            )
+    if said := _two_kinds(root, files):
+        raise DataError(f"{root}: {said}; {own}")
+    if mask := masks_of.of_another(files):
+        raise DataError(
+            f"{root}: {mask.relative_to(root)} is named like the mask of another image; {own}"
+        )
+    for file, mask in masks_of.twins(files).items():
+        raise DataError(
+            f"{root}: {mask.relative_to(root)} is called like {file.name} beside it, as its mask "
+            f"might be; {own}"
+        )
+    if text := tables.telling(root, [file.name for file in files]):
+        raise DataError(
+            f"{root}: {text.relative_to(root)} says something of images in it, in a form that is "
+            f"not known: a table needs columns path and label, see docs/data.md; {own}"
+        )
+
+
+def _two_kinds(root: Path, files: list[Path]) -> str:
+    """What says that images are of two kinds: words in some of their names, or folders of a pair of
+    words, of which nobody knows which is good; ""."""
+    marked = [file for file in files if BAD_NAMES & set(re.split(r"[-_. ]+", file.stem.lower()))]
+    if 0 < len(marked) < len(files):
+        name = marked[0].relative_to(root)
+        return f"{name} is named as a defective image is, others are not: put these into a folder"
+    folders = {
+        plain(file.relative_to(root).parts[0]): file for file in files if file.parent != root
+    }
+    for one, other in _PAIRS:
+        if one in folders and other in folders:
+            return f"holds {one} and {other}: which of them is good? --good_name={one}"
+    return ""
 
 
 def _near_miss(root: Path, part: Path) -> str:

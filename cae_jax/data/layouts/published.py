@@ -124,8 +124,13 @@ def kolektor_sdd2(root: Path, names: Names = USUAL) -> Found:
         folder = reserved.part(root, part)
         reserved.say(tree, [folder])
         there = tree.images(folder) if folder.is_dir() else []
-        masks = {file.stem.removesuffix("_GT"): file for file in there if file.stem.endswith("_GT")}
-        files = [file for file in there if not file.stem.endswith("_GT")]
+        files = [file for file in there if "_GT" not in file.stem]
+        stems = {file.stem for file in files}
+        masks = {f.stem.removesuffix("_GT"): f for f in there if "_GT" in f.stem}
+        for file in (masks.pop(stem) for stem in [*masks] if stem not in stems):
+            tree.leave(file, "mask without an image, or a second of one")  # "10301_GT (copy).png"
+        if bare := len(stems - masks.keys()):
+            tree.notes.append(f"{part}: {bare} images without a mask are taken for good")
         with ThreadPoolExecutor() as pool:
             marked = dict(zip(masks, pool.map(_is_marked, masks.values()), strict=True))
         for file in files:

@@ -18,11 +18,11 @@ class Written(NamedTuple):
     text: str  # the first table, for a terminal
 
 
-def write(workdir: Path) -> Written:
+def write(workdir: Path, excel: bool = False) -> Written:
     """Writes benchmark.csv, .md and .html, pairs.csv, ranks.png and few_images.png into a workdir.
 
     ranks.png needs two methods, few_images.png two numbers of training images; without them an
-    older one is taken away.
+    older one is taken away. `excel` is as of `files.write_csv`.
 
     Raises:
       UsageError: no such folder.
@@ -37,10 +37,10 @@ def write(workdir: Path) -> Written:
         cause = next(iter(found.table["error"]), "nothing was run in it")
         raise CaeError(f"{workdir}: no cell finished: {cause}")
     csv, md, html = (workdir / f"benchmark.{kind}" for kind in ("csv", "md", "html"))
-    write_csv(csv, found.table)
+    write_csv(csv, found.table, excel)
     count = tables.whole(found.table)
     two = workdir / "pairs.csv"
-    write_csv(two, pairs.table(found, count))
+    write_csv(two, pairs.table(found, count), excel)
     by_category = tables.by_category(found)
     ranks = tables.ranked(by_category[by_category["train_images"] == count])
     pictures = {}

@@ -25,6 +25,7 @@ FAILED = "failed.json"  # why cells are not finished, by ENTRY/CATEGORY/RUN/seed
 TRIVIAL = "trivial_"  # how the columns of the trivial scores' AUROC begin
 _COUNTS = ("n_train", "n_validation", "n_good", "n_defective")
 _SAME = ("image_auroc", "pixel_auroc", "au_pro_30", "au_pro_5")
+SATURATED = ("au_spro_30", "au_spro_5")  # columns where a cell's data have saturations
 _COSTS = ("train_seconds", "ms_per_image", "model_megabytes")
 COLUMNS = (
     *("entry", "train_images", "category", "seed", "method", "run", "distance"),
@@ -140,6 +141,7 @@ def _row(run: Run, parent: str, flags: Mapping[str, str]) -> dict[str, Any]:
         "false_alarms": 1 - good,
         **{name: m.get(name) for name in ("flag", "dataset", "device", "jax")},
         "error": "",
+        **{name: m[name] for name in SATURATED if name in m},
         **{f"{TRIVIAL}{name}": real(value) for name, value in trivial.items()},
     }
 

@@ -45,6 +45,10 @@ COLUMNS = (
     Column("ms an image", "ms_per_image", lambda value: _three(value)),
     Column("MB", "model_megabytes", lambda value: _three(value)),
 )
+_SATURATED = (  # behind AU-PRO, where there are any
+    Column("AU-sPRO 0.3", "au_spro_30", rate),
+    Column("AU-sPRO 0.05", "au_spro_5", rate),
+)
 NOTE = (
     "Means over seeds ± their standard deviation; in brackets 95 % bootstrap intervals over the "
     "test images, good and defective ones drawn apart. Good right, defects found and false alarms "
@@ -171,7 +175,7 @@ def _overall(
     rows: pd.DataFrame, trivial: pd.DataFrame, ranks: tables.Ranking | None, n: int
 ) -> Section:
     rank = dict(zip(ranks.entries, ranks.found.mean, strict=True)) if ranks else {}
-    made = []
+    made, numbers = [], _columns(rows)
     for row in rows.to_dict("records"):
         of = f"{row['categories']} of {n}" if row["categories"] < n else str(n)
         mean = rank.get(row["entry"], math.nan)
@@ -180,27 +184,29 @@ def _overall(
                 *(words(row["entry"]), _size(row["image_size"])),
                 *(figure(of, row["categories"]), _count(row["seeds"])),
                 figure(_three(mean), mean),
-                *_numbers(row),
+                *_numbers(row, numbers),
             ]
         )
     for row in trivial[trivial["category"] == ""].to_dict("records"):
-        made.append([words(_TRIVIAL + row["entry"]), *[_EMPTY] * 4, *_numbers(row)])
+        made.append([words(_TRIVIAL + row["entry"]), *[_EMPTY] * 4, *_numbers(row, numbers)])
     head = ("method", "pixels", "categories", "seeds", "mean rank")
-    columns = [*head, *(column.title for column in COLUMNS)]
+    columns = [*head, *(column.title for column in numbers)]
     return Section(f"Mean over {n} categories", "", Table("Mean over categories", columns, made))
 
 
 def _by_category(rows: pd.DataFrame, trivial: pd.DataFrame) -> Section:
-    made = []
+    made, numbers = [], _columns(rows)
     for category, part in rows.groupby("category", sort=False):
         for row in part.to_dict("records"):
             about = [words(category), words(row["entry"]), _size(row["image_size"])]
-            made.append([*about, _count(row["n_train"]), _count(row["seeds"]), *_numbers(row)])
+            made.append(
+                [*about, _count(row["n_train"]), _count(row["seeds"]), *_numbers(row, numbers)]
+            )
         for row in trivial[trivial["category"] == category].to_dict("records"):
             about = [words(category), words(_TRIVIAL + row["entry"])]
-            made.append([*about, *[_EMPTY] * 3, *_numbers(row)])
+            made.append([*about, *[_EMPTY] * 3, *_numbers(row, numbers)])
     head = ("category", "method", "pixels", "learned from", "seeds")
-    columns = [*head, *(column.title for column in COLUMNS)]
+    columns = [*head, *(column.title for column in numbers)]
     table = Table("Each category", columns, made, name="runs")
     return Section("Each category", "", table)
 
@@ -252,8 +258,13 @@ def _few(overall: pd.DataFrame, by_category: pd.DataFrame) -> Section:
     return Section("Few images", about, Table("Few images", columns, made))
 
 
-def _numbers(row: Mapping[str, Any]) -> list[Cell]:
-    return [_number(row, column) for column in COLUMNS]
+def _columns(table: pd.DataFrame) -> list[Column]:
+    """The columns of numbers of a table's rows."""
+    return [*COLUMNS[:4], *(each for each in _SATURATED if each.name in table), *COLUMNS[4:]]
+
+
+def _numbers(row: Mapping[str, Any], columns: Sequence[Column]) -> list[Cell]:
+    return [_number(row, column) for column in columns]
 
 
 def _number(row: Mapping[str, Any] | pd.Series, column: Column) -> Cell:
@@ -270,7 +281,7 @@ def _number(row: Mapping[str, Any] | pd.Series, column: Column) -> Cell:
 
 def _cells(table: pd.DataFrame) -> Table:
     """Every finished cell, linked to its own page."""
-    made = []
+    made, numbers = [], _columns(table)
     for row in table.to_dict("records"):
         way = urllib.parse.quote(row["folder"], errors="surrogateescape")
         made.append(
@@ -280,13 +291,13 @@ def _cells(table: pd.DataFrame) -> Table:
                 words(str(row["train_images"] or "all")),
                 *(_count(row[name]) for name in ("seed", "n_train")),
                 *(_size(row["image_size"]), _count(row["channels"])),
-                *_numbers(row),
+                *_numbers(row, numbers),
                 words(row["threshold"]),
                 words(row["flag"]),
             ]
         )
     head = ("category", "method", "training images", "seed", "learned from", "pixels", "channels")
-    columns = [*head, *(column.title for column in COLUMNS), "threshold", "warning"]
+    columns = [*head, *(column.title for column in numbers), "threshold", "warning"]
     return Table("Every run", columns, made, name="images")
 
 

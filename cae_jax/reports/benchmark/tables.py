@@ -11,7 +11,7 @@ import pandas as pd
 
 from cae_jax.evaluation import ranking, resampling
 from cae_jax.options import read_size
-from cae_jax.reports.benchmark.cells import TRIVIAL, Found, Resamples
+from cae_jax.reports.benchmark.cells import SATURATED, TRIVIAL, Found, Resamples
 from cae_jax.types import height_width
 
 METRICS = (
@@ -34,6 +34,11 @@ class Ranking(NamedTuple):
     absent: Sequence[str]  # entries that lack one of the categories
 
 
+def metrics(table: pd.DataFrame) -> tuple[str, ...]:
+    """Returns METRICS, and those of data with saturations where a table of cells has them."""
+    return (*METRICS, *(name for name in SATURATED if name in table))
+
+
 def whole(table: pd.DataFrame) -> int:
     """Returns the number of training images that the main tables are of: 0, all of them, where
     there are such cells; else the largest."""
@@ -44,15 +49,16 @@ def whole(table: pd.DataFrame) -> int:
 def by_category(found: Found) -> pd.DataFrame:
     """Returns a row for each number of training images, category and entry, the best entry first.
 
-    METRICS are means over seeds, NAME_spread their sample standard deviations (NaN of one seed);
+    `metrics` are means over seeds, NAME_spread their sample standard deviations (NaN of one seed);
     NAME_low and NAME_high of RESAMPLED are 95 % intervals of these means over the test images.
     COSTS are medians over seeds, for the first one's fit may hold a compilation.
     """
     rows = []
     for (count, category, entry), part in _done(found, ["train_images", "category", "entry"]):
         row = {"train_images": count, "category": category, "entry": entry, "seeds": len(part)}
-        row |= {name: part[name].mean() for name in (*METRICS, *_ABOUT)}
-        row |= {f"{name}_spread": part[name].std() for name in METRICS}
+        names = metrics(part)
+        row |= {name: part[name].mean() for name in (*names, *_ABOUT)}
+        row |= {f"{name}_spread": part[name].std() for name in names}
         row |= part[list(COSTS)].median().to_dict()
         row["threshold"] = ", ".join(dict.fromkeys(part["threshold"]))
         rows.append(row | _intervals([_over_seeds(found, part)]))
@@ -68,16 +74,15 @@ def overall(found: Found) -> pd.DataFrame:
     rows = []
     for (count, entry), part in _done(found, ["train_images", "entry"]):
         groups = [one for _, one in part.groupby("category", sort=False)]
-        means = pd.DataFrame(
-            {**one[list(METRICS)].mean(), **one[list(COSTS)].median()} for one in groups
-        )
+        names = list(metrics(part))
+        means = pd.DataFrame({**one[names].mean(), **one[list(COSTS)].median()} for one in groups)
         row = {"train_images": count, "entry": entry, "categories": len(groups)}
         row["seeds"] = min(map(len, groups))
         row |= means.mean(skipna=False).to_dict()
         row["image_size"] = max(part["image_size"].dropna(), key=n_pixels, default=np.nan)
-        each = part.groupby("seed")[list(METRICS)]
+        each = part.groupby("seed")[names]
         complete = each.mean()[each.size() == len(groups)]
-        row |= {f"{name}_spread": complete[name].std() for name in METRICS}
+        row |= {f"{name}_spread": complete[name].std() for name in names}
         rows.append(row | _intervals([_over_seeds(found, one) for one in groups]))
     return _sorted(rows, ["train_images"])
 
@@ -177,7 +182,7 @@ def _finished(table: pd.DataFrame) -> pd.DataFrame:
 
 def _done(found: Found, by: Sequence[str]) -> Iterable[tuple[Any, pd.DataFrame]]:
     """The finished cells in groups, their numbers as floats."""
-    names = [*METRICS, *COSTS, *_ABOUT]
+    names = [*metrics(found.table), *COSTS, *_ABOUT]
     cells = _finished(found.table)
     cells = cells.assign(**{name: cells[name].astype(float) for name in names})
     return cells.groupby(list(by), sort=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from cae_jax.reports.run_files import Examples
 from cae_jax.types import GOOD
 
 _THUMBNAIL = 48  # pixels of its longer side, about
+_LARGE, _AROUND = 1024, 256  # pixels of the longer side: of what is large, and is shown of it
 _LOSSLESS = 5_000_000  # values of all images up to which they are PNG, about a byte a value
 _PIXELS = 8_000_000  # of all images; as JPEG, with their maps, about a byte a pixel
 
@@ -107,6 +109,26 @@ def pictures(examples: Examples, i: int, path: str) -> dict[str, markup.Image]:
         any_of_it = np.asarray(_blocks(masks[i], step).any((1, 3)))
         shown[name] = markup.image(any_of_it, f"{what} of {path}")
     return shown
+
+
+def around(examples: Examples, i: int) -> tuple[Examples, str] | None:
+    """Returns of a large example i the pixels around its largest residual, as an example alone, for
+    in a small picture a small defect would be lost; and where that is, in words.
+
+    None of one that is not large.
+    """
+    shape = examples.residual.shape[1:]
+    if max(shape) <= _LARGE:
+        return None
+    at = np.unravel_index(examples.residual[i].argmax(), shape)
+    middle = ((int(k) - _AROUND // 2, n - _AROUND) for k, n in zip(at, shape, strict=True))
+    part = (slice(i, i + 1), *(slice(k, k + _AROUND) for k in (max(0, min(m)) for m in middle)))
+    found: dict[str, Any] = {
+        name: array[part if array.ndim > 2 else part[0]]
+        for name, array in examples._asdict().items()
+        if isinstance(array, np.ndarray)
+    }
+    return examples._replace(**found), f"shown around x {at[1]}, y {at[0]}"
 
 
 def _shrunk(examples: Examples) -> tuple[int, bool]:

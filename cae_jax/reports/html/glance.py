@@ -198,7 +198,10 @@ def _pictures(run: Run, point: Mapping[str, Any] | None) -> Iterator[Shown]:
         if point is not None:
             side, word = ("above", "defective") if row in called else ("not above", "good")
             said += f", {side} {amount(limit)}: called {word}"
-        drawn = gallery.pictures(run.examples, place[row], path)
+        shown = (run.examples, place[row])
+        if part := gallery.around(*shown):
+            shown, said = (part[0], 0), f"{said}; {part[1]}"
+        drawn = gallery.pictures(*shown, path)
         yield Shown(title, path, row, kind, said, drawn["image"], drawn["residual"])
 
 

@@ -25,6 +25,7 @@ _MEANS = {  # column -> key of metrics.json
     "good_leak_free": "good_accuracy_val_90",
     "defect_leak_free": "defect_accuracy_val_90",
 }
+_SATURATED = "au_spro_5"  # a column where the data have saturations
 _COSTS = ("train_seconds", "ms_per_image", "image_size", "patches_seen")
 _ACCURACIES = ("good_accuracy", "defect_accuracy", "good_leak_free", "defect_leak_free")
 
@@ -52,18 +53,19 @@ def by_category(cells: Sequence[Mapping[str, Any]], missing: Sequence[Missing]) 
       missing: why others are not among them.
 
     Columns: category, name, title, where, gan, seeds; means over seeds, NAME_spread their sample
-    standard deviation (NaN of one seed), of image_auroc, pixel_auroc, au_pro_30, of good_ and
-    defect_accuracy as Tables 2 and 3 have them (the smallest defect in maps whose threshold is from
-    good images), and good_ and defect_leak_free (90 % of unseen good images); medians of
-    train_seconds and ms_per_image; image_size; patches_seen, epochs times patches of a method that
-    learns by them; flag, what is wrong with the image AUROC beside those of the trivial scores, of
-    which the best over the systems' image sizes count, and of a GAN that it is worse than PCA;
-    error, why a cell is missing.
+    standard deviation (NaN of one seed), of image_auroc, pixel_auroc, au_pro_30, of au_spro_5
+    where any data have saturations, of good_ and defect_accuracy as Tables 2 and 3 have them (the
+    smallest defect in maps whose threshold is from good images), and good_ and defect_leak_free
+    (90 % of unseen good images); medians of train_seconds and ms_per_image; image_size;
+    patches_seen, epochs times patches of a method that learns by them; flag, what is wrong with
+    the image AUROC beside those of the trivial scores, of which the best over the systems' image
+    sizes count, and of a GAN that it is worse than PCA; error, why a cell is missing.
     """
     every = listed()
     asked = {cell["system"] for cell in cells} | {each.system for each in missing}
     every = every[every["name"].isin(asked)]
     categories = [cell["category"] for cell in cells] + [m.category for m in missing if m.category]
+    means = _MEANS | ({_SATURATED: _SATURATED} if any(_SATURATED in c for c in cells) else {})
     rows = []
     for category in dict.fromkeys(categories):
         here = [cell for cell in cells if cell["category"] == category]
@@ -76,11 +78,11 @@ def by_category(cells: Sequence[Mapping[str, Any]], missing: Sequence[Missing]) 
                 if each.system == system.name and each.category in ("", category)
             ]
             row = {"category": category, "name": system.name, "title": system.title}
-            row |= {"where": system.where, "gan": bool(system.gan), **_numbers(own)}
+            row |= {"where": system.where, "gan": bool(system.gan), **_numbers(own, means)}
             row["flag"] = _flag(row, trivial) if own else ""
             rows.append(row | {"error": "; ".join(dict.fromkeys(causes))})
         row = {"category": category, "name": PCA, "title": "PCA", "where": "trivial score"}
-        row |= {"gan": False, **_numbers([]), "image_auroc": trivial.get(PCA, np.nan)}
+        row |= {"gan": False, **_numbers([], means), "image_auroc": trivial.get(PCA, np.nan)}
         rows.append(row | {"flag": "", "error": ""})
     return pd.DataFrame(rows)
 
@@ -138,19 +140,19 @@ def gans_against_pca(of: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _numbers(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _numbers(cells: Sequence[Mapping[str, Any]], means: Mapping[str, str]) -> dict[str, Any]:
     """The columns of numbers of one system's cells of a category; NaN without any."""
     seen = [{**cell, "patches_seen": _patches_seen(cell)} for cell in cells]
     for cell in seen:
         if isinstance(cell.get("image_size"), tuple):  # no one side of what is not square
             cell["image_size"] = np.nan
-    columns = {**_MEANS, **{name: name for name in _COSTS}}
+    columns = {**means, **{name: name for name in _COSTS}}
     frame = pd.DataFrame(
         [{new: cell.get(old) for new, old in columns.items()} for cell in seen],
         columns=list(columns),
     ).astype(float)
     row: dict[str, Any] = {"seeds": len(cells)}
-    for name in _MEANS:
+    for name in means:
         row |= {name: frame[name].mean(), f"{name}_spread": frame[name].std()}
     return row | {name: frame[name].median() for name in _COSTS}
 

@@ -39,7 +39,12 @@ _COSTS = (
 )
 
 
-def write(folder: Path, cells: Sequence[Mapping[str, Any]], missing: Sequence[Missing]) -> str:
+def write(
+    folder: Path,
+    cells: Sequence[Mapping[str, Any]],
+    missing: Sequence[Missing],
+    excel: bool = False,
+) -> str:
     """Writes tables.md, tables2_3.csv, methods.csv and table1.csv; returns its tables, to
     print.
 
@@ -47,6 +52,7 @@ def write(folder: Path, cells: Sequence[Mapping[str, Any]], missing: Sequence[Mi
       folder: made when it is not there.
       cells: see `systems.by_category`.
       missing: likewise.
+      excel: see `files.write_csv`.
 
     Raises:
       CaeError: no cell finished, so there is nothing to write.
@@ -57,9 +63,9 @@ def write(folder: Path, cells: Sequence[Mapping[str, Any]], missing: Sequence[Mi
         raise CaeError(f"no cell finished: {cause}")
     folder.mkdir(parents=True, exist_ok=True)
     of = systems.by_category(cells, missing)
-    write_csv(folder / "methods.csv", of)
-    write_csv(folder / "tables2_3.csv", systems.tables2_3(of))
-    write_csv(folder / "table1.csv", tables.table1(cells))
+    write_csv(folder / "methods.csv", of, excel)
+    write_csv(folder / "tables2_3.csv", systems.tables2_3(of), excel)
+    write_csv(folder / "table1.csv", tables.table1(cells), excel)
     body = "\n".join(_tables(of))
     write_whole(folder / "tables.md", "\n".join([*_head(cells, of), body, page.notes()]) + "\n")
     return f"{body}\nTables: {folder.absolute()}"
@@ -140,6 +146,11 @@ def _all(of: pd.DataFrame) -> list[str]:
             "image AUROC": page.mean(row.image_auroc, row.image_auroc_spread, 3),
             "pixel AUROC": page.mean(row.pixel_auroc, row.pixel_auroc_spread, 3),
             "AU-PRO 0.3": page.mean(row.au_pro_30, row.au_pro_30_spread, 3),
+            **(
+                {"AU-sPRO 0.05": page.mean(row.au_spro_5, row.au_spro_5_spread, 3)}
+                if "au_spro_5" in of
+                else {}
+            ),
             "good / defect, minimum area": _pair(row.good_accuracy, row.defect_accuracy),
             "leak-free 90 %": _pair(row.good_leak_free, row.defect_leak_free),
             "training or fit, s": _three(row.train_seconds),

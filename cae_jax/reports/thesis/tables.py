@@ -26,6 +26,7 @@ PRINTED = {  # model -> its column in Tables 11 to 14
 }
 PAPER = "bergmann2019_paper"
 AUTOENCODERS = {"l2": "AE (L2)", "ssim": "AE (SSIM)"}  # loss -> method in Tables 2 and 3
+SATURATED = ("au_spro_30", "au_spro_5", "au_spro_1")  # where the data have saturations
 LOCALIZATION = ("image_auroc", "pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_5", "au_pro_1")
 _BY = ["category", "model"]
 _BY_LOSS = ["category", "model", "loss", "distance"]
@@ -81,7 +82,8 @@ def localization(cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         for cell in cells
         for name, found in cell["distances"].items()
     ]
-    table = _over_seeds(each, {name: name for name in LOCALIZATION}, _BY_LOSS)
+    names = (*LOCALIZATION, *(name for name in SATURATED if any(name in one for one in each)))
+    table = _over_seeds(each, {name: name for name in names}, _BY_LOSS)
     table["below_chance"] = [
         ", ".join(name for name in ("image_auroc", "pixel_auroc") if row[name] < 0.5)
         for _, row in table.iterrows()

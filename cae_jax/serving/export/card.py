@@ -114,8 +114,11 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     found = [
         "- It knows the camera, light, pose and product that it learned from. Another one is "
         "another model; watch the scores of good products for drift.",
-        "- An image is resized to that size: a defect of few pixels can vanish in that.",
     ]
+    if facts.get("frame", {}).get("resize") != "none":
+        found.append(
+            "- An image is resized to that size: a defect of few pixels can vanish in that."
+        )
     if m.get("flag"):
         found.append(f"- Its test images do not show that it has learned much: {m['flag']}.")
     if m.get("light"):

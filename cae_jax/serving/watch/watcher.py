@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cae_jax.data.frame import lost_of
 from cae_jax.files import write_whole
 from cae_jax.runs.machine import lock
 from cae_jax.runs.machine.progress import say
@@ -125,6 +126,7 @@ class _Watcher:
         self.judged = self.defective = self.refused = 0
         self._waiting = Waiting(options.settle, options.give_up)
         self._kept = journal.entries() if options.keep else set()
+        self._lost = False  # whether it was said that images lose their shape
         self._unmoved: dict[Entry, str] = {}  # what could not be moved, and where it goes
         self._pause = options.poll
         self._troubles: dict[str, str] = {}  # by what was tried: said, and not over yet
@@ -176,6 +178,7 @@ class _Watcher:
         found = _Sorted([], [], set())
         if not self._try("find", self.output, lambda: self._sort(entries, found)):
             return None
+        self._see_shapes(found.whole)
         verdicts = self._verdicts(found.whole)
         judged = [*zip(found.whole, verdicts, strict=True)]
         refused = [(each, each.cause) for each in found.refused]
@@ -205,6 +208,13 @@ class _Watcher:
             else:
                 (found.whole if taken.pixels is not None else found.refused).append(taken)
             found.done.add(taken.entry.name)
+
+    def _see_shapes(self, taken: Sequence[Taken]) -> None:
+        """Says, once, that images lose their shape or their borders."""
+        sizes = [each.size for each in taken]
+        if not self._lost and (lost := lost_of(str(self.inbox), self.detector.model.frame, sizes)):
+            self._lost = True
+            say(f"warning: {lost[0]}")
 
     def _verdicts(self, taken: Sequence[Taken]) -> list[Verdict | str]:
         """A verdict of each image, or why there is none."""

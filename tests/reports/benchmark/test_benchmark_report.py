@@ -316,3 +316,29 @@ def test_a_failure_is_forgotten_once_its_cell_is_finished(tmp_path):
 def test_a_table_of_markdown_is_one():
     shown = page.grid(page.Table("", ["a", "b"], [[page.words("x|y"), page.figure("1", 1, "[0]")]]))
     assert shown == ["| a | b |", "| --- | --- |", "| x\\|y | 1 [0] |"]
+
+
+def test_saturated_overlap_has_columns_where_there_is_any(tmp_path, made):
+    values = {"one": (0.25, 0.5), "two": (0.75, 0.875)}
+    for entry, pair in values.items():
+        for seed, value in enumerate(pair):
+            more = {"au_spro_30": 1.0, "au_spro_5": value, "au_spro_1": 0.0}
+            write_cell(tmp_path, entry, "nut", seed, **more)
+        write_cell(tmp_path, entry, "washer", 0)
+    written = benchmark.write(tmp_path, excel=True)
+    found = cells.read(tmp_path)
+    means = tables.by_category(found).set_index(["category", "entry"])
+    for entry, pair in values.items():
+        assert means.loc[("nut", entry), "au_spro_5"] == pytest.approx(np.mean(pair))
+        assert means.loc[("nut", entry), "au_spro_5_spread"] == pytest.approx(np.std(pair, ddof=1))
+        assert np.isnan(means.loc[("washer", entry), "au_spro_5"])
+    text = (tmp_path / "benchmark.md").read_text()
+    assert "| AU-PRO 0.05 | AU-sPRO 0.3 | AU-sPRO 0.05 | good right |" in text
+    assert "0.812 ± 0.088" in text
+    for path in (tmp_path / "benchmark.csv", tmp_path / "pairs.csv"):
+        assert path in written.paths
+        assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+        pd.testing.assert_index_equal(files.read_csv(path).columns, pd.read_csv(path).columns)
+    without = page.page(made[2])
+    assert "sPRO" not in page.markdown(without)
+    assert not [name for name in made[2].table if "spro" in name]

@@ -190,5 +190,22 @@ def test_many_pictures_make_no_page_of_tens_of_megabytes(monkeypatch):
     assert largest[3, 4] == residual[0, 6, 8:].max()
 
 
+def test_of_a_large_image_its_most_unusual_place_is_shown():
+    rng = np.random.default_rng(0)
+    image, residual = rng.integers(0, 256, (2, 300, 1100, 1), np.uint8), np.zeros((2, 300, 1100))
+    residual[1, 290, 700] = 2
+    mask = residual > 1
+    examples = Examples(np.arange(2), image, image, residual.astype("f"), mask, mask.any((1, 2)),
+                        mask, 1.0, 0.5)  # fmt: skip
+    part, where = gallery.around(examples, 1)
+    assert where == "shown around x 700, y 290"
+    shown = gallery.pictures(part, 0, "x.png")
+    seen = np.asarray(Image.open(io.BytesIO(decoded(shown["image"]))))
+    np.testing.assert_array_equal(seen, image[1, 44:300, 572:828, 0])
+    small = np.asarray(Image.open(io.BytesIO(decoded(shown["ground truth"]))))
+    assert small.astype(bool).nonzero() == ([246], [128])
+    assert gallery.around(part, 0) is None
+
+
 def decoded(picture):
     return base64.b64decode(picture.uri.split(",")[1])

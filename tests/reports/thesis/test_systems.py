@@ -153,3 +153,15 @@ def test_the_six_of_tables_2_and_3_are_the_printed_columns():
     printed = pd.DataFrame(read("table2_3_mvtec_baselines"))["method"].unique()
     assert set(six["column"]) == set(printed)
     assert set(listed.loc[listed["gan"] == 1, "name"]) == {"anogan", "bigan", "f_anogan"}
+
+
+def test_saturated_overlap_has_a_column_where_there_is_any(tmp_path, cells):
+    assert "au_spro_5" not in systems.by_category(cells, MISSING)
+    some = [{**one, "au_spro_5": 0.25 * i} for i, one in enumerate(cells[:2], 1)] + cells[2:]
+    rows = systems.by_category(some, MISSING).set_index(["category", "name"])
+    assert rows.loc[("grid", "ae_l2"), "au_spro_5"] == 0.375
+    assert rows["au_spro_5"].count() == 1
+    systems_page.write(tmp_path, some, MISSING, excel=True)
+    assert "| AU-PRO 0.3 | AU-sPRO 0.05 |" in (tmp_path / "tables.md").read_text()
+    for path in tmp_path.glob("*.csv"):
+        assert path.read_bytes().startswith(b"\xef\xbb\xbf"), path

@@ -268,3 +268,17 @@ def test_nothing_finished_is_an_error(tmp_path):
     with pytest.raises(CaeError, match="nothing to run"):
         thesis.write_tables(tmp_path / "new", [], {})
     assert not (tmp_path / "new").exists()
+
+
+def test_saturated_overlap_has_columns_where_there_is_any(tmp_path, cells):
+    assert not [name for name in tables.localization(cells) if "spro" in name]
+    some = [{**one, "distances": dict(one["distances"])} for one in cells]
+    for one in some[:1]:
+        more = {"au_spro_30": 0.5, "au_spro_5": 0.25, "au_spro_1": 0.125}
+        one["distances"]["l2"] = one["distances"]["l2"] | more
+    table = tables.localization(some)
+    assert table["au_spro_5"].dropna().tolist() == [0.25]
+    thesis.write_tables(tmp_path, some, {}, excel=True)
+    for path in tmp_path.glob("*.csv"):
+        assert path.read_bytes().startswith(b"\xef\xbb\xbf"), path
+    assert "au_spro_1 |" in (tmp_path / "tables.md").read_text()
