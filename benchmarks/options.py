@@ -42,18 +42,25 @@ def whole_numbers(name: str) -> list[int]:
 
 
 def in_process(
-    module: str, given: Mapping[str, object], environment: Mapping[str, str] = MappingProxyType({})
+    module: str,
+    given: Mapping[str, object],
+    environment: Mapping[str, str] = MappingProxyType({}),
+    limit: float | None = None,
 ) -> dict:
     """Runs a benchmark's part in a process of its own; returns the JSON of its last line.
+
+    Raises subprocess.SubprocessError where it fails, or takes longer than the limit.
 
     Args:
       module: of benchmarks.
       given: its flags by name.
       environment: what differs from this process's.
+      limit: seconds, after which it is ended.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}"]
     command += [f"--{name}={value}" for name, value in given.items()]
-    done = subprocess.run(command, stdout=-1, check=True, env={**os.environ, **environment})
+    env = {**os.environ, **environment}
+    done = subprocess.run(command, stdout=-1, check=True, env=env, timeout=limit)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -64,9 +71,11 @@ def training_config() -> Config:
     return (found.changed(stride=1) if "stride" in found.fields() else found).resolved()
 
 
-def against(known: Sequence[str]) -> list[str]:
+def against(
+    known: Sequence[str], needed: Mapping[str, Sequence[str]] = engines.PACKAGES
+) -> list[str]:
     """Returns the engines of --against that are installed, see `engines.available`."""
-    return engines.available(flags.FLAGS["against"].value, known)
+    return engines.available(flags.FLAGS["against"].value, known, needed)
 
 
 def trace(call: Callable[[], object], folder: str) -> None:

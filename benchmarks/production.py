@@ -21,7 +21,7 @@ from cae_jax.scoring.reconstruction import Windows
 from cae_jax.training import loop
 from cae_jax.training.crops import epoch_crops
 from cae_jax.training.fit import fit
-from cae_jax.training.members import Plan, compile_step, place_crops, place_images
+from cae_jax.training.members import Plan, compile_step, place_crops, place_images, place_state
 from cae_jax.types import (
     Metrics,
     Reconstruction,
@@ -57,7 +57,7 @@ def scoring(settings: Config, batch_size: int, learned: Variables | None = None)
     were learned, where they are given, else with those of `untrained`."""
     s = settings.resolved()
     given = untrained(s) if learned is None else whole(s.build(), learned)
-    variables, images = jax.device_put(given), _images(s, batch_size)
+    variables, images = jax.device_put(given), images_of(s, batch_size)
     scorers = {timing.OURS: build.scoring_call(s)}
     jax.block_until_ready(jax.device_put(images))  # the first one starts the device
     began = time.perf_counter()
@@ -92,7 +92,7 @@ def untrained(settings: Config) -> Variables:
     if isinstance(method.learn, Steps):
         variables = _state(method.learn, seed).variables
     else:
-        variables = fit(method, _images(settings, _GOOD), seed)
+        variables = fit(method, images_of(settings, _GOOD), seed)
     return whole(method, variables)
 
 
@@ -101,7 +101,8 @@ def size_of(variables: Variables) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
 
 
-def _images(s: Config, n: int) -> np.ndarray:
+def images_of(s: Config, n: int) -> np.ndarray:
+    """Returns n random images float32 [n, H, W, C] of a resolved config."""
     shape = (n, *height_width(s.image_size), s.channels)
     return np.random.default_rng(s.seed).random(shape, dtype=np.float32)
 
@@ -134,9 +135,9 @@ def training(settings: Config, n_images: int) -> Training:
     learn = s.build().learn
     if not isinstance(learn, Steps):
         raise UsageError(f"--method={s.method}: learns in one pass; see benchmarks.fit")
-    state = _state(learn, s.seed)
+    state = place_state(_state(learn, s.seed), Plan())  # or the second step compiles once more
     before = jax.tree.map(np.array, state.variables)  # copies: the step takes the state's buffers
-    images = _images(s, n_images)
+    images = images_of(s, n_images)
     schedule = s.options.course(learn.patch_size, s.seed)
     began = time.perf_counter()
     crops = list(epoch_crops(images, schedule, 1))
@@ -184,7 +185,7 @@ def fitting(settings: Config, n_images: int) -> Fitting:
     method = s.build()
     if isinstance(method.learn, Steps):
         raise UsageError(f"--method={s.method}: learns by steps; see benchmarks.training")
-    images = _images(s, n_images)
+    images = images_of(s, n_images)
 
     def call() -> Variables:
         return jax.block_until_ready(fit(method, images, s.seed))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 _OF_PATCHES = {  # what a method that does not work by patches lacks, or one without a network
     "share of peak": "share_of_peak",
@@ -54,6 +54,31 @@ def methods(r: dict[str, Any]) -> list[dict[str, Any]]:
     row |= {"images or crops": r["learned_from"], "MB learned": r["learned_mb"]}
     load = " to ".join(f"{each:.1f}" for each in r["load"])
     return [row | {"peak memory, MB": round(r["peak_memory_mb"]), "load": load}]
+
+
+def methods_beside(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """A method of `benchmarks.methods --against=...`: our milliseconds and their time over ours."""
+    if not any(one.get("ratio") for one in r["scoring"]):
+        return []
+    row = {"method": r["method"], "features or model": r["model"]}
+    engines = dict.fromkeys(name for one in r["scoring"] for name in one["ratio"])
+    for one in r["scoring"]:
+        n = one["batch_size"]
+        row[f"ours, ms an image of {n}"] = f"{one['ms_per_image']:.3g}"
+        row |= {f"{name} / ours, {n}": one["ratio"].get(name, "") for name in engines}
+    errors = [
+        off for one in r["scoring"] for each in one["errors"].values() for off in each.values()
+    ]
+    return [row | {"largest difference": f"{max(errors):.1e}"}]
+
+
+def learning(r: dict[str, Any]) -> list[dict[str, Any]]:
+    """`benchmarks.learning`."""
+    ours, theirs = r["milliseconds"].values()
+    row = {"method": r["method"], "what": r["what"], "beside": r["engine"]}
+    row |= {"ours, ms": f"{ours:.3g}", "theirs, ms": f"{theirs:.3g}"}
+    row |= {"theirs / ours": r["ratio"][r["engine"]], "compared": r["compared"]}
+    return [row | {"largest difference": f"{r['apart']:.1e}"}]
 
 
 def latent_search(r: dict[str, Any]) -> list[dict[str, Any]]:
@@ -156,21 +181,27 @@ def _pair(both: Iterable[float], form: str) -> str:
     return " / ".join(format(value, form) for value in both)
 
 
-# of the page, in order
-SECTIONS = (
-    inference,
-    training,
-    fit,
-    methods,
-    latent_search,
-    members,
-    scaling,
-    precision,
-    scoring,
-    ray_scoring,
-    beside,
-    exports,
-    start,
-    programs,
-    compilation,
-)
+class Table(NamedTuple):
+    """A table of the page."""
+
+    title: str
+    rows_of: Callable[[dict[str, Any]], list[dict[str, Any]]]  # of a record
+    stem: str = ""  # how the names of its files begin; "": as the title
+
+
+def _named(*rows_of: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> tuple[Table, ...]:
+    return tuple(Table(each.__name__, each) for each in rows_of)
+
+
+# of the page, in order: what stands together, and its tables
+GROUPS = {
+    "Every method beside other engines": (
+        Table("scoring, every method", methods_beside, "methods"),
+        Table("learning", learning),
+    ),
+    "Some of them, closer": _named(inference, training, latent_search, beside, exports),
+    "What a method costs": _named(methods, fit),
+    "More of it: members, devices, images": _named(members, scaling, scoring, ray_scoring),
+    "Precision": _named(precision),
+    "Before the first result": _named(start, programs, compilation),
+}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,30 +19,40 @@ _BEGIN, _END = "<!-- tables: python -m benchmarks.tables -->\n", "<!-- end of ta
 
 
 def tables_page(results: Path) -> str:
-    """Returns the tables, a section per benchmark, from the JSON files of a folder; after them
+    """Returns the tables, those of one kind together, from the JSON files of a folder; after them
     those of the accelerators, from the folders accelerator/DEVICE in it."""
     read = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(results.glob("*.json"))
     }
     lines = []
-    for row_of in table_rows.SECTIONS:
-        title = row_of.__name__
-        records = [
-            record
-            for stem, found in read.items()
-            if stem.startswith(title)
-            for record in (found if isinstance(found, list) else [found])
-        ]
-        rows = [row for record in records for row in row_of(record)]
-        if rows:
-            commands = dict.fromkeys(f"    {record['command']}" for record in records)
-            first = records[0]
-            where = f"{first['device']} ({first['cpu']}), jax {first['jax']}"
-            lines += [f"### {title}", "", f"On {where}:", "", *commands, ""]
-            lines += [*page.grid(pd.DataFrame(rows)), ""]
+    for group, some in table_rows.GROUPS.items():
+        if found := [line for table in some for line in _section(table, read)]:
+            lines += [f"### {group}", "", *found]
     lines += [accelerators.tables(path) for path in accelerators.folders(results / "accelerator")]
     return "\n".join(lines)
+
+
+def _section(table: table_rows.Table, read: Mapping[str, Any]) -> list[str]:
+    """A table under its title, with where and by which commands; nothing without rows."""
+    stem = table.stem or table.title
+    # a name goes on after the table's own with what was measured
+    records = [
+        record
+        for name, found in read.items()
+        if f"{name}_".startswith(f"{stem}_")
+        for record in (found if isinstance(found, list) else [found])
+    ]
+    with_rows = [(record, table.rows_of(record)) for record in records]
+    with_rows = [(record, rows) for record, rows in with_rows if rows]
+    if not with_rows:
+        return []
+    commands = dict.fromkeys(f"    {record['command']}" for record, _ in with_rows)
+    first = with_rows[0][0]
+    where = f"{first['device']} ({first['cpu']}), jax {first['jax']}"
+    lines = [f"#### {table.title}", "", f"On {where}:", "", *commands, ""]
+    frame = pd.DataFrame([row for _, rows in with_rows for row in rows])
+    return [*lines, *page.grid(frame), ""]
 
 
 if __name__ == "__main__":

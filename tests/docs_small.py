@@ -48,7 +48,9 @@ SMALL = {
     "--search_steps=2 --repeats=1 --against=",
     "benchmarks.fit": "--method=variation_model --image_size=32 --images=4 --repeats=1",
     "benchmarks.methods": "--methods=variation_model --image_size=32 --images=4 --repeats=1 "
-    "--json=methods.json",
+    "--json=methods.json --against=",
+    "benchmarks.learning": "--methods=variation_model --image_size=32 --images=4 --repeats=1 "
+    "--json=learning.json",
     "benchmarks.beside": "--image_size=32 --against=",  # anomalib is not installed everywhere
     "benchmarks.layers": "--model=test_benchmarks:Model --image_size=32 --patch_size=16 "
     "--batch_size=4 --repeats=1",

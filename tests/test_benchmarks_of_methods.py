@@ -8,12 +8,23 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import fit, inference, method_calls, precision, production, table_rows, training
+from benchmarks import (
+    fit,
+    inference,
+    learning,
+    method_calls,
+    methods,
+    precision,
+    production,
+    table_rows,
+    training,
+)
 from cae_jax.runs.config import configure
-from cae_jax.types import Split, UsageError
+from cae_jax.types import CaeError, Split, UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = configure(model="small_net:Tiny", image_size=40, patch_size=16, stride=13)
@@ -113,6 +124,13 @@ def test_fit_of_a_method_that_learns_in_one_pass(fork):
         production.fitting(configure(method="a_fork.by_steps", image_size=40, patch_size=16), 3)
 
 
+def test_a_training_step_that_is_timed_was_compiled_before(caplog):
+    ready = production.training(SMALL.changed(batch_size=6, num_patches=18), 3)
+    with jax.log_compiles():
+        ready.call()
+    assert not [said for said in caplog.messages if "XLA compilation" in said]
+
+
 def test_training_of_a_method_that_learns_by_steps(fork):
     sizes = {"patch_size": 16, "batch_size": 6, "num_patches": 18}
     ready = production.training(configure(method="a_fork.by_steps", image_size=40, **sizes), 3)
@@ -157,9 +175,91 @@ def test_a_record_of_a_method_of_each_kind():
     assert processor == pytest.approx(found["step_processor_ms"], rel=0.01)
 
 
+def test_other_engines_score_by_the_graph_of_any_method(fork, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    from benchmarks.engines import exported
+
+    settings = configure(method="a_fork.one_pass", image_size=40).resolved()
+    ready = production.scoring(settings, 2)
+
+    def broken(model):
+        raise RuntimeError("no such operator")
+
+    def wrong(model):
+        right = known["onnxruntime"](model)
+        return lambda images: [2 * found for found in right(images)]
+
+    known = dict(exported._RUNS)
+    monkeypatch.setattr(exported, "_RUNS", known | {"openvino": broken, "torch": wrong})
+    calls, errors = exported.scoring(["openvino", "onnxruntime", "torch"], ready)
+    assert list(calls) == list(errors) == ["onnxruntime"]
+    squares = np.square(ready.images - np.asarray(ready.variables["mean"]))
+    score, found = calls["onnxruntime"]()
+    np.testing.assert_allclose(score, squares.max((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(found, np.asarray(ready.scores.residuals["apart"]), rtol=1e-5)
+    assert set(errors["onnxruntime"]) == {"score", "map"}
+    assert max(errors["onnxruntime"].values()) < 1e-5
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "skipped openvino: no such operator"
+    assert said[1].startswith("skipped torch: off by {'score': 1.0, 'map': 1.0")
+
+
+def test_a_row_beside_other_engines():
+    pytest.importorskip("onnxruntime")
+    settings = method_calls.settings_of("variation_model", 32)
+    found = method_calls.measure(settings, 3, 2, ["onnxruntime"])
+    (row,) = table_rows.methods_beside(found)
+    for one in found["scoring"]:
+        n, theirs = one["batch_size"], one["their_ms_per_image"]["onnxruntime"]
+        assert float(row[f"ours, ms an image of {n}"]) == pytest.approx(
+            one["ms_per_image"], rel=0.01
+        )
+        assert row[f"onnxruntime / ours, {n}"] == pytest.approx(theirs / one["ms_per_image"])
+    assert float(row["largest difference"]) < 1e-5
+    given = {"image_size": 32, "images": 3, "repeats": 2}
+    assert methods.has_all(found, given, ["onnxruntime"])
+    assert methods.has_all(found, given, [])
+    assert not methods.has_all(found, given, ["onnxruntime", "openvino"])
+    assert not methods.has_all(found, given | {"images": 4}, [])
+    assert not table_rows.methods_beside(method_calls.measure(settings, 3, 1))
+
+
+@pytest.mark.parametrize("method", ["variation_model", "gmm_texture", "feature_autoencoder"])
+def test_other_libraries_learn_the_same(method):
+    from benchmarks.engines import learners
+
+    for package in learners.NEEDED[method]:
+        pytest.importorskip(package)
+    found = learning.measure(method, 32, 4, 1)
+    assert found["apart"] < 1e-4
+    (row,) = table_rows.learning(found)
+    assert (row["method"], row["beside"]) == (method, found["engine"])
+    assert float(row["theirs, ms"]) / float(row["ours, ms"]) == pytest.approx(
+        row["theirs / ours"], rel=0.02
+    )
+
+
+def test_what_another_library_learns_otherwise_is_not_timed(monkeypatch):
+    from benchmarks.engines import graphs, learners
+
+    def never():
+        raise AssertionError("it is timed")
+
+    other = learners.Pair("a fit", "numpy", never, never, 0.5, "means")
+    monkeypatch.setitem(learners.PAIRS, "variation_model", lambda settings, n: other)
+    with pytest.raises(CaeError, match=r"variation_model: numpy's means are off by 5.0e-01"):
+        learning.measure("variation_model", 32, 4, 1)
+    wanted = np.float32([1, -4])
+    assert graphs.apart(wanted, np.float32([2, -4])) == 0.25
+    with pytest.raises(ValueError, match=r"ours is \(2,\), theirs \(1,\)"):
+        graphs.apart(wanted, wanted[:1])
+
+
 def test_of_a_method_the_presets_flags_at_the_size_asked_for():
     s = method_calls.settings_of("anogan", 64)
     assert (s.image_size, s.options.width, s.options.latent) == (64, 16, 32)
+    s = method_calls.settings_of("f_anogan", 64)
+    assert (s.image_size, s.options.width, s.options.patch_size) == (64, 8, 16)
     assert method_calls.settings_of("feature_pca", 64).options.features in ("lite0", "filter_bank")
 
 

@@ -46,10 +46,10 @@ FULL = Sizes(
 )
 TOY = Sizes(
     32,
-    {"patch_size": 16, "stride": 16},
-    {"image_size": 32, "patch_size": 16, "stride": 16},
+    {"patch_size": 32, "stride": 32},  # the smallest that every autoencoder takes
+    {"image_size": 32, "patch_size": 32, "stride": 32},
     (1, 2),
-    {"patch_size": 16, "batch_size": 4, "num_patches": 12},
+    {"patch_size": 32, "batch_size": 4, "num_patches": 12},
     *((1, 2), 2, 12, 2, 128),
     {"width": 4, "latent": 4, "features": "filter_bank", "patch_size": 16, "stride": 16},
     patience=5.0,  # a CPU may be anybody's

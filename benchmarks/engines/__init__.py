@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 
@@ -18,6 +18,11 @@ PACKAGES = {  # what each engine needs installed: see benchmarks/requirements.tx
     "openvino": ("torch", "openvino"),
     "anomalib": ("torch", "timm", "anomalib"),
 }
+GRAPH = {  # of those that run any method's scoring as a graph of operators, see `exported`
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "torch": ("torch", "onnx", "onnx2fx"),
+}
 # that run a network of tables; anomalib has methods of its own, see benchmarks.beside
 NAMES = ("torch", "torch_compile", "onnxruntime", "openvino")
 _CPU_ONLY = ("onnxruntime", "openvino")
@@ -27,8 +32,17 @@ _CPU_ONLY = ("onnxruntime", "openvino")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def available(names: Iterable[str], known: Sequence[str] = NAMES) -> list[str]:
+def available(
+    names: Iterable[str],
+    known: Iterable[str] = NAMES,
+    needed: Mapping[str, Sequence[str]] = PACKAGES,
+) -> list[str]:
     """Returns the engines that can run here; the others are named on stderr.
+
+    Args:
+      names: of engines.
+      known: those among which they are.
+      needed: what each needs installed.
 
     Raises UsageError for a name not among the `known`.
     """
@@ -36,7 +50,7 @@ def available(names: Iterable[str], known: Sequence[str] = NAMES) -> list[str]:
     for name in dict.fromkeys(names):
         if name not in known:
             raise unknown_name("engine of --against", name, known)
-        missing = [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None]
+        missing = [p for p in needed[name] if importlib.util.find_spec(p) is None]
         if name in _CPU_ONLY and jax.default_backend() != "cpu":
             print(f"skipped {name}: compared on a CPU only", file=sys.stderr)
         elif missing:
@@ -46,6 +60,6 @@ def available(names: Iterable[str], known: Sequence[str] = NAMES) -> list[str]:
     return found
 
 
-def packages(names: Iterable[str]) -> list[str]:
+def packages(names: Iterable[str], needed: Mapping[str, Sequence[str]] = PACKAGES) -> list[str]:
     """Returns the packages behind the engines, each once."""
-    return list(dict.fromkeys(package for name in names for package in PACKAGES[name]))
+    return list(dict.fromkeys(package for name in names for package in needed[name]))

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks.engines import twin
+from benchmarks.engines import graphs, twin
 from benchmarks.engines.torch_score import Network, TorchScores, scorer
 from cae_jax.scoring import patches
 from cae_jax.scoring.scorer import device as device_name
@@ -81,33 +81,15 @@ def read(scores: TorchScores) -> dict[str, np.ndarray]:
 
 
 def _onnxruntime(network: torch.nn.Module, example: torch.Tensor) -> Network:
-    import onnxruntime
-
     file = io.BytesIO()
     torch.onnx.export(network, (example,), file, input_names=["x"], dynamo=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
-    # its threads would spin on into the next engine's time
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(
-        file.getvalue(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda x: torch.from_numpy(session.run(None, {"x": x.contiguous().numpy()})[0])
+    run = graphs.onnxruntime_run(file.getvalue())
+    return lambda x: torch.from_numpy(run(x.contiguous().numpy())[0])
 
 
 def _openvino(network: torch.nn.Module, example: torch.Tensor) -> Network:
     import openvino
 
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 is its default where a CPU has it
-        "INFERENCE_NUM_THREADS": os.cpu_count() or 1,
-    }
     converted = openvino.convert_model(network, example_input=example, input=[example.shape])
-    compiled = openvino.compile_model(converted, "CPU", settings)
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        found = compiled(x.contiguous().numpy(), share_inputs=True, share_outputs=True)
-        return torch.from_numpy(found[0])
-
-    return run
+    run = graphs.openvino_run(converted)
+    return lambda x: torch.from_numpy(run(x.contiguous().numpy())[0])
