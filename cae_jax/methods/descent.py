@@ -124,7 +124,8 @@ def averaged(learn: Steps, o: Descent) -> Steps:
 def _checked(o: Descent, rate: optax.Schedule, steps: int) -> optax.Schedule:
     """The schedule; raises UsageError where a share is negative or not finite, or all are 0."""
     at = np.unique(np.linspace(0, max(0, steps - 1), _LOOKED_AT).astype(np.int32))
-    shares = np.asarray(jax.vmap(rate)(at))
+    with jax.ensure_compile_time_eval():  # some methods make their optimiser as they are traced
+        shares = np.asarray(jax.vmap(rate)(at))
     if not ((shares >= 0) & (shares < np.inf)).all():
         raise _refused(o, "the learning rate would be negative, or not finite")
     if steps and not shares.any():
