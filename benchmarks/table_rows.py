@@ -17,7 +17,7 @@ _LEARNING = {  # of a method that learns in one pass, or by steps: seconds, proc
 
 def inference(r: dict[str, Any]) -> list[dict[str, Any]]:
     """A batch size of `benchmarks.inference`."""
-    row = {"model": r["model"], "images": r["batch_size"]}
+    row = {"model": r["model"], "instructions": _instructions(r), "images": r["batch_size"]}
     row |= {f"{p}, ms an image": round(r[f"{p}_ms_per_image"]) for p in ("p50", "p95")}
     row |= {"images/s": r["images_per_second"]}
     for title, key in _OF_PATCHES.items():
@@ -25,9 +25,15 @@ def inference(r: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {f"{name} / ours": ratio for name, ratio in r["ratio"].items()}]
 
 
+def _instructions(r: dict[str, Any]) -> str:
+    """AVX2 where XLA and the engines were told to take no others, else what they choose."""
+    return "AVX2" if "max_isa=AVX2" in r["environment"].get("XLA_FLAGS", "") else "all"
+
+
 def training(r: dict[str, Any]) -> list[dict[str, Any]]:
     """`benchmarks.training`."""
-    row = {"model": r["model"], "ms a step of 128": round(r["p50_ms_per_step"])}
+    row = {"model": r["model"], "instructions": _instructions(r)}
+    row |= {"ms a step of 128": round(r["p50_ms_per_step"])}
     row |= {"patches/s": r["patches_per_second"], "s an epoch": r["seconds_per_epoch"]}
     row |= {"h per 200 epochs": r["seconds_per_200_epochs"] / 3600}
     row |= {"share of peak": r["share_of_peak"]} if "share_of_peak" in r else {}
