@@ -36,7 +36,8 @@ def load(
       UsageError: what was asked for cannot work.
       DataError: a file of the folder is missing, altered or cannot be read.
     """
-    if os.path.exists(os.path.join(folder, "model.json")):
+    # one of them alone is of a folder that has lost the other, which is told there
+    if any(os.path.exists(os.path.join(folder, name)) for name in ("model.json", "SHA256SUMS")):
         from cae_jax.serving import exported
         from cae_jax.types import UsageError
 

@@ -110,7 +110,7 @@ def _run_on_ray(workdir: Path, asked: tuple[Any, ...]) -> None:
         ) from error
     which = command_line.present(_WHICH)
     images, output = command_line.value("images"), command_line.value("output")
-    is_exported = (workdir / exported.FACTS).exists()
+    is_exported = exported.is_one(workdir)
     if not is_exported:
         trained.the_one(workdir, which)  # told before a cluster starts
 

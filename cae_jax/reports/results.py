@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cae_jax.evaluation import summary
+from cae_jax.evaluation import summary, thresholds
 from cae_jax.files import write_csv
 
 LOCALIZATION = ("pixel_auroc", "pixel_ap", "au_pro_30", "au_pro_5", "au_pro_1")
@@ -26,7 +27,14 @@ RESULT_COLUMNS = (
 )
 
 
+_WIDTH = 100  # characters of a line
+_UNSEEN = {"n_out_of_fold": "out of fold", "n_validation": "held out"}
 _NAMED = {"category": ("category", ""), "model": ("model", ""), "seed": ("seed", "d")}
+_HOW = {
+    "out of fold": "out of fold, each was judged by a model fitted without it",
+    "held out": "held out, they were kept out of learning",
+    "test images": "test images, the very ones that are judged, so that the shares flatter",
+}
 _TOOK = {"ms_per_image": ("ms/image", ".1f"), "train_seconds": ("train s", ".0f")}
 
 
@@ -73,7 +81,7 @@ def format_table(frame: pd.DataFrame) -> str:
         lines += ["", *_compared(whole, *rule)]
     if len(whole) < len(rows):
         lines += ["", *_judged_alone([row for row in rows if row not in whole], rule[0])]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_few(rows)])
 
 
 def _compared(rows: Sequence[Mapping[str, Any]], rule: str, title: str) -> list[str]:
@@ -118,18 +126,36 @@ def _judged_alone(rows: Sequence[Mapping[str, Any]], rule: str) -> list[str]:
     rows = [{**row, "rests_on": _rests_on(row)} for row in rows]
     known = {name for name in columns for row in rows if _cell(row[name], columns[name][1]) != "-"}
     body, _ = _lines({name: columns[name] for name in columns if name in known}, rows, {})
-    return [
-        *body,
-        "No AUROC: it needs good and defective test images. What is found of defects is not known",
-        "without them; threshold from: good images that the model had not seen.",
+    texts = [
+        "No AUROC: it needs good and defective test images. What is found of defects is not known "
+        "without them.",
+        "threshold from: how many good images set what is still called good, and how: "
+        + "; ".join(_HOW[how] for how in _HOW if any(how in row["rests_on"] for row in rows))
+        + ".",
     ]
+    return [*body, *(line for text in texts for line in textwrap.wrap(text, _WIDTH))]
 
 
 def _rests_on(row: Mapping[str, Any]) -> str:
-    for name, how in (("n_out_of_fold", "out of fold"), ("n_validation", "held out")):
+    for name, how in _UNSEEN.items():
         if row[name] > 0:
             return f"{row[name]:.0f} {how}"
     return "test images"
+
+
+def _few(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the smallest number of unseen good images comes to, where it is small."""
+    found = [row[name] for row in rows for name in _UNSEEN if row[name] > 0]
+    n = int(min(found, default=0))
+    if not thresholds.few(n):
+        return []
+    needed = [(rate, thresholds.images_needed(1 / rate)) for rate in (10, 20)]
+    more = ", ".join(f"{count} for 1 in {rate}" for rate, count in needed if count > n)
+    text = (
+        f"{n} good image{'s are' if n > 1 else ' is'} few to set a threshold by: expect it to call "
+        f"1 in {n + 1} good images defective, or more; it takes {more}."
+    )
+    return textwrap.wrap(text, _WIDTH)
 
 
 def _lines(

@@ -6,12 +6,14 @@ or in ONNX Runtime, which then needs no JAX at all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ FORM = 1  # of model.json
 SUMS, FACTS = "SHA256SUMS", "model.json"
 RUNTIMES = {"jax": "stablehlo", "onnxruntime": "onnx"}  # -> the format that it runs
 _BLOCK = 2**20  # bytes
+_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")  # of SHA256SUMS
 
 Call = Callable[[np.ndarray], Scores[np.ndarray]]
 
@@ -55,9 +58,7 @@ def load(
     """
     root = Path(folder)
     version = check(root)
-    card = json.loads((root / FACTS).read_text(encoding="utf-8"))
-    if card["form"] != FORM:
-        raise DataError(f"{root / FACTS}: of form {card['form']}, this version reads {FORM}")
+    card = _card(root / FACTS)
     name = _runtime(root, runtime, card["formats"])
     if own := percent is None and false_alarms is None and threshold is None:
         percent, false_alarms = card["asked"]["percent"], card["asked"]["false_alarms"]
@@ -73,6 +74,17 @@ def load(
     together = name == "jax" and card["stablehlo"]["batch"] == "together"  # or a batch is no gain
     model = _model(root, card, version, name)
     return Detector(model, judge, call, (load, given), MANY if together else 1)
+
+
+def _card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_bytes())
+        form = card["form"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: is not what experiments.export writes") from error
+    if form != FORM:
+        raise DataError(f"{path}: of form {form}, this version reads {FORM}")
+    return card
 
 
 def identity_of(detector: Detector) -> dict[str, Any]:
@@ -122,6 +134,11 @@ def _judge(
     )
 
 
+def is_one(folder: Path) -> bool:
+    """Returns whether a folder is an exported one, or has been one: it may have lost a file."""
+    return any((folder / name).exists() for name in (FACTS, SUMS))
+
+
 def check(root: Path) -> str:
     """Returns an exported folder's version, 16 hexadecimal digits that follow from its files.
 
@@ -133,9 +150,14 @@ def check(root: Path) -> str:
         raise DataError(f"{root / SUMS}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{root / SUMS}: is no list of sums") from error
+    if not sums.endswith("\n"):
+        what = "is cut short, or no list of sums" if sums else "is empty"
+        raise DataError(f"{root / SUMS}: {what}")
     listed = set()
     for line in sums.splitlines():
-        wanted, _, name = line.partition("  ")
+        if not (of_file := _LINE.fullmatch(line)):
+            raise DataError(f"{root / SUMS}: is no list of sums: {line[:80]!r}")
+        wanted, name = of_file.groups()
         path = root / name
         try:
             found = digest(path)
@@ -147,10 +169,14 @@ def check(root: Path) -> str:
                 f"{SUMS} has {wanted}"
             )
         listed.add(name)
-    there = [root / FACTS, *(p for form in RUNTIMES.values() for p in (root / form).glob("[!.]*"))]
+    there = [root / FACTS, *root.glob("[!.]*.png")]  # masks are the only pictures there
+    there += (p for form in RUNTIMES.values() for p in (root / form).glob("[!.]*"))
     for path in sorted(there):
-        if path.relative_to(root).as_posix() not in listed:
-            raise DataError(f"{root / SUMS}: does not list {path.relative_to(root).as_posix()}")
+        name = path.relative_to(root).as_posix()
+        if name not in listed:
+            raise DataError(
+                f"{root / SUMS}: does not list {name}" if path.exists() else f"{path}: is missing"
+            )
     return hashlib.sha256(sums.encode()).hexdigest()[:16]
 
 
@@ -182,19 +208,24 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
 
     compilation.check_devices()
     compilation.use_cache()
-    path = root / "stablehlo" / "batch.bin"
-    try:
+    path, weights_of = (root / "stablehlo" / name for name in ("batch.bin", "weights.npz"))
+    wrote = card["stablehlo"]["jax"]
+    with _told(
+        path,
+        f"is damaged: jax {wrote}, which wrote it, cannot read it"
+        if wrote == jax.__version__
+        else f"written by jax {wrote}, is not read by jax {jax.__version__}",
+        'runtime="onnxruntime", or export the run again',
+    ):
         exported = export.deserialize(bytearray(path.read_bytes()))
         program = jax.jit(exported.call)
-        weights_of = root / "stablehlo" / "weights.npz"
-        with compilation.in_32_bits(), np.load(weights_of, allow_pickle=False) as archive:
-            weights = jax.device_put({name: archive[name] for name in archive.files})
-    except Exception as error:  # StableHLO of another time fails in as many ways as there are
-        cause = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{path}: written by jax {card['stablehlo']['jax']}, is not read by jax "
-            f'{jax.__version__} ({cause}); runtime="onnxruntime", or export the run again'
-        ) from error
+    with (
+        _told(weights_of, "is no archive of weights", "export the run again"),
+        compilation.in_32_bits(),
+        open(weights_of, "rb") as file,  # which np.load leaves open where it is no archive
+        np.load(file, allow_pickle=False) as archive,
+    ):
+        weights = jax.device_put({name: archive[name] for name in archive.files})
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
         with compilation.in_32_bits():
@@ -215,12 +246,13 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
     options.log_severity_level = 3  # its warnings are about graphs, for those who write them
     threads = os.environ.get("OMP_NUM_THREADS", "")  # which it does not read itself
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0: of all cores
-    sessions = {
-        name: onnxruntime.InferenceSession(
-            str(root / "onnx" / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
-        )
-        for name in ("model", "batch")
-    }
+    sessions = {}
+    for name in ("model", "batch"):
+        path = root / "onnx" / f"{name}.onnx"
+        with _told(path, "is not read by onnxruntime", "export the run again"):
+            sessions[name] = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
 
     def call(images: np.ndarray) -> Scores[np.ndarray]:
         session = sessions["model" if len(images) == 1 else "batch"]
@@ -228,6 +260,19 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
         return _scores(card, score, found, None)
 
     return call
+
+
+@contextlib.contextmanager
+def _told(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Raises DataError for whatever the block raises: other libraries' files fail in as many ways
+    as there are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        cause = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: {what} ({cause}); {remedy}") from error
 
 
 def _frame(root: Path, card: dict[str, Any]) -> Frame:

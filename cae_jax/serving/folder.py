@@ -125,6 +125,7 @@ def score_folder(
         raise unknown_name("--on_bad_image", on_bad_image, _ON_BAD_IMAGE)
     at = scoring_call(run.cell.config, run.variables, batch_size, run.cell.frame)
     excel, identity = csv == "excel", _identity(run, root, recursive, save_maps)
+    kept = score_page.Kept(pictures_in_report)
     with contextlib.ExitStack() as stack:
         with multihost.together("claim"):
             root, paths = _images(root, recursive, output)
@@ -134,12 +135,12 @@ def score_folder(
         growing_table.check(output, identity)
         with multihost.together("merge"):
             with multihost.together("score"):
-                _score_share(run, at, root, output, paths, on_bad_image, save_maps, excel)
+                _score_share(run, at, root, output, paths, on_bad_image, save_maps, excel, kept)
             if multihost.is_first():
                 for name in growing_table.COLUMNS:
                     growing_table.merge(output, name, excel)
                 if pictures_in_report:
-                    score_page.write(run, at, root, output, pictures_in_report)
+                    score_page.write(run, at, root, output, kept)
     return _summary(output, paths)
 
 
@@ -167,8 +168,10 @@ def _score_share(
     on_bad_image: str,
     save_maps: bool,
     excel: bool,
+    kept: score_page.Kept,
 ) -> None:
-    """Scores what is missing of this process's share, each batch's rows written at once."""
+    """Scores what is missing of this process's share, each batch's rows written at once; `kept`
+    sees them."""
     before = growing_table.rows(output / "scores.csv", "scores")
     mine = multihost.share(paths)
     done = {path for path in mine if path in before and _same(before[path], root / path)}
@@ -183,7 +186,7 @@ def _score_share(
         growing_table.append_to(output, "scores", part, excel) as scores,
         growing_table.append_to(output, "left_out", part, excel) as left_out,
         Bar("score", len(mine), "images", len(mine) - len(left), COMPILING) as bar,
-        contextlib.closing(scored(at, root, left, save_maps)) as batches,
+        contextlib.closing(scored(at, root, left, save_maps or kept.pictures > 0)) as batches,
     ):
         sizes: Counter[tuple[int, int]] = Counter()
         for batch in batches:
@@ -195,6 +198,7 @@ def _score_share(
             if save_maps:
                 _write_maps(run, at.frame, output, batch)
             _write_rows(run.judge, batch, scores, excel)
+            kept.see(batch)
             for each in batch.left_out:
                 left_out.write(growing_table.row(*each, excel=excel))
             scores.flush()

@@ -59,7 +59,10 @@ def test_format_table():
     expected = [f"{row[name]:.{3 if name == 'image_auroc' else 2}f}" for name in names]
     assert lines[5].split() == ["weave", "bergmann", "3", *expected, "41.3", "12346"]
     assert lines[6].split()[3] == "-"
-    assert "good images alone" in lines[-1]
+    assert "good images alone" in lines[-3]
+    few = " ".join(lines[-2:])  # of 10 unseen ones: 1 in 11 is the least, 19 allow 1 in 20
+    assert few.startswith("10 good images are few to set a threshold by")
+    assert "1 in 11 good images defective, or more; it takes 19 for 1 in 20." in few
     assert "synthetic data" not in results.format_table(
         results.results_table([make_row(dataset="folder")])
     )

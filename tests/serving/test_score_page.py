@@ -51,6 +51,27 @@ def test_the_most_unusual_images_have_pictures(world, run):
     assert "90 % of out-of-fold good, 10 images" in page
 
 
+def test_what_was_scored_is_not_scored_again_for_its_pictures(world, run, monkeypatch):
+    images, again = world / "in/tablet/test", []
+    scored = score_page.scored
+
+    def counted(at, root, paths, maps):
+        again.append(paths)
+        return scored(at, root, paths, maps=maps)
+
+    monkeypatch.setattr(score_page, "scored", counted)
+    pages = []
+    for most, output in ((2**27, "kept"), (3 * 32 * 32 * 4, "some"), (0, "without")):
+        monkeypatch.setattr(score_page, "_MOST", most)  # bytes: of three maps, then of none
+        folder.score_folder(run, images, world / output, pictures_in_report=4)
+        pages.append((world / output / "report.html").read_bytes())
+    assert pages[0] == pages[1] == pages[2]
+    assert [len(paths) for paths in again] == [1, 4]
+    # an earlier start kept nothing
+    folder.score_folder(run, images, world / "kept", pictures_in_report=4)
+    assert len(again[-1]) == 4
+
+
 def test_of_a_large_image_its_most_unusual_place_is_shown_as_it_is(world, run, monkeypatch):
     monkeypatch.setattr(score_page, "_SIDE", 8)  # images are of 32
     monkeypatch.setattr(score_page, "_outlined", lambda run: False)
