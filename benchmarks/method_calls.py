@@ -21,6 +21,7 @@ _BATCHES = (1, 8)
 _FITS = 1  # after the first: some take minutes
 _PRESETS = {"f_anogan": "f_anogan_small"}  # its defaults' step is 3 TFLOP
 _LONGEST = 60.0  # seconds of all turns of a batch: fewer than asked for where calls are long
+_ALONE = 10.0  # seconds of our call, above which no other engine takes turns with it
 
 
 def settings_of(entry: str, image_size: int) -> Config:
@@ -79,12 +80,14 @@ def _scoring(ready: production.Scoring, repeats: int, against: Sequence[str]) ->
     """What a call costs; of the engines against it their milliseconds an image, their time over
     ours, and how far off they are."""
     batch, theirs, errors = len(ready.images), {}, {}
-    if against:
+    calls = {timing.OURS: ready.calls[timing.OURS]}
+    (took,) = timing.interleaved(calls, 1, warm=True)[timing.OURS]
+    if against and took < _ALONE:
         from benchmarks.engines import exported
 
         theirs, errors = exported.scoring(against, ready)
-    calls = {timing.OURS: ready.calls[timing.OURS], **theirs}
-    took = sum(each[0] for each in timing.interleaved(calls, 1, warm=True).values())
+        calls |= theirs
+        took += sum(each[0] for each in timing.interleaved(theirs, 1, warm=True).values())
     turns = max(1, min(repeats, int(_LONGEST / took)))
     seconds, processor = _by_turns(calls, turns)
     median = {name: float(np.median(each)) for name, each in seconds.items()}
