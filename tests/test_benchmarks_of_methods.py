@@ -96,7 +96,11 @@ def test_inference_of_any_method(fork):
     assert (one_pass["method"], one_pass["model"]) == ("a_fork.one_pass", "a_fork.one_pass")
     assert one_pass["images_per_second"] == pytest.approx(1e3 / one_pass["p50_ms_per_image"])
     (row,) = table_rows.inference(one_pass)
-    assert list(row) == ["model", "images", "p50, ms an image", "p95, ms an image", "images/s"]
+    times = ["p50, ms an image", "p95, ms an image", "images/s"]
+    assert list(row) == ["model", "instructions", "images", *times]
+    assert row["instructions"] == "all"
+    told = {**one_pass, "environment": {"XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}}
+    assert table_rows.inference(told)[0]["instructions"] == "AVX2"
     apart = np.abs(ready.images - np.asarray(ready.variables["mean"])).max((1, 2, 3))
     np.testing.assert_allclose(ready.scores.distances["apart"], apart, rtol=1e-5)
 
