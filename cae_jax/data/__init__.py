@@ -250,22 +250,27 @@ def _draw(group: np.ndarray, count: int, seed: int) -> np.ndarray:
     return held
 
 
-def fingerprint(split: Split, saturations: bool = True) -> str:
+def fingerprint(split: Split) -> str:
     """SHA-256 (hex) of all that results depend on: paths, kinds, pixels, masks and saturations.
 
     Training and validation images enter as one list in the order of their paths: the value does
-    not depend on how they were divided, nor on the data set's name. Runs of older versions have one
-    without `saturations`.
+    not depend on how they were divided, nor on the data set's name.
     """
-    found = _of_images(split)
-    if not (split.regions and saturations):
-        return found
-    digest = hashlib.sha256(found.encode())
+    return known_as(split)[0]
+
+
+def known_as(split: Split) -> tuple[str, str]:
+    """Returns the fingerprint, and the one that runs of older versions have, without saturations;
+    each pixel is read once for both."""
+    older = _of_images(split)
+    if not split.regions:
+        return older, older
+    digest = hashlib.sha256(older.encode())
     for path, regions in sorted(split.regions.items()):
         digest.update(repr((path, [region.saturation for region in regions])).encode())
         for region in regions:
             digest.update(np.ascontiguousarray(region.pixels, np.int64).data)
-    return digest.hexdigest()
+    return digest.hexdigest(), older
 
 
 def _of_images(split: Split) -> str:

@@ -32,22 +32,22 @@ def begin(folder: Path, config: Config, split: Split) -> tuple[pd.DataFrame, dic
 
     Raises DataError for other images than it began with.
     """
-    now, before = fingerprints.of_each(split), read(folder)
-    if before and not is_of(folder, split):
+    now, before, known = fingerprints.of_each(split), read(folder), data.known_as(split)
+    if before and before[_IMAGES] not in _as_known(folder, known):
         raise DataError(
             f"{folder}: the images changed since this run began: "
             f"{_changes(folder, now)}; take another --workdir, or --overwrite"
         )
     code = before.get(_CODE) or own_code.hashes(config)
-    known = {_IMAGES: data.fingerprint(split), _OF: _ALL}
+    own = {_IMAGES: known[0], _OF: _ALL}
     if before and _OF not in before:  # by which its checkpoints are known, too
-        known = {_IMAGES: before[_IMAGES]}
-    return now, known | {_FILES: _files_of(config), _CODE: code}
+        own = {_IMAGES: before[_IMAGES]}
+    return now, own | {_FILES: _files_of(config), _CODE: code}
 
 
 def is_of(folder: Path, split: Split) -> bool:
     """Returns whether a run was begun with these images; raises KeyError before that is known."""
-    return read(folder)[_IMAGES] in _as_known(folder, _all_of(split))
+    return read(folder)[_IMAGES] in _as_known(folder, data.known_as(split))
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -139,16 +139,11 @@ def _as_they_are(config: Config, files_of: str) -> tuple[tuple[str, str], pd.Dat
     """The images in these files; decoded once for all the runs that are of them."""
     del files_of  # with others in their place it is another call
     split = read_split(config)
-    return _all_of(split), fingerprints.of_each(split)
-
-
-def _all_of(split: Split) -> tuple[str, str]:
-    """The fingerprint of images, and the one that older versions had of them."""
-    return data.fingerprint(split), data.fingerprint(split, saturations=False)
+    return data.known_as(split), fingerprints.of_each(split)
 
 
 def _as_known(folder: Path, known: tuple[str, str]) -> Sequence[str]:
-    """Of `_all_of`, those by which a run may know its images."""
+    """Of `data.known_as`, those by which a run may know its images."""
     return known[:1] if _OF in read(folder) else known
 
 

@@ -8,7 +8,6 @@ clipped: what is much brighter than its image's median is above 1 then, and stil
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -76,9 +75,9 @@ def light(images: jax.Array, intensity: str, counts: jax.Array | None = None) ->
     raise unknown_name("--intensity", intensity, INTENSITIES)
 
 
-def even(images: jax.Array, intensity: str) -> jax.Array:
+def even(images: jax.Array, intensity: str, counts: jax.Array | None = None) -> jax.Array:
     """Returns images [B, H, W, C] made even, each by itself, see `light`; "none": as they are."""
-    found = light(images, intensity)
+    found = light(images, intensity, counts)
     return images if found is None else found.out_of(images)
 
 
@@ -94,8 +93,8 @@ def all_even(images: Images, intensity: str, seen: Images | None = None) -> Imag
     given, size = images if seen is None else seen, min(_AT_ONCE, len(images))
     for start in range(0, len(images), size):
         first = min(start, len(images) - size)
-        some = given[first : first + size]
-        found[first : first + size] = _even(*parted(some, images.shape[-1]), intensity)
+        some, counts = parted(given[first : first + size], images.shape[-1])
+        found[first : first + size] = _even(some, intensity, counts)
     return found
 
 
@@ -111,10 +110,7 @@ def seen_with(intensity: str) -> Callable[[np.ndarray], np.ndarray]:
     """Returns what makes one image [H, W, C] even, on the host."""
     if intensity == "none":
         return lambda image: image
-    return lambda image: np.asarray(_even(image[None], None, intensity)[0])
+    return lambda image: np.asarray(_even(image[None], intensity)[0])
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _even(images: jax.Array, counts: jax.Array | None, intensity: str) -> jax.Array:
-    found = light(images, intensity, counts)
-    return images if found is None else found.out_of(images)
+_even = jax.jit(even, static_argnums=1)

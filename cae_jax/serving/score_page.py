@@ -17,7 +17,7 @@ from cae_jax import files
 from cae_jax.data import images
 from cae_jax.evaluation import thresholds
 from cae_jax.reports import rules
-from cae_jax.reports.html import markup, verdicts
+from cae_jax.reports.html import gallery, markup, verdicts
 from cae_jax.reports.html.verdicts import Drawn, Scored, Verdicts
 from cae_jax.runs.machine.progress import waiting
 from cae_jax.serving import growing_table, overlay
@@ -170,14 +170,10 @@ def _close(
     path: str, pixels: np.ndarray, residual: np.ndarray, mask: np.ndarray | None, top: float
 ) -> dict[str, markup.Image]:
     """Of a large image the pixels around its most unusual place, as many as a picture has."""
-    at = np.unravel_index(residual.argmax(), residual.shape)
-    first = [
-        max(0, min(int(i) - _SIDE // 2, n - _SIDE)) for i, n in zip(at, residual.shape, strict=True)
-    ]
-    part = tuple(slice(i, i + _SIDE) for i in first)
+    part, place = gallery.around_largest(residual, _SIDE)
     cut = (pixels[part], residual[part], None if mask is None else mask[part])
     image, over = overlay.panels(*cut, top, cut[1].shape, _SIDE)
-    name = f"around its most unusual place, x {at[1]}, y {at[0]}"
+    name = f"around its most unusual place, {place}"
     return {
         name: markup.image(image, f"{name}: {path}", lossy=True),
         "what is unusual there": markup.image(over, f"heat map there of {path}", lossy=True),

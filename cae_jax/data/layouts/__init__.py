@@ -126,8 +126,7 @@ def passed_over(data_dir: Path, names: Names = USUAL) -> tuple[str, ...]:
     known = categories(data_dir, names)
     if data_dir in known.values():
         return ()
-    others = [each for each in subfolders(data_dir) if each.name not in known]
-    others = [each for each in others if plain(each.name) not in MASK_NAMES]
+    others = _beside(subfolders(data_dir), known)
     return tuple(each.name for each in others if holds_images(each))
 
 
@@ -200,14 +199,18 @@ def _fit(root: Path, names: Names, among: Mapping[str, Layout]) -> str:
     return ""
 
 
+def _beside(folders: Sequence[Path], known: Mapping[str, Path]) -> list[Path]:
+    """Those that are no categories, and no folders of masks."""
+    others = [each for each in folders if each.name not in known]
+    return [each for each in others if plain(each.name) not in MASK_NAMES]
+
+
 def _unread(folders: Sequence[Path], known: Mapping[str, Path]) -> dict[str, Path]:
     """Those beside categories that hold pictures, none of which is read: whoever reads them says
     so, and passing them over would not."""
-    others = [each for each in folders if each.name not in known]
-    others = [each for each in others if plain(each.name) not in MASK_NAMES]
     return {
         each.name: each
-        for each in others
+        for each in _beside(folders, known)
         if not holds_images(each)
         and any(walk(each, lambda file: file.suffix.lower() in unread.PICTURES))
     }

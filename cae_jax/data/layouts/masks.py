@@ -104,14 +104,20 @@ def beside(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
     """Returns the masks among images, by these: named as masks are and in the image's folder, told
     by their format, see `twins`, or in a folder of masks in or beside the image's."""
     stems = {(file.parent, file.stem.lower()): file for file in reversed(files)}
+    named = collections.defaultdict[str, list[Path]](list)  # by stem, or pairs are sought among all
+    for (_, stem), file in stems.items():
+        named[stem].append(file)
     pairs: dict[Path, tuple[Path, ...]] = {}
     by_format = {mask: image for image, mask in twins(files).items()}
     for mask in files:
         image = stems.get((mask.parent, image_of(mask))) or by_format.get(mask)
         if plain(mask.parent.name) in MASK_NAMES:
-            stem, above = image_of(mask) or mask.stem.lower(), mask.parent.parent
-            fit = [file for (folder, name), file in stems.items() if name == stem
-                   and folder != mask.parent and above in (folder, folder.parent)]  # fmt: skip
+            above = mask.parent.parent
+            fit = [
+                file
+                for file in named[image_of(mask) or mask.stem.lower()]
+                if file.parent != mask.parent and above in (file.parent, file.parent.parent)
+            ]
             image = fit[0] if len(fit) == 1 else None
         if image is not None:
             pairs[image] = (*pairs.get(image, ()), mask)

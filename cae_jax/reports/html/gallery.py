@@ -117,18 +117,25 @@ def around(examples: Examples, i: int) -> tuple[Examples, str] | None:
 
     None of one that is not large.
     """
-    shape = examples.residual.shape[1:]
-    if max(shape) <= _LARGE:
+    if max(examples.residual.shape[1:]) <= _LARGE:
         return None
-    at = np.unravel_index(examples.residual[i].argmax(), shape)
-    middle = ((int(k) - _AROUND // 2, n - _AROUND) for k, n in zip(at, shape, strict=True))
-    part = (slice(i, i + 1), *(slice(k, k + _AROUND) for k in (max(0, min(m)) for m in middle)))
+    cut, place = around_largest(examples.residual[i], _AROUND)
+    part = (slice(i, i + 1), *cut)
     found: dict[str, Any] = {
         name: array[part if array.ndim > 2 else part[0]]
         for name, array in examples._asdict().items()
         if isinstance(array, np.ndarray)
     }
-    return examples._replace(**found), f"shown around x {at[1]}, y {at[0]}"
+    return examples._replace(**found), f"shown around {place}"
+
+
+def around_largest(residual: np.ndarray, side: int) -> tuple[tuple[slice, ...], str]:
+    """Returns the part of a map [H, W] around its largest value, `side` pixels or all there are,
+    and where that value is, in words."""
+    y, x = np.unravel_index(residual.argmax(), residual.shape)
+    ends = zip((y, x), residual.shape, strict=True)
+    first = [max(0, min(int(at) - side // 2, n - side)) for at, n in ends]
+    return tuple(slice(at, at + side) for at in first), f"x {x}, y {y}"
 
 
 def _shrunk(examples: Examples) -> tuple[int, bool]:
