@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from cae_jax.jit import one_by_one
 from cae_jax.methods import descent, gradients
 from cae_jax.methods.features import Extractor, divisors, extractor
 from cae_jax.methods.options.distilled import Options
@@ -247,9 +248,13 @@ def scaled(maps: jax.Array, ends: jax.Array) -> jax.Array:
 def _inspect(nets: Networks, variables: Variables, images: jax.Array) -> Evidence:
     params, stats = variables["params"], variables["batch_stats"]
     target = normalised(stats["teacher"], nets.teacher.maps(variables, images))
-    said, imitated = nets.maps(params, images)
+
+    def maps(images: jax.Array) -> tuple[jax.Array, ...]:
+        return *nets.maps(params, images), nets.imagined(params, images)
+
+    said, imitated, imagined = one_by_one(maps, images)
     student = jnp.mean(jnp.square(target - said), axis=-1)
-    apart = jnp.mean(jnp.square(nets.imagined(params, images) - imitated), axis=-1)
+    apart = jnp.mean(jnp.square(imagined - imitated), axis=-1)
     ends = stats["maps"]
     both = scaled(student, ends["student"]) + scaled(apart, ends["autoencoder"])
     return Evidence({"combined": both / 2, "student": student, "autoencoder": apart})

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cae_jax.jit import one_by_one
 from cae_jax.methods import anomalies, descent, gradients, losses
 from cae_jax.methods.options.draem import TEXTURES, Options
 from cae_jax.models.unet import Unet, levels
@@ -89,7 +90,7 @@ def make(options: Options, size: Size, channels: int) -> Method:
     apply = gradients.application(networks, o.precision)
 
     def inspect(variables: Variables, images: jax.Array) -> Evidence:
-        made, logits = apply(variables, images)
+        made, logits = one_by_one(functools.partial(apply, variables), images)
         with jax.named_scope("score"):
             mask = jax.nn.softmax(logits)[..., 1]
             means = ssim.blur(mask, (1 / _MEAN,) * _MEAN, "reflect")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cae_jax.jit import one_by_one
 from cae_jax.methods.options.features import AUTO, FILTER_BANK, Features
 from cae_jax.models import filters
 from cae_jax.types import (
@@ -156,6 +157,9 @@ def aligned(
     """
 
     def maps(variables: Variables, images: jax.Array) -> jax.Array:
+        return one_by_one(functools.partial(of_some, variables), images)
+
+    def of_some(variables: Variables, images: jax.Array) -> jax.Array:
         found = extract(variables, images)
         stages = sorted(found.values(), key=lambda one: -one.shape[1])
         grid = stages[0].shape[1:3]

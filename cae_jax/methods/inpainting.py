@@ -23,6 +23,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from cae_jax.jit import one_by_one
 from cae_jax.methods import descent, gradients, losses
 from cae_jax.methods.options.inpainting import Options
 from cae_jax.models.unet import Unet, levels
@@ -134,7 +135,7 @@ def fill(
     if train:
         made, rest = apply(variables, inputs, train=True, mutable=list(rest))
     else:
-        made = apply(variables, inputs)
+        made = one_by_one(functools.partial(apply, variables), inputs)
     made = (jnp.tanh(made) + 1) / 2
     made = made.reshape(groups, PARTS, n, *x.shape[1:])
     return jnp.sum(jnp.where(cut[:, :, None, :, :, None], made, 0.0), axis=1), rest
@@ -200,12 +201,10 @@ def fill_all(network: nn.Module, o: Options, variables: Variables, x: jax.Array)
     orders = {k: np.random.default_rng(k).permutation(cells(k, *side)) for k in CELLS}
     of = np.stack([parts(orders[k], k, *side) for k in cell_sizes(o.patch_size)])
 
-    def fill_some(of: Array) -> jax.Array:
-        return fill(network, o, variables, x, of)[0]
+    def fill_by(one: Array) -> jax.Array:
+        return fill(network, o, variables, x, one[None])[0][0]
 
-    if jax.default_backend() == "cpu":  # in a loop its convolutions are slow
-        return fill_some(of)
-    return lax.map(lambda one: fill_some(one[None])[0], of)  # all at once ask for much memory
+    return lax.map(fill_by, of)  # all at once ask for much memory
 
 
 def inspector(network: nn.Module, o: Options) -> Inspect:

@@ -32,6 +32,7 @@ _CALLS = {
 _SAME = frozenset(
     {"optimization_barrier", "stop_gradient", "copy", "copy_p", "sharding_constraint"}
 )
+_FEW = 16  # turns of a loop that are written one by one, for engines that run loops slowly
 NAMED = frozenset({"counted_median"})  # jitted functions that ONNX has an operator for
 
 
@@ -144,8 +145,8 @@ def _apply(eqn: Any, given: list[Value], steps: list[Step]) -> list[Value]:
         return given
     if name in _CALLS and params.get("name") not in NAMED:
         return _inline(params[_CALLS[name]], given, steps)
-    if name == "scan" and params["length"] == 1:
-        return _once(params, given, steps)
+    if name == "scan" and params["length"] <= (1 if params["num_carry"] else _FEW):
+        return _turn_by_turn(params, given, steps)
     if name == "cond" and isinstance(given[0], Known):
         _run_tape([given[0]])
         index = int(np.clip(given[0].array, 0, len(params["branches"]) - 1))
@@ -185,23 +186,56 @@ def _body(closed: Any, outer: list[Value]) -> Body:
     return Body(own, steps, outs)
 
 
-def _once(params: dict[str, Any], given: list[Value], steps: list[Step]) -> list[Value]:
-    """A scan of a single turn, without a loop."""
-    first = params["num_consts"] + params["num_carry"]
-    avals = params["jaxpr"].jaxpr.invars[first:]
-    cut = [_reshaped(v, var.aval.shape, steps) for v, var in zip(given[first:], avals, strict=True)]
-    outs = _inline(params["jaxpr"], [*given[:first], *cut], steps)
-    carry = params["num_carry"]
-    return [*outs[:carry], *(_reshaped(v, (1, *v.shape), steps) for v in outs[carry:])]
+def _turn_by_turn(params: dict[str, Any], given: list[Value], steps: list[Step]) -> list[Value]:
+    """A scan of a single turn, or of few that do not know each other, without a loop."""
+    first, carry = params["num_consts"] + params["num_carry"], params["num_carry"]
+    kept, found = given[:first], []
+    for i in range(params["length"]):
+        turn = [_part(v, i, steps) for v in given[first:]]
+        found.append(_inline(params["jaxpr"], [*kept, *turn], steps))
+    rows = [
+        _joined([_reshaped(v, (1, *v.shape), steps) for v in each], steps)
+        for each in list(zip(*found, strict=True))[carry:]
+    ]
+    return [*found[-1][:carry], *rows]
+
+
+def _part(value: Value, i: int, steps: list[Step]) -> Value:
+    """The i-th along the first axis, without that."""
+    n, *shape = value.shape
+    if n > 1:
+        ends = {"start_indices": (i, *(0 for _ in shape)), "limit_indices": (i + 1, *shape)}
+        cut = {**ends, "strides": None}
+        value = _made(jax.lax.slice_p, cut, [value], (1, *shape), steps)
+    return _reshaped(value, tuple(shape), steps)
+
+
+def _joined(values: list[Value], steps: list[Step]) -> Value:
+    """Values [1, ...] as one along the first axis."""
+    shape = (len(values), *values[0].shape[1:])
+    if len(values) == 1:
+        return values[0]
+    return _made(jax.lax.concatenate_p, {"dimension": 0}, values, shape, steps)
 
 
 def _reshaped(value: Value, shape: tuple[int, ...], steps: list[Step]) -> Value:
     params = {"new_sizes": tuple(shape), "dimensions": None, "sharding": None}
-    step = Step("reshape", params, [value], [], primitive=jax.lax.reshape_p)
-    if isinstance(value, Known):
-        step.outs = [Known(shape, value.dtype, of=step)]
+    return _made(jax.lax.reshape_p, params, [value], shape, steps)
+
+
+def _made(
+    primitive: Any,
+    params: dict[str, Any],
+    ins: list[Value],
+    shape: tuple[int, ...],
+    steps: list[Step],
+) -> Value:
+    """What a primitive makes of values, by a step of it."""
+    step = Step(primitive.name, params, ins, [], primitive=primitive)
+    if all(isinstance(v, Known) for v in ins):
+        step.outs = [Known(shape, ins[0].dtype, of=step)]
     else:
-        step.outs = [Value(shape, value.dtype)]
+        step.outs = [Value(shape, ins[0].dtype)]
         steps.append(step)
     return step.outs[0]
 
