@@ -16,11 +16,10 @@ from cae_jax import files
 from cae_jax.runs.cell import Cell
 from cae_jax.training.loop import Progress
 from cae_jax.training.schedule import JSONL, TENSORBOARD, WANDB, log_names
-from cae_jax.types import UsageError
+from cae_jax.types import not_installed
 
 Row: TypeAlias = Mapping[str, float]  # of a history
 HISTORY = "history.csv"
-REQUIREMENTS = "requirements-log.txt"
 _PACKAGES = {TENSORBOARD: "tensorboardX", WANDB: "wandb"}
 
 
@@ -29,10 +28,7 @@ def check(log_to: str) -> None:
     for name in log_names(log_to):
         package = _PACKAGES.get(name)
         if package and importlib.util.find_spec(package) is None:
-            raise UsageError(
-                f"--log_to={log_to}: {name} needs the package {package}, which is not installed: "
-                f"pip install -r {REQUIREMENTS}, or cae_jax[log]"
-            )
+            raise not_installed(f"--log_to={log_to}: {name}", package, "log")
 
 
 @contextlib.contextmanager
