@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -331,7 +332,7 @@ def _data_dir(dataset: str, data_dir: str | None) -> Path:
     """The folder named by --data_dir, which has to be there."""
     if not data_dir:
         raise UsageError(f"--dataset={dataset} needs --data_dir, the folder that holds the images")
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     if not root.is_dir() and not (dataset == "folder" and root.is_file()):  # a table of images
         raise UsageError(f"--data_dir={data_dir}: no such folder")
     return root

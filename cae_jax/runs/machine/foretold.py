@@ -30,16 +30,19 @@ class Forecast:
         self._times = _TIMES[what]
         self._spans: list[tuple[float, float]] = []  # begin and seconds, of the program to come
         self._lowered: float | None = None
+        self._began = time.monotonic()
 
     def hear(self, event: str, duration_secs: float, **_: Any) -> None:
         """Takes a duration of `jax.monitoring`, which has just ended."""
         now = time.monotonic()
+        # by a clock of JAX's that may be set meanwhile
+        seconds = min(max(duration_secs, 0.0), now - self._began)
         if event == _COMPILED:
             self._spans, self._lowered = [], None
         elif event in (_TRACED, _LOWERED):
             # a function traced within another one is part of its time
-            before = [span for span in self._spans if span[0] < now - duration_secs]
-            self._spans = [*before, (now - duration_secs, duration_secs)]
+            before = [span for span in self._spans if span[0] < now - seconds]
+            self._spans = [*before, (now - seconds, seconds)]
             self._lowered = now if event == _LOWERED else None
 
     def seconds(self) -> int:

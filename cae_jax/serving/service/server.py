@@ -23,7 +23,7 @@ _SHORTEST = 16  # characters of a token
 def token(path: str) -> str:
     """Returns the token in a file; raises UsageError for a short one, or one with spaces."""
     try:
-        found = Path(path).expanduser().read_text(encoding="ascii").strip()
+        found = Path(os.path.expanduser(path)).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--token_file={path}: cannot be read: {error}") from error
     if len(found) < _SHORTEST or not found.isprintable() or set(found) & set(' ",;\\'):

@@ -42,7 +42,7 @@ def test_a_multiple_of_what_was_traced_and_lowered(clock):
 def test_what_is_traced_within_counts_once(clock):
     forecast = Forecast(CALL)
     hear(forecast, clock, (TRACED, 1.0), (TRACED, 1.5))
-    clock.now += 0.5
+    clock.now += 1.0
     forecast.hear(TRACED, 3.5)  # around both
     hear(forecast, clock, (LOWERED, 1.0))
     clock.now += 2.1
@@ -78,3 +78,12 @@ def test_nothing_is_foretold_elsewhere(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with foretold.heard(STEP) as seconds:
         assert seconds is None
+
+
+def test_a_clock_that_is_set_meanwhile_tells_no_hours(clock):
+    forecast = Forecast(CALL)
+    clock.now += 2.0
+    forecast.hear(TRACED, 3600.0)
+    forecast.hear(LOWERED, -3600.0)
+    clock.now += 2.1
+    assert forecast.seconds() == 10  # 5.5 x 2 s
