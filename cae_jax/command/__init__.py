@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from cae_jax import __version__
+from cae_jax.runs.machine import streams
 from cae_jax.types import UsageError, unknown_name
 
 COMMANDS = {  # of `cae-jax`, and the file in this folder
@@ -30,6 +31,7 @@ COMMANDS = {  # of `cae-jax`, and the file in this folder
 
 def main() -> None:
     """Runs the command that the command line names, with the flags behind its name."""
+    streams.mend()
     name, rest = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("--version", "-V", "version"):
         print(f"cae-jax {__version__}")

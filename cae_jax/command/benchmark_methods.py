@@ -5,6 +5,7 @@ Every cell is a run of experiments.run's job; the same command again does what i
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -38,8 +39,8 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what would be done and neede
 def run() -> None:
     """Runs what is not finished yet, and writes the tables."""
     given = command_line.present()
-    workdir, excel = Path(given.pop("workdir", None) or "runs/benchmark"), command_line.excel()
-    workdir = workdir.expanduser()
+    workdir = Path(os.path.expanduser(given.pop("workdir", None) or "runs/benchmark"))
+    excel = command_line.excel()
     failed = {}
     if not _TABLES_ONLY.value:
         grids = benchmark.grids(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def _models(seeds: list[int]) -> list[str]:
 
 def _systems(seeds: list[int]) -> list[str]:
     given = command_line.present()
-    workdir = Path(given.pop("workdir", None) or "runs/thesis").expanduser()
+    workdir = Path(os.path.expanduser(given.pop("workdir", None) or "runs/thesis"))
     of_method = benchmark.flags_by_category(_OF_METHOD.value, "flags_of_method", "NAME")
     of_category = benchmark.flags_by_category(_OF.value)
     planned = thesis.planned(_METHODS.value, seeds, given, of_method, of_category, workdir)
@@ -71,7 +72,7 @@ def _systems(seeds: list[int]) -> list[str]:
 
 
 def _folder(workdir: Path) -> Path:
-    return Path(_TABLES.value).expanduser() if _TABLES.value else workdir / "tables"
+    return Path(os.path.expanduser(_TABLES.value)) if _TABLES.value else workdir / "tables"
 
 
 if __name__ == "__main__":

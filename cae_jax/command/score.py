@@ -14,7 +14,7 @@ from absl import flags
 
 from cae_jax.runs import command_line
 from cae_jax.runs.machine import multihost
-from cae_jax.types import DataError, UsageError
+from cae_jax.types import DataError, UsageError, not_installed
 
 _WHICH = ("category", "method", "model", "seed", "loss")  # of a workdir's runs
 _AS_RUN = ("on_bad_image", "save_maps", "overwrite", "csv")
@@ -104,10 +104,7 @@ def _run_on_ray(workdir: Path, asked: tuple[Any, ...]) -> None:
     try:
         from cae_jax.serving.cluster import job, places, table
     except ImportError as error:
-        raise UsageError(
-            f"--engine=ray: needs the package {error.name}, which is not installed: "
-            "pip install -r requirements-ray.txt, or cae_jax[ray]"
-        ) from error
+        raise not_installed("--engine=ray", error.name, "ray") from error
     which = command_line.present(_WHICH)
     images, output = command_line.value("images"), command_line.value("output")
     is_exported = exported.is_one(workdir)

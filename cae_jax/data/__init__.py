@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import sys
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -80,11 +80,8 @@ def resolve(
         named = readers.of(dataset).named
         return tuple(dict.fromkeys(each for name in asked for each in named(root, name)))
     for name in asked:
-        if not _is_utf8(name):  # checkpoints cannot be written to a folder of that name
-            encoding = sys.getfilesystemencoding()
-            what = f"file names are taken as {encoding} here, which PYTHONUTF8=1 changes"
-            what = "rename the folder" if encoding == "utf-8" else what
-            raise DataError(f"category {name!r}: the name is not UTF-8; {what}")
+        if fault := files.not_utf8(name):  # checkpoints cannot be written to such a folder
+            raise DataError(f"category {name!r}: {fault}")
         if dataset == "folder":
             layouts.locate(_data_dir(dataset, data_dir), name, names)
         elif name not in (known := categories(dataset, data_dir, names)):
@@ -326,15 +323,6 @@ def _source(split: Split) -> str:
     return f"{split.dataset}, layout {split.layout}" if split.layout else split.dataset
 
 
-def _is_utf8(name: str) -> bool:
-    """Whether a file's name is: other bytes than that are lone surrogates to Python."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _shown(name: str) -> str:
     """A name on one line that every terminal takes: file names may hold anything."""
     return name if name.isprintable() else repr(name)
@@ -344,7 +332,7 @@ def _data_dir(dataset: str, data_dir: str | None) -> Path:
     """The folder named by --data_dir, which has to be there."""
     if not data_dir:
         raise UsageError(f"--dataset={dataset} needs --data_dir, the folder that holds the images")
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     if not root.is_dir() and not (dataset == "folder" and root.is_file()):  # a table of images
         raise UsageError(f"--data_dir={data_dir}: no such folder")
     return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ class Counts(NamedTuple):
 def first_size(data_dir: str, category: str, names: Names = USUAL) -> tuple[int, int]:
     """Returns (height, width) in pixels of a folder's first image, by its header; raises DataError
     as `count`, and for one that cannot be used."""
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     found = layouts.find(layouts.locate(root, category, names), names)
     return images.size((*found.train, *found.test)[0].source)
 
@@ -40,7 +41,7 @@ def count(dataset: str, data_dir: str, category: str, names: Names = USUAL) -> C
     if dataset == "synthetic":
         n_test = synthetic.N_GOOD + synthetic.N_DEFECTIVE * len(synthetic.kinds(category))
         return Counts(synthetic.N_TRAIN, n_test, 0)
-    root = Path(data_dir).expanduser()
+    root = Path(os.path.expanduser(data_dir))
     if dataset == "mvtec_ad":
         return Counts(*readers.of(dataset).count(root, category))
     if dataset == "tfds":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,13 +14,14 @@ import numpy as np
 
 from cae_jax import files
 from cae_jax.evaluation.scores import read_scores
-from cae_jax.types import DataError
+from cae_jax.types import DataError, UsageError
 
 if TYPE_CHECKING:  # half a second to import, which loading a model need not wait
     import pandas as pd
 
 # In a cell, WORKDIR/CATEGORY/RUN/seed_N: what it holds as a result, is of, and was begun with.
 FINISHED, FLAGS, VERSIONS = "metrics.json", "flags.txt", "versions.json"
+EXPORTED = SUMS, FACTS = "SHA256SUMS", "model.json"  # in a folder of experiments.export
 FINGERPRINTS = "fingerprints.csv"  # of each of its images
 _EXAMPLES = {  # dtype kind and number of axes of the arrays in examples.npz
     "row": ("iu", 1),
@@ -67,6 +69,30 @@ class Run(NamedTuple):
 def cells_with(workdir: Path, name: str) -> list[Path]:
     """Returns the folders of the cells of a workdir that hold a file of that name, sorted."""
     return sorted(path.parent for path in workdir.glob(f"*/*/seed_*/{name}"))
+
+
+def cells_in(folder: Path, name: str) -> list[Path]:
+    """Returns the same of a workdir, or of a folder in it down to a cell's own."""
+    if found := cells_with(folder, name):
+        return found
+    whole = Path(os.path.abspath(folder))
+    for pattern in ("*/seed_*", "seed_*", "."):
+        found = sorted(path.parent for path in whole.glob(f"{pattern}/{name}"))
+        if found and len(found[0].parents) > 2:
+            return found
+    return []
+
+
+def none_in(folder: Path, what: str, name: str) -> UsageError:
+    """Returns the error for a --workdir without `what`, of which a file has that name."""
+    if any((folder / each).exists() for each in EXPORTED):
+        return UsageError(
+            f"--workdir={folder}: is an exported folder, which experiments.serve takes as --model "
+            "and cae_jax.load; name the workdir of the run that it was made of"
+        )
+    if not folder.is_dir():
+        return UsageError(f"--workdir={folder}: no such folder")
+    return UsageError(f"--workdir={folder}: no {what} in it (no CATEGORY/RUN/seed_N/{name})")
 
 
 def read_run(folder: Path, metrics: str = FINISHED, pictures: bool = True) -> Run:

@@ -14,7 +14,8 @@ from cae_jax.evaluation.segmentation import MinimumArea
 from cae_jax.evaluation.thresholds import OUT_OF_FOLD, VALIDATION_GOOD
 from cae_jax.runs.build import scoring_call
 from cae_jax.runs.config import Config
-from cae_jax.runs.machine.progress import COMPILING, Bar
+from cae_jax.runs.machine.foretold import CALL
+from cae_jax.runs.machine.progress import Bar
 from cae_jax.runs.train import Trained, whole
 from cae_jax.scoring import scorer
 from cae_jax.scoring.intensity import all_even
@@ -63,7 +64,7 @@ def calibrate(config: Config, split: Split, trained: Trained) -> Calibration:
     maps = {}
     area, seconds = MinimumArea(config.smallest_defect, config.opening), 0.0
     what = f"{len(folds)} folds" if folds else "validation"
-    with Bar(f"score {config.category} {what}", len(paths), "images", first=COMPILING) as bar:
+    with Bar(f"score {config.category} {what}", len(paths), "images", first=CALL) as bar:
         for rows, variables, took in _models(config, by, trained, folds):
             seconds += took
             for at in np.split(rows, range(_AT_ONCE, len(rows), _AT_ONCE)):

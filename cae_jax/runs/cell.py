@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,15 @@ from cae_jax import files
 from cae_jax.data.frame import Frame
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.reports import results
-from cae_jax.reports.run_files import FINGERPRINTS, FINISHED, FLAGS, VERSIONS, cells_with
+from cae_jax.reports.run_files import (
+    FINGERPRINTS,
+    FINISHED,
+    FLAGS,
+    VERSIONS,
+    cells_in,
+    cells_with,
+    none_in,
+)
 from cae_jax.runs import frames, longer, provenance
 from cae_jax.runs.config import Config, identity, read_flags
 from cae_jax.runs.machine import lock
@@ -118,23 +125,15 @@ def find(workdir: Path) -> list[Cell]:
     """
     if cells := listed(workdir):
         return cells
-    for pattern in ("*/seed_*", "seed_*", "."):
-        found = sorted(Path(os.path.abspath(workdir)).glob(f"{pattern}/{FLAGS}"))
-        if found and len(found[0].parents) > 3:
-            return [_of(flags.parent, flags.parents[3]) for flags in found]
-    raise UsageError(f"--workdir={workdir}: no run in it (no CATEGORY/RUN/seed_N/{FLAGS})")
+    raise none_in(workdir, "run", FLAGS)
 
 
 def listed(workdir: Path) -> list[Cell]:
-    """Returns the cells of a workdir, sorted by folder, [] where there is none.
-
-    Raises UsageError for flags that this version does not know.
-    """
-    return [_of(folder, workdir) for folder in cells_with(workdir, FLAGS)]
-
-
-def _of(folder: Path, workdir: Path) -> Cell:
-    return Cell(folder, read_flags(folder / FLAGS).changed(workdir=str(workdir)))
+    """Returns the same; [] where there is none."""
+    return [
+        Cell(folder, read_flags(folder / FLAGS).changed(workdir=str(folder.parents[2])))
+        for folder in cells_in(workdir, FLAGS)
+    ]
 
 
 def write_results(workdir: Path, excel: bool = False) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import io
 import os
 import re
 import signal
@@ -19,7 +18,7 @@ from cae_jax import methods
 from cae_jax.options import A_SIZE, SCORING, Fields, Pixels, bounds, check_value, read_size, to_text
 from cae_jax.runs import config, flagfiles, presets
 from cae_jax.runs.config import Config
-from cae_jax.runs.machine import alarms
+from cae_jax.runs.machine import alarms, streams, variables
 from cae_jax.types import CaeError, Size, UsageError
 
 GOES_ON = "the same command goes on from the last checkpoint"  # of binaries that train
@@ -92,13 +91,13 @@ def main(
         inspect.
       of_runs: it also has the flags of scoring of the runs in --workdir.
       of_entries: gives the methods of the entries in --methods, a flag of its own. It then has the
-        flags of all of them, but for --method, and without defaults, for each entry has its own.
-        Where these are none, it has those of --method.
+        flags of all of them, but for --method, without defaults: each entry has its own; of none
+        those of --method.
       again: what is said after Ctrl-C and SIGTERM: what the same command would do.
 
-    Exit codes: 0, 2 for a flag that cannot work, 1 for everything else, 130 after Ctrl-C, 143
-    after SIGTERM.
+    Exit codes: 0, 2 for a flag that cannot work, 130 after Ctrl-C, 143 after SIGTERM, else 1.
     """
+    streams.mend()
     _defined.clear()
     try:
         argv = flagfiles.expanded(sys.argv)
@@ -205,6 +204,7 @@ def _with_preset(argv: Sequence[str], preset: str | None) -> list[str]:
     return [argv[0], *flagfiles.lines(presets.path(preset)), *argv[1:]]
 
 
+@variables.of_jax()
 def _known(
     argv: Sequence[str],
     of_runs: bool,
@@ -241,17 +241,15 @@ def _unrecognized(error: flags.UnrecognizedFlagError, method: str) -> str:
 
 
 def _guarded(run: Callable[[], None], again: str) -> None:
-    import jax  # here: a --help is read before it would have come
-
+    jax = _jax()
     logging.set_verbosity(logging.FATAL)  # orbax tells a story of what it also raises
     signal.signal(signal.SIGTERM, _terminate)
     for name, value in _PLAIN.items():
         jax.config.update(name, value)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     try:
         with alarms.hidden():
             run()
+        sys.stdout.flush()  # at the end of the process a full disk would be a traceback
     except CaeError as error:
         _leave(str(error), error.exit_code)
     except OSError as error:
@@ -261,6 +259,16 @@ def _guarded(run: Callable[[], None], again: str) -> None:
     except KeyboardInterrupt as stop:
         word, code = ("terminated", 143) if stop.args else ("interrupted", 130)
         _leave("; ".join(filter(None, [word, again])), code)
+
+
+def _jax() -> Any:
+    """JAX, imported here, for a --help is read before it would have come."""
+    try:
+        with variables.of_jax():
+            import jax
+    except UsageError as error:
+        _leave(str(error), error.exit_code)
+    return jax
 
 
 def _terminate(number: int, _: object) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cae_jax import methods, options
+from cae_jax import files, methods, options
 from cae_jax.data import joint, synthetic
 from cae_jax.data.frame import Frame, read_roi
 from cae_jax.data.layouts.found import USUAL, Names
@@ -64,6 +64,9 @@ class Config(Images, Scoring, Output):
         all methods share."""
         options.check(self)
         options.check(self.options)
+        where = os.path.abspath(self.folder)
+        if fault := files.not_utf8(where):
+            raise UsageError(f"--workdir={where}: {fault}")
         self._check_data()
         from cae_jax.scoring import residuals  # JAX, which a --help need not wait for
 

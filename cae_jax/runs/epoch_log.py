@@ -16,22 +16,23 @@ from cae_jax import files
 from cae_jax.runs.cell import Cell
 from cae_jax.training.loop import Progress
 from cae_jax.training.schedule import JSONL, TENSORBOARD, WANDB, log_names
-from cae_jax.types import UsageError
+from cae_jax.types import UsageError, not_installed
 
 Row: TypeAlias = Mapping[str, float]  # of a history
 HISTORY = "history.csv"
-REQUIREMENTS = "requirements-log.txt"
 _PACKAGES = {TENSORBOARD: "tensorboardX", WANDB: "wandb"}
 
 
 def check(log_to: str) -> None:
-    """Raises UsageError for an unknown name in --log_to, and one whose package is not installed."""
+    """Raises UsageError for an unknown name in --log_to, one whose package is not installed, and
+    wandb where there is no home folder."""
     for name in log_names(log_to):
         package = _PACKAGES.get(name)
         if package and importlib.util.find_spec(package) is None:
+            raise not_installed(f"--log_to={log_to}: {name}", package, "log")
+        if name == WANDB and os.path.expanduser("~") == "~":  # a user without an entry
             raise UsageError(
-                f"--log_to={log_to}: {name} needs the package {package}, which is not installed: "
-                f"pip install -r {REQUIREMENTS}, or cae_jax[log]"
+                f"--log_to={log_to}: {name} needs a home folder; HOME=FOLDER names one"
             )
 
 

@@ -34,7 +34,8 @@ from cae_jax.runs.calibration import Calibration, calibrate
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.epoch_log import HISTORY
-from cae_jax.runs.machine.progress import COMPILING, Bar, say
+from cae_jax.runs.machine.foretold import CALL
+from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.runs.train import Trained
 from cae_jax.scoring import patches, scorer
 from cae_jax.scoring.intensity import seen_with
@@ -113,7 +114,7 @@ def judge(config: Config, split: Split, trained: Trained) -> Judged:
             + ", and there is no other: nothing to pick a threshold on; take 2 at least, better 20"
         )
     call = scoring_call(config, all_distances=True)
-    with Bar(f"score {config.category} test", len(split.test), "images", first=COMPILING) as bar:
+    with Bar(f"score {config.category} test", len(split.test), "images", first=CALL) as bar:
         batch = scorer.default_batch_size()
         test = _no_scores(config)
         if split.test_paths:

@@ -39,11 +39,24 @@ def lines(path: Path) -> list[str]:
     """
     try:
         content = path.read_bytes()
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+        encoding = _encoding(content)
+        text = content.decode(encoding)
     except OSError as error:
         raise UsageError(f"--flagfile={path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"--flagfile={path}: is not UTF-8: {error.reason}") from error
+        name = "UTF-8" if encoding.startswith("utf-8") else "UTF-16"
+        raise UsageError(f"--flagfile={path}: is not {name}: {error.reason}") from error
+    if "\0" in text:
+        raise UsageError(f"--flagfile={path}: is no text in UTF-8 or UTF-16: it has zero bytes")
     stripped = [line.strip() for line in text.replace("\r\n", "\n").split("\n")]
     return [line for line in stripped if line and not line.startswith(("#", "//"))]
+
+
+def _encoding(content: bytes) -> str:
+    """By its mark; without one, what has a zero in its first character, which is ASCII as any
+    flag's or comment's, is UTF-16."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if content[:1] == b"\0":
+        return "utf-16-be"
+    return "utf-16-le" if content[1:2] == b"\0" else "utf-8-sig"

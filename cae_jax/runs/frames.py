@@ -40,7 +40,7 @@ def frame(bare: Frame, texts: Mapping[str, str], kept: Path | None, first: bool 
         text = texts[flag]
         if not text or (flag == "roi" and roi):
             continue
-        path, copy = Path(text).expanduser(), kept / name if kept else None
+        path, copy = Path(os.path.expanduser(text)), kept / name if kept else None
         if copy and copy.is_file() and (first or not path.is_file()):
             path = copy
         areas.append(_area(flag, text, path, *_times(f"--{flag}={text}", path)))

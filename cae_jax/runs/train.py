@@ -19,7 +19,7 @@ from cae_jax.reports.run_files import FINISHED
 from cae_jax.runs import epoch_log
 from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import identity
-from cae_jax.runs.machine import interrupt
+from cae_jax.runs.machine import foretold, interrupt
 from cae_jax.runs.machine.progress import Bar, say, waiting
 from cae_jax.scoring.intensity import all_even
 from cae_jax.training import fit, loop
@@ -202,7 +202,7 @@ def _train_saving(
     each = t.batch_size * n
     with contextlib.ExitStack() as stack:
         tell = [stack.enter_context(epoch_log.told(cell, start.epoch)) for cell in cells]
-        total, first = steps * t.epochs * each, "compiling the training step"
+        total, first = steps * t.epochs * each, foretold.STEP
         bar = stack.enter_context(Bar(name, total, "patches", done * each, first))
 
         def on_step(step: int, metrics: Mapping[str, float]) -> None:
@@ -217,7 +217,9 @@ def _train_saving(
 
 def _start(cell: Cell, learn: Steps, checkpoints: Checkpoints) -> loop.Progress:
     """Where a cell's training goes on, or a fresh start."""
-    state = loop.fresh_state(learn, cell.config.seed)
+    what = f"train {cell.config.category}: {foretold.INITIAL}"
+    with waiting(what, program=foretold.INITIAL):
+        state = loop.fresh_state(learn, cell.config.seed)
     found = checkpoints.restore(state)
     if not found:
         return loop.Progress(0, state, [], 0.0)

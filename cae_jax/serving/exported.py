@@ -23,11 +23,11 @@ from cae_jax.data import images
 from cae_jax.data.frame import Area, Frame
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
+from cae_jax.reports.run_files import EXPORTED, FACTS, SUMS
 from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
-from cae_jax.types import DataError, Scores, Size, UsageError, unknown_name
+from cae_jax.types import DataError, Scores, Size, UsageError, not_installed, unknown_name
 
 FORM = 1  # of model.json
-SUMS, FACTS = "SHA256SUMS", "model.json"
 RUNTIMES = {"jax": "stablehlo", "onnxruntime": "onnx"}  # -> the format that it runs
 _BLOCK = 2**20  # bytes
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")  # of SHA256SUMS
@@ -136,7 +136,7 @@ def _judge(
 
 def is_one(folder: Path) -> bool:
     """Returns whether a folder is an exported one, or has been one: it may have lost a file."""
-    return any((folder / name).exists() for name in (FACTS, SUMS))
+    return any((folder / name).exists() for name in EXPORTED)
 
 
 def check(root: Path) -> str:
@@ -239,9 +239,7 @@ def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UsageError(
-            'runtime="onnxruntime": is not installed; pip install -r requirements-export.txt'
-        ) from error
+        raise not_installed("runtime='onnxruntime'", error.name, "export") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about graphs, for those who write them
     threads = os.environ.get("OMP_NUM_THREADS", "")  # which it does not read itself

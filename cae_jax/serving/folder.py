@@ -33,7 +33,8 @@ from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
 from cae_jax.runs.config import identity
 from cae_jax.runs.machine import lock, multihost
-from cae_jax.runs.machine.progress import COMPILING, Bar, say
+from cae_jax.runs.machine.foretold import CALL
+from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.serving import growing_table, score_page
 from cae_jax.serving.stream import Batch, ScoringCall, Stamp, scored, scoring_call
 from cae_jax.serving.trained import TrainedRun
@@ -185,7 +186,7 @@ def _score_share(
     with (
         growing_table.append_to(output, "scores", part, excel) as scores,
         growing_table.append_to(output, "left_out", part, excel) as left_out,
-        Bar("score", len(mine), "images", len(mine) - len(left), COMPILING) as bar,
+        Bar("score", len(mine), "images", len(mine) - len(left), CALL) as bar,
         contextlib.closing(scored(at, root, left, save_maps or kept.pictures > 0)) as batches,
     ):
         sizes: Counter[tuple[int, int]] = Counter()

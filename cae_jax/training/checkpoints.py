@@ -67,12 +67,14 @@ class Checkpoints:
         """Opens `folder`, which is made when something is saved.
 
         Args:
-          folder: of this run alone.
+          folder: of this run alone; DataError for a name that orbax cannot take, not UTF-8.
           keep: how many of the last whole epochs stay, 1 or more; the one of the lowest loss
             stays too.
           identity: what training depends on, of JSON's types by name; only a checkpoint with
             the same is read.
         """
+        if fault := files.not_utf8(folder):
+            raise DataError(f"{str(folder)!r}: {fault}")
         self._folder, self._keep, self._identity = folder, keep, dict(identity)
         self.faults: list[str] = []  # what was wrong with those that `restore` passed over
         self._damaged: set[Path] = set()

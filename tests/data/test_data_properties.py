@@ -56,6 +56,7 @@ def configs(draw):
     values |= {"stride": draw(stride), "channels": draw(st.sampled_from([1, 3]))}
     values["data_dir"] = "" if values["dataset"] == "synthetic" else values["data_dir"] + "/in"
     values["model_options"] = draw(st.sampled_from(["", "a=1", " a = 1 , b=x\x85\u2028y "]))
+    values["workdir"] = values["workdir"].encode("utf-8", "replace").decode()
     values["num_patches"] += values["batch_size"]
     values["minimum_area"] %= side**2
     values["top_share"] = values["top_share"] or 1.0

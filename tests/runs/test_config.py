@@ -183,6 +183,10 @@ def test_defaults_are_the_thesis_s():
         ({"dataset": "zzz"}, ["folder, mvtec_ad, synthetic"]),
         ({"on_bad_image": "skp"}, ["--on_bad_image", "did you mean skip"]),
         ({"workdir": "a\nb"}, ["--workdir='a\\nb'", "one line"]),
+        (
+            {"workdir": "w\udcff"},
+            ["--workdir=/", "w\udcff: the name is not UTF-8; rename the folder"],
+        ),
         ({"data_dir": "x"}, ["--data_dir=x", "--dataset=folder"]),
         ({"dataset": "folder", "data_dir": "x", "workdir": "y/../x"}, ["--workdir=y/../x"]),
         ({"whole_image": True, "stride": 16}, ["--stride=16", "--whole_image", "=256"]),

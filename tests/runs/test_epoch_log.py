@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import os
 import struct
 import time
 from types import SimpleNamespace
@@ -109,6 +110,10 @@ def test_what_cannot_be_told_is_said_before_anything_is_done(world, monkeypatch)
         said = f"{name} needs the package {package}, which is not installed: pip install -r req"
         with pytest.raises(UsageError, match=said):
             job.plan([config_of(world, "none", log_to=name)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UsageError, match="wandb needs a home folder; HOME=FOLDER names one"):
+        epoch_log.check("wandb")
     job.plan([config_of(world, "none", log_to="jsonl")])
     assert not (world / "none").exists()
 

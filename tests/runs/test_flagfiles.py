@@ -10,7 +10,7 @@ TEXT = "# Größe\n--epochs=3\n\n  --workdir=Größe \n// no\n--overwrite\n"
 FLAGS = ["--epochs=3", "--workdir=Größe", "--overwrite"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_whatever_the_editor(tmp_path, encoding, end):
     path = tmp_path / "a.flags"
@@ -30,6 +30,13 @@ def test_what_cannot_be_read_is_named(tmp_path):
     path.write_bytes("--workdir=Größe".encode("latin-1"))
     with pytest.raises(UsageError, match=r"a\.flags: is not UTF-8"):
         flagfiles.expanded([f"--flagfile={path}"])
+    path.write_bytes("--epochs=3".encode("utf-16-le")[:-1])
+    with pytest.raises(UsageError, match=r"a\.flags: is not UTF-16: truncated data"):
+        flagfiles.expanded([f"--flagfile={path}"])
+    for content in (b"--epochs=3\n--se\0ed=1", "--epochs=3".encode("utf-32")):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"a\.flags: is no text .*zero bytes"):
+            flagfiles.expanded([f"--flagfile={path}"])
     path.write_text(f"--flagfile={path}")
     with pytest.raises(UsageError, match=r"a\.flags: names itself"):
         flagfiles.expanded([f"--flagfile={path}"])

@@ -284,8 +284,8 @@ def test_evaluate_makes_everything_again(tiny, world, tmp_path, monkeypatch):
 
 
 def test_evaluate_needs_a_run_trained_out(world, tmp_path):
-    for workdir in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UsageError, match=f"--workdir={workdir}: no run in it"):
+    for workdir, why in ((tmp_path, "no run in it"), (tmp_path / "missing", "no such folder")):
+        with pytest.raises(UsageError, match=f"--workdir={workdir}: {why}"):
             job.evaluate_again(workdir)
     config = config_of(world, tmp_path)
     folder_of(config).mkdir(parents=True)

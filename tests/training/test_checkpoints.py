@@ -334,6 +334,14 @@ def test_a_checkpoint_of_another_run(two, state):
         checkpoints.restore(state)
 
 
+def test_a_folder_whose_name_orbax_cannot_take(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="udcff': the name is not UTF-8; rename the folder"):
+        Checkpoints(tmp_path / "w\udcff")
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(DataError, match="taken as ascii here, which PYTHONUTF8=1 changes"):
+        Checkpoints(tmp_path / "w\udcc3\udcb6")
+
+
 def test_one_of_four_devices_is_read_on_one(state, tmp_path):
     """Replicated and split over a mesh; the bits are the same."""
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"

@@ -55,6 +55,8 @@ def hidden() -> Iterator[None]:
     if os.name != "posix" or "TF_CPP_MIN_LOG_LEVEL" in os.environ or not _is_standard():
         yield
         return
+    from cae_jax.runs.machine import streams  # the process that runs this file knows no package
+
     screen = os.dup(2)
     try:
         filtering = subprocess.Popen(
@@ -74,9 +76,7 @@ def hidden() -> Iterator[None]:
     os.dup2(filtering.stdin.fileno(), 2)
     filtering.stdin.close()
     # Python's own lines do not take the way round
-    sys.stderr = open(  # noqa: SIM115 - closed below
-        screen, "w", 1, encoding=before.encoding, errors=before.errors, closefd=False
-    )
+    sys.stderr = streams.opened(screen, before.encoding)
     try:
         yield
     finally:

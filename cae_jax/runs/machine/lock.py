@@ -25,6 +25,7 @@ from cae_jax.types import DataError, UsageError
 NAME = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _WINDOWS = os.name == "nt"
+_TRIES = 1000  # to open a file that others make and remove; what never ends is not their doing
 
 
 @contextlib.contextmanager
@@ -61,31 +62,37 @@ def check(folder: Path) -> None:
 
 def _take(folder: Path, path: Path) -> contextlib.ExitStack:
     """Locks the file and writes into it whose it is; returns what removes and unlocks it."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+    fault = OSError(errno.ESTALE, "its lock file is another one at each look")
+    for _ in range(_TRIES):
         with contextlib.ExitStack() as undo:
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except FileNotFoundError:  # another process took its empty folder away
+            except (FileExistsError, FileNotFoundError) as error:
+                if isinstance(error, FileExistsError) and _is_no_folder(error.filename or folder):
+                    raise
+                fault = error  # another process took its empty folders away meanwhile
                 continue
             if _WINDOWS:  # an open file cannot be removed there
                 undo.callback(_try, path.unlink)
             undo.callback(os.close, file)
+            ours = False
             try:
-                free = _lock(file)
+                if not _lock(file):
+                    raise _refusal(folder, path)
+                ours = _same(file, path)
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
                 print(f"warning: {folder}: no locks on this file system", file=sys.stderr)
-                free = True
-            if not free:
-                raise _refusal(folder, path)
-            if _same(file, path):  # else its owner removed it between the two calls
+                ours = True
+            if ours:  # else its owner removed it between the two calls
                 # before the lock goes: the next one makes a file of its own
                 undo.callback(_try, path.unlink)
                 os.ftruncate(file, 0)
                 os.write(file, _me().encode())
                 return undo.pop_all()
+    raise fault
 
 
 def _refuse(folder: Path, paths: Iterable[Path]) -> None:
@@ -115,6 +122,10 @@ def _lock(file: int) -> bool:
             return True
         time.sleep(0.01)  # another one may only be looking, which takes no such time
     return False
+
+
+def _is_no_folder(path: str | Path) -> bool:
+    return os.path.lexists(path) and not os.path.isdir(path)
 
 
 def _same(file: int, path: Path) -> bool:

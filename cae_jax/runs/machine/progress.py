@@ -12,8 +12,10 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-COMPILING = "compiling the scoring call"
+from cae_jax.runs.machine import foretold
+
 PATIENCE = 3.0  # seconds without a word, after which it is told what is waited for
+_LATEST = 12.0  # the same where it may soon be known how long it will take
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -23,35 +25,42 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def waiting(what: str, more: str = "") -> Iterator[None]:
+def waiting(what: str, more: str = "", program: str = "") -> Iterator[None]:
     """Says what is waited for and `more` of it, where the block has not ended after PATIENCE; then
-    now and again for how long, and how long it took. So nobody is told beforehand what nobody
-    knows of another machine."""
+    now and again for how long, and how long it took. Of a `program` of `foretold` it says about
+    how long it will take in place of `more`, where that is known in time."""
     told = False
 
-    def tell(seconds: float) -> None:
+    def tell(seconds: float) -> bool:
         nonlocal told
-        say(f"{what}, {seconds:.0f} s so far" if told else what + more)
+        about = forecast() if forecast else 0
+        if not told and forecast and not about and seconds < _LATEST:
+            return False
+        first = what + (f", about {about} s the first time, then kept" if about else more)
+        say(f"{what}, {seconds:.0f} s so far" if told else first)
         told = True
+        return True
 
     began = time.monotonic()
-    with _now_and_again(tell, PATIENCE, _SECONDS_BETWEEN_LINES):
+    with (
+        foretold.heard(program) as forecast,
+        _now_and_again(tell, PATIENCE, _SECONDS_BETWEEN_LINES),
+    ):
         yield
     if told:
         say(f"{what} took {time.monotonic() - began:.0f} s")
 
 
 @contextlib.contextmanager
-def _now_and_again(tell: Callable[[float], None], first: float, every: float) -> Iterator[None]:
+def _now_and_again(tell: Callable[[float], bool], first: float, every: float) -> Iterator[None]:
     """Calls `tell` with the seconds since the block began: after the first ones, then every so
-    many, until it ends; not afterwards."""
+    many, or one second where it says False, until the block ends; not afterwards."""
     over, began = threading.Event(), time.monotonic()
 
     def watch() -> None:
         pause = first
         while not over.wait(pause):
-            tell(time.monotonic() - began)
-            pause = every
+            pause = every if tell(time.monotonic() - began) else 1.0
 
     thread = threading.Thread(target=watch, name="waiting", daemon=True)
     thread.start()
@@ -89,6 +98,7 @@ class Bar:
         self._note, self._measured, self._brief = "", False, brief
         self._what = first
         self._bar = None
+        self._forecast: Callable[[], int] | None = None
         self._waiting = contextlib.ExitStack()
         if sys.stderr.isatty():
             self._bar = tqdm(
@@ -96,10 +106,11 @@ class Bar:
             )
             if first and done != total:
                 self._bar.set_postfix_str(first)
+                self._forecast = self._waiting.enter_context(foretold.heard(first))
                 self._waiting.enter_context(_now_and_again(self._tick, PATIENCE, 1.0))
         elif first and done != total:
             more = ", which takes longest at the first start and is then kept"
-            self._waiting.enter_context(waiting(f"{label}: {first}", more))
+            self._waiting.enter_context(waiting(f"{label}: {first}", more, first))
 
     def update(self, n: int, note: str = "") -> None:
         """Counts `n` more units; `note` is shown beside the count."""
@@ -119,9 +130,12 @@ class Bar:
         if not self._measured:
             self._measured, self._first, self._began = True, self._done, time.monotonic()
 
-    def _tick(self, seconds: float) -> None:
+    def _tick(self, seconds: float) -> bool:
         assert self._bar is not None
-        self._bar.set_postfix_str(f"{self._what}, {seconds:.0f} s so far")
+        about = self._forecast() if self._forecast else 0
+        of = f" of about {about}" if about else ""
+        self._bar.set_postfix_str(f"{self._what}, {seconds:.0f} s so far{of}")
+        return True
 
     def _line(self) -> None:
         self._last_line, self._brief, self._told = time.monotonic(), False, self._done

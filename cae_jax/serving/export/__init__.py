@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import importlib.util
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from typing import Any
 from cae_jax.evaluation import scores
 from cae_jax.files import replace, write_json, write_whole
 from cae_jax.options import to_text
-from cae_jax.reports.run_files import FINISHED, VERSIONS
+from cae_jax.reports.run_files import FACTS, FINISHED, SUMS, VERSIONS
 from cae_jax.runs import frames
 from cae_jax.serving import exported, web
 from cae_jax.serving.detector import Verdict
@@ -36,9 +37,10 @@ from cae_jax.serving.export import card, check, onnx_files, stablehlo
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import program_of
 from cae_jax.serving.trained import TrainedRun
-from cae_jax.types import DataError, UsageError, unknown_name
+from cae_jax.types import DataError, UsageError, not_installed, unknown_name
 
 FORMATS = ("stablehlo", "onnx", "web")
+_PACKAGES = ("onnx", "onnxruntime")  # of all but stablehlo
 
 
 def export(
@@ -61,7 +63,7 @@ def export(
       How each form judges some images, beside the trained model.
 
     Raises:
-      UsageError: an unknown format, or `output` is there.
+      UsageError: an unknown format, one whose packages are not installed, or `output` is there.
       DataError: a file cannot be written; the run has no pictures to check by.
       CaeError: the model cannot be exported, or a form does not score as the trained model does.
     """
@@ -84,10 +86,10 @@ def export(
         _write_sample(folder, given[0], wanted[0], facts)
         if "web" in made:
             _write_web(folder, run, given[0], facts, onnxruntime_web)
-        write_json(folder / exported.FACTS, facts)
+        write_json(folder / FACTS, facts)
         rows = _checked(run, folder, made, given, wanted)
         facts["check"] = [row._asdict() | {"relative": row.relative} for row in rows]
-        write_json(folder / exported.FACTS, facts)
+        write_json(folder / FACTS, facts)
         write_whole(folder / "README.md", card.text(facts))
         _sum(folder)
     return rows
@@ -100,6 +102,9 @@ def _check_formats(run: TrainedRun, formats: Sequence[str]) -> None:
     if not formats:
         raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
     for name in formats:
+        for package in _PACKAGES:
+            if name != "stablehlo" and importlib.util.find_spec(package) is None:
+                raise not_installed(f"--format={name}", package, "export")
         if name != "stablehlo" and run.cell.config.tile:
             raise UsageError(
                 f"--format={name}: has no loop over the tiles of --tile={run.cell.config.tile}; "
@@ -199,9 +204,9 @@ def _sum(folder: Path) -> None:
     lines = [
         f"{exported.digest(path)}  {path.relative_to(folder).as_posix()}\n"
         for path in files
-        if path.name != exported.SUMS
+        if path.name != SUMS
     ]
-    write_whole(folder / exported.SUMS, "".join(lines))
+    write_whole(folder / SUMS, "".join(lines))
 
 
 @contextlib.contextmanager
@@ -209,8 +214,8 @@ def _beside(output: Path, overwrite: bool) -> Iterator[Path]:
     """A folder that gets the name `output` at the end, or goes."""
     asked, output = output, output.resolve()  # what a link leads to is replaced, not the link
     there = output.exists()
-    if there and not (overwrite and (output / exported.FACTS).exists()):
-        again = "--overwrite" if (output / exported.FACTS).exists() else "another folder"
+    if there and not (overwrite and (output / FACTS).exists()):
+        again = "--overwrite" if (output / FACTS).exists() else "another folder"
         raise UsageError(f"--output={asked}: is there already; {again}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from cae_jax.serving.detector import Verdict
 from cae_jax.serving.export import check
 from cae_jax.serving.export.check import Row, Sample
 from cae_jax.serving.export.program import Program
-from cae_jax.types import UsageError, height_width
+from cae_jax.types import height_width
 
 if TYPE_CHECKING:
     import onnx
@@ -44,14 +44,10 @@ def write(program: Program, folder: Path) -> dict[str, Any]:
 
 
 def model(program: Program, many: bool) -> onnx.ModelProto:
-    """Returns a program as a model of one image, or of many; raises UsageError without ONNX's
-    package, CaeError for a method that ONNX has no operators for."""
-    try:
-        from cae_jax.serving.onnx import graph
-    except ImportError as error:
-        raise UsageError(
-            f"--format=onnx: {error.name} is not installed; pip install -r requirements-export.txt"
-        ) from error
+    """Returns a program as a model of one image, or of many; raises CaeError for a method that ONNX
+    has no operators for."""
+    from cae_jax.serving.onnx import graph
+
     c = program.config
     frame = program.frame
     channels = c.channels + frame.partial

@@ -11,11 +11,10 @@ from absl import flags
 from cae_jax.runs import command_line
 from cae_jax.serving.detector import Detector
 from cae_jax.serving.service import server
-from cae_jax.serving.service.app import make
 from cae_jax.serving.service.history import History
 from cae_jax.serving.service.models import Models
 from cae_jax.serving.service.options import MAX_IMAGES, Options
-from cae_jax.types import UsageError
+from cae_jax.types import UsageError, not_installed
 
 flags.disclaim_key_flags()  # they belong to the binary that calls `define`: its --help
 
@@ -62,10 +61,15 @@ def given() -> Options:
 def run(folders: Mapping[str, Path], load: Callable[[Path], Detector]) -> None:
     """Serves models, in these folders by name, until it is told to stop.
 
-    `load` gives a folder's detector. Raises UsageError for flags that cannot work, and CaeError for
-    a model that cannot be loaded at the start.
+    `load` gives a folder's detector. Raises UsageError for flags that cannot work and packages that
+    are not installed, and CaeError for a model that cannot be loaded at the start.
     """
     options = given()
+    try:
+        from cae_jax.serving.service import connection  # noqa: F401 - `server.run` will
+        from cae_jax.serving.service.app import make
+    except ModuleNotFoundError as error:
+        raise not_installed("experiments.serve", error.name, "serve") from error
     models = Models(folders, load, options)
     history = History(command_line.value("history") or None)
     app = make(models, options, history)

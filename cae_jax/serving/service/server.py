@@ -7,15 +7,15 @@ import os
 import signal
 import socket
 from pathlib import Path
-
-import uvicorn
-from fastapi import FastAPI
+from typing import TYPE_CHECKING
 
 from cae_jax.runs.machine.progress import say
-from cae_jax.serving.service.connection import protocol
 from cae_jax.serving.service.models import Models
 from cae_jax.serving.service.options import LOOPBACK, Options
 from cae_jax.types import CaeError, DataError, UsageError
+
+if TYPE_CHECKING:  # whose packages who only watches a folder need not have
+    from fastapi import FastAPI
 
 _SHORTEST = 16  # characters of a token
 
@@ -23,7 +23,7 @@ _SHORTEST = 16  # characters of a token
 def token(path: str) -> str:
     """Returns the token in a file; raises UsageError for a short one, or one with spaces."""
     try:
-        found = Path(path).expanduser().read_text(encoding="ascii").strip()
+        found = Path(os.path.expanduser(path)).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--token_file={path}: cannot be read: {error}") from error
     if len(found) < _SHORTEST or not found.isprintable() or set(found) & set(' ",;\\'):
@@ -83,6 +83,10 @@ def run(app: FastAPI, models: Models, options: Options, at: socket.socket) -> No
 
     Raises CaeError for a model that cannot be loaded at the start.
     """
+    import uvicorn
+
+    from cae_jax.serving.service.connection import protocol
+
     config = uvicorn.Config(
         app,
         http=protocol(options.timeout),

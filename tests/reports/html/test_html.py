@@ -217,8 +217,16 @@ def test_write(tmp_path, cell):
     assert [tmp_path / "w" / urllib.parse.unquote(link) for link in links] == written[:-1]
     assert all(re.fullmatch(r"\./[\w.%/-]+", link) for link in links)
     assert "1 of 2 runs" in overview.text
+    one = tmp_path / "w/screw/bergmann-ssim/seed_1"
+    assert html.write(one) == [one / "report.html", tmp_path / "w/report.html"]
+    assert "1 of 2 runs" in Document(written[-1].read_text(encoding="utf-8")).text
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no finished run"):
+        html.write(tmp_path / "empty")
+    with pytest.raises(UsageError, match="none: no such folder"):
+        html.write(tmp_path / "none")
+    (tmp_path / "empty/model.json").touch()
+    with pytest.raises(UsageError, match="is an exported folder, which"):
         html.write(tmp_path / "empty")
 
 

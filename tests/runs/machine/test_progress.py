@@ -1,12 +1,13 @@
 """Progress on a terminal and off it, with a clock of the test's own."""
 
+import contextlib
 import io
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from cae_jax.runs.machine import progress
+from cae_jax.runs.machine import foretold, progress
 from cae_jax.runs.machine.progress import Bar
 
 
@@ -114,19 +115,44 @@ def ticks(clock, monkeypatch):
 
 def test_what_is_waited_for_is_told_where_it_takes_long(ticks, clock, capsys):
     spoken = ticks(3)
-    with Bar("train nut", 100, "patches", first="compiling the training step") as bar:
+    with Bar("train nut", 100, "patches", first="compiling the fit") as bar:
         spoken()
         clock.now += 4
         bar.update(50)
         lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "train nut: compiling the training step, which takes longest at the first start and is "
-        "then kept",
-        "train nut: compiling the training step, 13 s so far",
-        "train nut: compiling the training step, 23 s so far",
-        "train nut: compiling the training step took 27 s",
+        "train nut: compiling the fit, which takes longest at the first start and is then kept",
+        "train nut: compiling the fit, 13 s so far",
+        "train nut: compiling the fit, 23 s so far",
+        "train nut: compiling the fit took 27 s",
         "train nut: 50/100 patches",
     ]
+
+
+def test_how_long_it_will_take_is_told_once_it_is_known(ticks, clock, monkeypatch, capsys):
+    known = iter([0, 0, 40])  # at the third time of asking
+    heard = contextlib.nullcontext(lambda: next(known, 40))
+    monkeypatch.setattr(foretold, "heard", lambda _: heard)
+    spoken = ticks(4)
+    with Bar("train nut", 100, "patches", first=foretold.STEP) as bar:
+        spoken()
+        bar.update(50)
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "train nut: compiling the training step, about 40 s the first time, then kept",
+        "train nut: compiling the training step, 15 s so far",  # 3 + 1 + 1 + 10
+    ]
+    known, (screen, spoken) = iter([0, 40]), (terminal(monkeypatch), ticks(2))
+    with Bar("score nut", 40, "images", first=foretold.CALL) as bar:
+        spoken()
+        assert "compiling the scoring call, 4 s so far of about 40" in screen.getvalue()
+
+
+def test_it_is_not_waited_for_long(ticks, monkeypatch, capsys):
+    monkeypatch.setattr(foretold, "heard", lambda _: contextlib.nullcontext(lambda: 0))
+    spoken = ticks(10)  # from second 3 on, one each
+    with progress.waiting("train nut: compiling", ", at length", foretold.STEP):
+        spoken()
+        assert capsys.readouterr().err == "train nut: compiling, at length\n"
 
 
 def test_what_is_waited_for_ticks_on_a_terminal(ticks, monkeypatch):
