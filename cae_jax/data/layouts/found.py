@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -244,6 +245,12 @@ def plain(name: str) -> str:
     """Returns a folder's name as GOOD_NAMES and the like have it: "OK" and "Defect-free" are "ok"
     and "defect_free"."""
     return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def alike(name: str) -> str:
+    """Returns a file's name as others are compared with it: in lower case, and a letter with its
+    marks as one sign, which macOS writes as several."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def good_folder(where: Path, names: Names) -> Path | None:

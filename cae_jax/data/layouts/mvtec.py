@@ -24,6 +24,7 @@ from cae_jax.data.layouts.found import (
     Item,
     Names,
     Tree,
+    alike,
     count_images,
     entries,
     good_folder,
@@ -285,7 +286,7 @@ def _masks(
     stems: dict[str, list[Path]] = {}
     for found in files.values():
         for file in found:
-            stems.setdefault(file.stem.lower(), []).append(file)
+            stems.setdefault(alike(file.stem), []).append(file)
     alone = [found[0] for found in stems.values() if len(found) == 1 and found[0] not in pairs]
     flat = {truth / file.name: file for file in alone}
     of_loose = masks_of.pair(tree, list(flat), truth, loose, truth, names.mask_pattern)
