@@ -76,7 +76,7 @@ def test_masks_by_any_usual_name_and_place(tmp_path, name, folder):
 def test_several_masks_of_an_image_and_one_of_none(tmp_path):
     root = trees.write(tmp_path, *TRAIN, "test/dent/0.png", "=ground_truth/dent/9_mask.png")
     trees.mask(root / "ground_truth/dent/0_mask_1.png", 2)
-    trees.mask(root / "ground_truth/dent/0_mask_2.png", 6)
+    trees.mask(root / "ground_truth/dent/0_mask(2).png", 6)
     split = split_of(root)
     assert judged(split) == {"test/dent/0.png": ("dent", [2, 6])}
     assert "mask without an image" in causes(split)["ground_truth/dent/9_mask.png"]

@@ -18,12 +18,16 @@ from cae_jax.types import GOOD, DataError, LeftOut
 # What good and defective images are called by factories and data sets, in lower case.
 GOOD_NAMES = frozenset(
     {"good", "ok", "okay", "normal", "nominal", "pass", "passed", "io", "defect_free", "no_defect"}
+    | {"no_defects", "non_defective", "undamaged"}
 )
 BAD_NAMES = frozenset(
     {"bad", "ng", "nok", "ko", "nio", "fail", "failed", "reject", "rejected", "faulty"}
     | {"defect", "defects", "defective", "abnormal", "anomaly", "anomalies", "anomalous"}
+    | {"damaged", "broken", "scrap", "schlecht", "not_ok", "not_good", "outlier", "outliers"}
 )
 MASK_NAMES = frozenset({"ground_truth", "groundtruth", "mask", "masks", "gt"})
+# Masks, too, where images lie in a folder called so; what else is there may be of other tools.
+ALSO_MASKS = ("labels", "label", "segmentations", "segmentation", "ground_truths", "annotations")
 # What a part of a data set is called, and which it is.
 PART_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 PART_OF |= {"val": "val", "valid": "val", "validation": "val"}

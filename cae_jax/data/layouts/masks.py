@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class _Rule(NamedTuple):
 _RULES = (
     _Rule(re.compile(r"(.+)_mask")),
     _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})")),
-    _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})[-_. ]?\d+"), several=True),
+    _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})(?:[-_. ]?\d+| ?\(\d+\))"), several=True),
     _Rule(re.compile(rf"(?:{_WORDS})[-_. ](.+)")),
 )
 _SAME = _Rule(re.compile(r"(.+)"))  # a mask that is named like its image
@@ -122,6 +122,19 @@ def beside(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
         if image is not None:
             pairs[image] = (*pairs.get(image, ()), mask)
     return pairs
+
+
+def folders_of(kinds: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
+    """Returns the folders of masks among folders of images, each with the one whose masks it holds:
+    named as masks of that, bad_mask beside bad, and with masks of its images alone."""
+    named = {alike(folder.name): folder for folder in kinds}
+    found: dict[Path, Path] = {}
+    for folder, files in kinds.items():
+        of = named.get(image_of(folder))
+        stems = {alike(file.stem) for file in kinds[of]} if of else set()
+        if of and files and all(stems & {alike(file.stem), image_of(file)} for file in files):
+            found[folder] = of
+    return found
 
 
 def twins(files: Sequence[Path]) -> dict[Path, Path]:
