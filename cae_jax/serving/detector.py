@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,9 +108,10 @@ class Detector:
                 return self._strip(pixels, _name(image))
         return self.verdicts(self.pixels(image, bgr)[None], [_name(image)])[0]
 
-    def score_batch(self, images: Sequence[Any], bgr: bool = False) -> list[Verdict]:
+    def score_batch(self, images: Iterable[Any], bgr: bool = False) -> list[Verdict]:
         """Judges several images, faster than one after the other; raises what `score` raises."""
-        if not len(images):
+        images = list(images)
+        if not images:
             return []
         if self.strips:  # of any size each
             return [self.score(image, bgr) for image in images]

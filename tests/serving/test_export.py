@@ -55,7 +55,7 @@ def loaded(world, request):
 def test_it_says_what_the_run_says(world, run, loaded):
     files = sorted((world[0] / "in" / "tablet" / "test").rglob("*.png"))
     wanted = [run.score(file) for file in files]
-    for found in ([loaded.score(file) for file in files], loaded.score_batch(files)):
+    for found in ([loaded.score(file) for file in files], loaded.score_batch(iter(files))):
         for one, other in zip(found, wanted, strict=True):
             assert one.distance == pytest.approx(other.distance, rel=1e-5)
             assert one.p_value == other.p_value
