@@ -116,6 +116,25 @@ def test_folders_in_folders(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("image", "kind", "mask", "value"),
+    [("000.png", "scratches", "000_mask.png", 255), ("000.JPG", "bad", "000.png", 1)],
+    ids=["MVTec AD and MPDD", "VisA split for one class"],
+)
+def test_mvtec_ad_and_data_sets_that_are_laid_out_so(tmp_path, image, kind, mask, value):
+    root = trees.write(
+        tmp_path / "part", f"train/good/{image}", f"test/good/{image}", f"test/{kind}/{image}"
+    )
+    trees.mask(root / "ground_truth" / kind / mask, 2, 5, value=value)
+    split = split_of(root)
+    assert (split.layout, split.train_paths) == ("mvtec_ad", (f"train/good/{image}",))
+    assert judged(split) == {
+        f"test/good/{image}": ("good", []),
+        f"test/{kind}/{image}": (kind, [2, 5]),
+    }
+    assert split.left_out == ()
+
+
 def test_btad(tmp_path):
     root = trees.write(
         tmp_path / "01",
