@@ -250,5 +250,21 @@ def _name(image: Any) -> str:
     return repr(os.fspath(image)) if path else "the image"
 
 
-def _loaded(load: Callable[..., Detector], arguments: dict[str, Any]) -> Detector:
-    return load(**arguments)
+class _Forked:
+    """In the place of a detector unpickled in a fork that cannot load it: a pool would wait for
+    ever for a worker that dies of what it was sent."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsageError(self._why)
+
+
+def _loaded(load: Callable[..., Detector], arguments: dict[str, Any]) -> Any:
+    try:
+        return load(**arguments)
+    except UsageError as error:
+        if _jax_of and _jax_of[0] != os.getpid():
+            return _Forked(str(error))
+        raise
