@@ -116,8 +116,7 @@ def score_folder(
     Returns the counts of the whole table.
 
     Raises:
-      UsageError: a flag cannot work, nothing is at `root`, or `output` is another job's or in
-        another process's hands.
+      UsageError: a flag cannot work, no `root`, or `output` is another job's or process's.
       DataError: no image, one that cannot be used, or a file that cannot be written. The rows
         before it are written.
       CaeError: a distance or a map is not finite. The rows of the batches before are written.
