@@ -83,12 +83,12 @@ def run_grid(configs: Sequence[Config]) -> Outcome:
 
     Raises UsageError as `run` does.
     """
+    compilation.use_cache()  # before a plan compiles anything
     cells = plan(configs)
     failed: dict[str, Exception] = {}
     with multihost.together("cells"):
         mine = multihost.share(cells)
         with cells_of.claimed(mine):
-            compilation.use_cache()
             for cell in mine:
                 if not cell.left_to_do:
                     with _keeping(failed, cell):
