@@ -9,7 +9,7 @@ from layout_trees import judged, split_of
 
 from cae_jax.data import layouts
 from cae_jax.data.layouts.found import Names
-from cae_jax.types import DataError
+from cae_jax.types import DataError, UsageError
 
 ROWS = [
     ("a/0.png", "good", "", "train"),
@@ -103,6 +103,20 @@ def test_one_column_says_whether_and_another_one_which(root, column, none):
     rows = [(p, *(("0", none) if k == "good" else ("1", k)), m, s) for p, k, m, s in ROWS]
     (root / "t.csv").write_text("\n".join(map(",".join, (head, *rows))))
     assert judged(split_of(root)) == WANTED
+
+
+def test_a_table_for_each_part(root):
+    for part in ("train", "test"):
+        rows = [row[:3] for row in ROWS if row[3] == part]
+        (root / f"{part}.csv").write_text("\n".join(map(",".join, [HEAD[:3], *rows])))
+    split = split_of(root)
+    assert (len(split.train), judged(split), split.left_out) == (2, WANTED, ())
+    (root / "train.csv").write_text("path,label\na/0.png,good\na/1.png,\n")
+    with pytest.raises(DataError, match=r"train.csv: record 2 has no label"):
+        layouts.find(root)
+    (root / "other.csv").write_text(text())
+    with pytest.raises(UsageError, match=r"and train.csv could list its images; --data_dir="):
+        layouts.find(root)
 
 
 def test_val_is_judged_where_it_alone_has_defects(root):

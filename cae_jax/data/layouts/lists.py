@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from cae_jax.data.layouts.annotated import part_of
 from cae_jax.data.layouts.found import (
     GOOD_NAMES,
     PART_OF,
@@ -57,40 +58,49 @@ _NO, _YES = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
 _FIRST = 8  # rows by which a table is known
 
 
-def table_of(root: Path) -> Path | None:
-    """Returns the table of a category: itself, or the one in it that has a path and a label."""
+def tables_of(root: Path) -> list[Path]:
+    """Returns the tables of a category: itself, or the one in it that has a path and a label, or
+    several, one called as each part, train.csv and test.csv.
+
+    Raises UsageError for several of which nobody knows which one is meant.
+    """
     if root.is_file():
-        return root
+        return [root]
     if not root.is_dir() or is_result(root):  # whose tables are of scores
-        return None
+        return []
     fit = [each for each in tables_in(root) if _is_list(each)]
-    if len(fit) > 1:
+    parts = {part_of(each.stem) for each in fit}
+    if len(fit) > 1 and ("" in parts or len(parts) < len(fit)):
         names = " and ".join(each.name for each in fit)
         raise UsageError(f"{root}: {names} could list its images; --data_dir={fit[0]} takes one")
-    return fit[0] if fit else None
+    return fit
 
 
 def is_listed(root: Path, names: Names) -> bool:
     """Returns whether a table says what the images are: a category's path may be a table's."""
-    return table_of(root) is not None
+    return bool(tables_of(root))
 
 
 def listed(root: Path, names: Names = USUAL) -> Found:
-    """Lists the images of a table; paths are from the folder that it lies in, in Windows' way or
-    not; where it has been moved, from where they still fit.
+    """Lists the images of a table, or of one for each part; paths are from the folder that it lies
+    in, in Windows' way or not; where it has been moved, from where they still fit.
 
     Raises DataError for a table that cannot be read, a row without a path or a label, and a split
     that is neither train nor test.
     """
-    table = table_of(root)
-    if table is None:
+    tables = tables_of(root)
+    if not tables:
         raise DataError(f"{root}: no table in it with a path and a label of each image")
-    tree, rows, there = Tree(table.parent), records(table), _Files(table.parent)
+    numbered = [(table, *each) for table in tables for each in enumerate(records(table), 1)]
+    if len(tables) > 1:
+        numbered = [(table, i, {"split": part_of(table.stem)} | row) for table, i, row in numbered]
+    rows, home = [row for *_, row in numbered], tables[0].parent
+    tree, there = Tree(home), _Files(home)
     parts: dict[str, dict[str, Item]] = {"train": {}, "test": {}}
     labels: dict[str, None] = {}
     column = _split_column(rows)
     judged = _judged(rows, column, names)
-    for i, row in enumerate(rows, 1):
+    for table, i, row in numbered:
         text, label = value(row, (*PATHS, *IDS))[1], _label(row)
         file, path = there.find(text)
         if not path or not label:
@@ -114,8 +124,8 @@ def listed(root: Path, names: Names = USUAL) -> Found:
     if not parts["train"]:
         words = ", ".join(list(labels)[:8])
         raise DataError(
-            f"{table}: no good image to learn from; its labels are {words}: --good_name=NAME says "
-            "which is good"
+            f"{tables[0]}: no good image to learn from; its labels are {words}: --good_name=NAME "
+            "says which is good"
         )
     tree.notes += there.moved
     divided = any(value(row, [column])[1] for row in rows)
