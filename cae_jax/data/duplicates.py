@@ -14,8 +14,9 @@ Missed are copies at JPEG quality 30, many at 50, and recompressed or noisy copi
 is itself little more than noise (the synthetic grain).
 
 One part in one fixture before one camera differs by the sensor's noise alone: every picture is then
-nearly every other one, and near copies cannot be told. Where that is so of most of a sample no near
-pair is looked for; else their number is quadratic, and so would be the time.
+nearly every other one, and near copies cannot be told. Where that is so of most of a sample, of one
+fixture or of a few, no near pair is looked for; else their number is quadratic, and so would be the
+time.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _CUT = 4.0  # medians
 _FLAT = 1e-4  # a fortieth of a gray level of 255: rounding, no structure
 _AT_ONCE = 32  # images: 9 sketches of each are 4 MB
 _SAMPLE, _FEW = 256, 64  # of how many the look is judged; of fewer it cannot be
+_MANY, _LARGE = 8, 1 / 8  # a large group has more images than that, and a larger share of all
 _MOVES = (-1, 0, 1)  # pixels, along each axis
 _HASHED = 5  # every fifth pixel along each axis tells images apart that are not compared in full
 
@@ -117,13 +119,14 @@ def _exact(images: Sequence[np.ndarray]) -> tuple[list[tuple[int, int]], list[in
 def groups(n: int, pairs: Pairs) -> np.ndarray:
     """Returns int [n], equal for those of the first n images that pairs connect, even by a chain.
 
-    Near duplicates that chain through more than half of all are how the product looks, or one
-    film of it: then exact copies alone are connected.
+    Near duplicates that chain through more than half of all, or through large parts of all that are
+    more than half together, are how the product looks, or films of it: then exact copies alone
+    are connected.
     """
 
     inside = pairs.second < n
     found = _connected(n, pairs.first[inside], pairs.second[inside])
-    if n and 2 * np.bincount(found).max() > n:
+    if n and _mostly_alike(found):
         inside &= np.isinf(pairs.similarity)
         return _connected(n, pairs.first[inside], pairs.second[inside])
     return found
@@ -183,14 +186,21 @@ def _part(path: str) -> str:
 
 
 def _look_alike(images: _Chosen) -> bool:
-    """Whether near pairs chain through more than half of a sample of different images."""
+    """Whether near pairs chain through most of a sample of different images, see `groups`."""
     n = len(images)
     if n < _FEW:
         return False
     some = images.only(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int).tolist())
     first, second, _ = _near(some)
     of = _connected(len(some), first.astype(int), second.astype(int))
-    return bool(2 * np.bincount(of).max() > len(some))
+    return _mostly_alike(of)
+
+
+def _mostly_alike(of: np.ndarray) -> bool:
+    """Whether one group has more than half of all, or large ones together: several fixtures."""
+    sizes = np.bincount(of)
+    large = sizes[sizes > max(_MANY, _LARGE * len(of))].sum()
+    return bool(2 * max(sizes.max(), large) > len(of))
 
 
 def _connected(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

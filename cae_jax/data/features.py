@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cae_jax.data.layouts.found import BAD_NAMES, GOOD_NAMES, Names, plain
-from cae_jax.data.layouts.lists import GOOD_LABELS, KINDS, LABELS, PATHS, kind_of
+from cae_jax.data.layouts.lists import GOOD_LABELS, IDS, KINDS, LABELS, PATHS, kind_of
 from cae_jax.types import GOOD, DataError, unknown_name
 
 _SEPARATOR = "/"  # between the names of a feature in a feature
 _IMAGES = ("image", "img", "picture", "photo", "input", "x")
-_PATHS = (*PATHS, "name", "image_id", "id", "key")
+_PATHS = (*PATHS, *IDS)
 _HAS_MASK = ("has_mask", "mask_known")
 _MASK = re.compile(r"(.*_)?(masks?|gt|ground_?truth|seg|segmentation|annotation)(_.*)?")
 _NO_DEFECT = ("", "none", "nan")  # as a kind of defect

@@ -314,6 +314,8 @@ def _file(source: Source) -> BinaryIO:
         if not isinstance(source, bytes):
             source.seek(0)
             source = source.read()
+            if isinstance(source, str):
+                raise DataError("is opened as text: open it with mode 'rb'")
         return io.BytesIO(source)
     if os.path.islink(source) and not os.path.lexists(os.path.realpath(source)):
         raise DataError(f"is a broken link to {os.readlink(source)!r}")

@@ -131,15 +131,25 @@ def from_any(image: Any, frame: Frame, bgr: bool = False, counted: bool = False)
             f"a {type(image).__name__} is no image, for it says nothing of the value of white: "
             "pass numpy.array(..., numpy.uint8) of values from 0 to 255, or float within 0 and 1"
         )
-    if not hasattr(image, "__array__") and hasattr(image, "__dlpack__"):
-        image = np.from_dlpack(image)
-    array = image if isinstance(image, np.ma.MaskedArray) else np.asarray(image)
+    array = image if isinstance(image, np.ma.MaskedArray) else _array(image)
     if array.dtype == object:
         raise DataError(f"an image is a file, its bytes or an array, not {type(image).__name__}")
     if bgr and array.ndim == 3:
         array = array[..., [2, 1, 0, 3][: array.shape[-1]]] if array.shape[-1] >= 3 else array
     pixels = from_array(array, frame)
     return _counted(pixels, Seen(array.shape[:2]), frame) if counted else pixels
+
+
+def _array(image: Any) -> np.ndarray:
+    """What holds an array as one of NumPy; raises DataError where its library does not give it."""
+    try:
+        if not hasattr(image, "__array__") and hasattr(image, "__dlpack__"):
+            return np.from_dlpack(image)
+        found = np.asarray(image)
+    except Exception as error:  # of PyTorch one on a GPU, or whose gradient is asked for
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{type(image).__name__} gives no array: {cause}") from error
+    return found.astype(np.float32) if found.dtype.name == "bfloat16" else found
 
 
 def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:

@@ -7,8 +7,9 @@
    then what differs from that color is defective (black on white, red on white). --mask_ground
    says it where this would be wrong.
 3. Of up to `_LABELS` levels each is a label, however dark: what is not exactly the ground is
-   defective. More levels, or a lossy format, are soft edges: defective is what is at least half as
-   far from the ground as the farthest level (the ringing of JPEG, blurred or resized masks).
+   defective. So are more levels of areas apart from each other. Else more levels, or a lossy
+   format, are soft edges: defective is what is at least half as far from the ground as the
+   farthest level (the ringing of JPEG, blurred or resized masks).
 
 A palette counts by its colors, and by its entries where all its colors are black. Several files of
 one image are laid over each other.
@@ -33,6 +34,7 @@ from cae_jax.types import DataError, Region
 
 _LABELS = 16  # levels; tools draw fewer, soft edges have more
 _FRAMED = 0.9  # of the border's pixels
+_TOUCHING = 0.25  # of the pixels of numbered defects, at most
 _FAINT = 16  # of 255: below it a lossy format's ringing is as strong as what it is round
 _ENDS = 1 / 8  # of the range, at either end: there is most of what is drawn, but not of a picture
 
@@ -222,17 +224,31 @@ def _count(colors: np.ndarray) -> int:
 def _is_soft(colors: np.ndarray, levels: int, white: int) -> bool:
     """Rule 3, of a format that keeps levels: many of them, or few at both ends of the range.
 
-    Many in the dark half alone are numbers of labels or of single defects.
+    Many in the dark half alone are numbers of labels or of single defects; so are areas.
     """
     top = float(colors.max())
     if levels > _LABELS:
-        return top >= (white or top) / 2
+        return top >= (white or top) / 2 and not _are_areas(colors)
     if colors.shape[-1] > 1 or levels < 4:
         return False
     known = np.unique(colors).astype(np.float64)
     low = known[(known > 0) & (known <= top / 8)]
     high = known[(known < top) & (known >= top * 7 / 8)]
     return top >= 128 and len(low) > 0 and len(high) > 0
+
+
+def _are_areas(colors: np.ndarray) -> bool:
+    """Whether levels are of areas apart from each other, as numbered defects are: then few pixels
+    lie beside another level but the ground's. On soft edges nearly all do."""
+    edge = np.concatenate([colors[0], colors[-1], colors[:, 0], colors[:, -1]])
+    known, times = np.unique(edge, axis=0, return_counts=True)
+    away = np.abs(colors.astype(np.float32) - known[times.argmax()].astype(np.float32)).max(axis=-1)
+    inner, beside = (away > 0) & (away < away.max()), np.zeros(away.shape, bool)
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        steps = (colors[one] != colors[other]).any(axis=-1) & (away[one] > 0) & (away[other] > 0)
+        beside[one] |= steps
+        beside[other] |= steps
+    return bool(inner.any() and (beside & inner).sum() < _TOUCHING * inner.sum())
 
 
 def _check_size(own: tuple[int, int], image: tuple[int, int]) -> None:

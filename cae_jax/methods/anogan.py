@@ -229,7 +229,7 @@ def score(
 
 def starts(o: Options) -> jax.Array:
     """Returns where the searches for any patch start, [restarts, latent]."""
-    return draw(o.z_prior, jax.random.key(_START), (o.restarts, o.latent))
+    return draw(o.z_prior, jax.random.key(_START, impl="threefry2x32"), (o.restarts, o.latent))
 
 
 def reconstructor(nets: Networks, o: Options) -> Reconstruct:

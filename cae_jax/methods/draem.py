@@ -148,7 +148,7 @@ def steps(networks: nn.Module, o: Options, channels: int) -> Steps:
         return State(state.step + 1, state.key, variables, opt_state), terms
 
     def validate(variables: Variables, x: jax.Array) -> Metrics:
-        changed, mask = anomalies.blend(jax.random.key(0), x, by_noise)
+        changed, mask = anomalies.blend(jax.random.key(0, impl="threefry2x32"), x, by_noise)
         return _terms(x, mask, *apply(variables, changed))
 
     step, validate = (gradients.within(o.precision, f) for f in (step, validate))

@@ -64,6 +64,10 @@ _PLAIN = {
     "jax_numpy_rank_promotion": "allow",
     "jax_numpy_dtype_promotion": "standard",
     "jax_transfer_guard": "allow",
+    "jax_disable_jit": False,  # hours for minutes
+    "jax_default_prng_impl": "threefry2x32",  # other random numbers would be another run
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
 }
 _FOLDER, _OWN_IMAGES = "folder", "inspect"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)

@@ -83,12 +83,12 @@ def run_grid(configs: Sequence[Config]) -> Outcome:
 
     Raises UsageError as `run` does.
     """
+    compilation.use_cache()  # before a plan compiles anything
     cells = plan(configs)
     failed: dict[str, Exception] = {}
     with multihost.together("cells"):
         mine = multihost.share(cells)
         with cells_of.claimed(mine):
-            compilation.use_cache()
             for cell in mine:
                 if not cell.left_to_do:
                     with _keeping(failed, cell):
@@ -195,7 +195,8 @@ def _keeping(failed: dict[str, Exception], cell: Cell) -> Iterator[None]:
 def evaluate_again(
     workdir: Path, data_dir: str = "", changes: Mapping[str, Any] = MappingProxyType({})
 ) -> pd.DataFrame:
-    """Makes scores and all that follows again from the checkpoints in a workdir.
+    """Makes scores and all that follows again from the checkpoints in a workdir; a run that fails
+    does not stop the others.
 
     Args:
       workdir: what `run` wrote.
@@ -215,9 +216,15 @@ def evaluate_again(
         for cell in cells:
             stack.enter_context(lock.hold(cell.folder))
         compilation.use_cache()
+        failed: dict[str, Exception] = {}
         for cell in cells:
-            _evaluate_again(cell, data_dir)
-    return cells_of.write_results(cells[0].config.folder, cells[0].config.excel)
+            try:
+                _evaluate_again(cell, data_dir)
+            except Exception as error:  # the others can still be had
+                failed[cell.name] = error
+    table = cells_of.write_results(cells[0].config.folder, cells[0].config.excel)
+    Outcome(cells, failed, table).raise_first()
+    return table
 
 
 def _evaluate_again(cell: Cell, data_dir: str) -> None:

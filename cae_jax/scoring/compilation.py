@@ -57,8 +57,12 @@ def use_cache() -> None:
     now = jax.config.values["jax_compilation_cache_dir"]
     if now == _NOWHERE or not jax.config.values["jax_enable_compilation_cache"]:
         return
+    if now and "://" in now:  # a bucket, which JAX reaches by itself
+        return
     ours = now is None or Path(now).parts[-2:] == _OURS
     folder = _folder() if ours else Path(now)
+    # JAX knows a program by its folder's name, too: one name from wherever it is started
+    folder = folder and Path(os.path.abspath(os.path.expanduser(folder)))
     if folder is None:
         _say("no home folder; JAX_COMPILATION_CACHE_DIR=FOLDER names another")
     elif fault := _fault(folder):
@@ -67,8 +71,9 @@ def use_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", _NOWHERE)
         return
     warnings.filterwarnings("ignore", _WORDS)
-    if ours:
+    if now != str(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
+    if ours:
         _prune(folder)
     if ours or ("JAX_COMPILATION_CACHE_DIR" in os.environ and _LEAST.upper() not in os.environ):
         jax.config.update(_LEAST, 0.0)  # small ones are many; JAX keeps those of a second and more

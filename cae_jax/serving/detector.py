@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,9 +108,10 @@ class Detector:
                 return self._strip(pixels, _name(image))
         return self.verdicts(self.pixels(image, bgr)[None], [_name(image)])[0]
 
-    def score_batch(self, images: Sequence[Any], bgr: bool = False) -> list[Verdict]:
+    def score_batch(self, images: Iterable[Any], bgr: bool = False) -> list[Verdict]:
         """Judges several images, faster than one after the other; raises what `score` raises."""
-        if not len(images):
+        images = list(images)
+        if not images:
             return []
         if self.strips:  # of any size each
             return [self.score(image, bgr) for image in images]
@@ -249,5 +250,21 @@ def _name(image: Any) -> str:
     return repr(os.fspath(image)) if path else "the image"
 
 
-def _loaded(load: Callable[..., Detector], arguments: dict[str, Any]) -> Detector:
-    return load(**arguments)
+class _Forked:
+    """In the place of a detector unpickled in a fork that cannot load it: a pool would wait for
+    ever for a worker that dies of what it was sent."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsageError(self._why)
+
+
+def _loaded(load: Callable[..., Detector], arguments: dict[str, Any]) -> Any:
+    try:
+        return load(**arguments)
+    except UsageError as error:
+        if _jax_of and _jax_of[0] != os.getpid():
+            return _Forked(str(error))
+        raise

@@ -27,7 +27,7 @@ import numpy as np
 
 from cae_jax.data import images, pictures
 from cae_jax.data.frame import Frame, lost_of
-from cae_jax.data.layouts.found import is_result, leads_back, no_image
+from cae_jax.data.layouts.found import MASK_NAMES, is_result, leads_back, no_image, plain
 from cae_jax.evaluation import finite, thresholds
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.options import IDENTITY, SCORING
@@ -38,7 +38,7 @@ from cae_jax.runs.machine.progress import Bar, say
 from cae_jax.serving import growing_table, score_page
 from cae_jax.serving.stream import Batch, ScoringCall, Stamp, scored, scoring_call
 from cae_jax.serving.trained import TrainedRun
-from cae_jax.types import DataError, Scores, unknown_name
+from cae_jax.types import DataError, Scores, UsageError, unknown_name
 
 _ON_BAD_IMAGE = ("error", "skip")
 # Of a run's flags, where its images were does not tell its scores from another run's.
@@ -117,7 +117,7 @@ def score_folder(
     Returns the counts of the whole table.
 
     Raises:
-      UsageError: a flag cannot work, or `output` is another job's or in another process's hands.
+      UsageError: a flag cannot work, no `root`, or `output` is another job's or process's.
       DataError: no image, one that cannot be used, or a file that cannot be written. The rows
         before it are written.
       CaeError: a distance or a map is not finite. The rows of the batches before are written.
@@ -132,6 +132,7 @@ def score_folder(
             root, paths = _images(root, recursive, output)
             stack.enter_context(lock.hold(output, (jax.process_index(), jax.process_count())))
             if multihost.is_first():
+                _say_of_masks(root, paths)
                 growing_table.claim(output, identity, overwrite, excel)
         growing_table.check(output, identity)
         with multihost.together("merge"):
@@ -157,7 +158,19 @@ def _images(root: Path, recursive: bool, output: Path) -> tuple[Path, list[str]]
     """The folder and the images in it, or the one image that is meant."""
     if root.is_file():
         return root.parent, [root.name]
+    if not root.is_dir():
+        raise UsageError(f"--images={root}: no such folder; a folder or one image is expected")
     return root, find(root, recursive, but=output)
+
+
+def _say_of_masks(root: Path, paths: list[str]) -> None:
+    """Warns of images that lie where masks do: a data set's folder has these, too."""
+    masks = [path for path in paths if MASK_NAMES & set(map(plain, path.split("/")[:-1]))]
+    if masks:
+        say(
+            f"warning: {root}: {len(masks)} of {len(paths)} images lie in folders with a name for "
+            f"masks ({masks[0]}): they are judged as products"
+        )
 
 
 def _score_share(

@@ -57,6 +57,57 @@ def test_masks_beside_the_images_of_a_kind(tmp_path, mask, layout):
     assert set(causes(split)) == ({"test/ok/7_mask.png"} if test else set())
 
 
+@pytest.mark.parametrize("mask", ["bad_mask/1.png", "mask_bad/1.png", "Bad-GT/1_gt.png"])
+@pytest.mark.parametrize("layout", ["kinds", "mvtec_ad"])
+def test_a_folder_of_masks_beside_its_images_folder_is_no_kind(tmp_path, mask, layout):
+    train, test = ("ok", "") if layout == "kinds" else ("train/ok", "test/")
+    root = trees.write(tmp_path / "set", f"{train}/0.png", f"{train}/2.png", f"{test}bad/1.png")
+    trees.mask(root / f"{test}{mask}", 4)
+    trees.write(root, f"{test}bad_label/9.png")  # of another image: a kind
+    split = split_of(root)
+    assert (split.layout, len(split.train)) == (layout, 2)
+    assert judged(split) == {
+        f"{test}bad/1.png": ("bad", [4]),
+        f"{test}bad_label/9.png": ("bad_label", None),
+    }
+    assert any("is taken for masks of" in note for note in split.notes)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["ground_truth/test/bad/1_mask.png", "ground_truth/bad_mask/1.png", "labels/bad/1.png"],
+)
+def test_masks_in_folders_called_otherwise(tmp_path, mask):
+    root = trees.write(tmp_path / "set", "train/good/0.png", "test/good/1.png", "test/bad/1.png")
+    trees.mask(root / mask, 4)
+    assert judged(split_of(root)) == {
+        "test/bad/1.png": ("bad", [4]),
+        "test/good/1.png": ("good", []),
+    }
+
+
+def test_val_is_judged_where_there_is_no_test(tmp_path):
+    root = trees.write(tmp_path / "set", "train/good/0.png", "val/good/1.png", "val/bad/1.png")
+    trees.mask(root / "ground_truth/bad/1_mask.png", 4)
+    split = split_of(root)
+    assert split.train_paths == ("train/good/0.png",)
+    assert judged(split) == {"val/bad/1.png": ("bad", [4]), "val/good/1.png": ("good", [])}
+    trees.write(root, "test/good/7.png")
+    assert split_of(root).train_paths == ("train/good/0.png", "val/good/1.png")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("damaged", "undamaged"), ("crack", "no_crack"), ("Cracked", "Non-Cracked")]
+)
+def test_a_word_and_its_opposite_are_two_kinds(tmp_path, one, other):
+    root = trees.write(tmp_path / "set", f"{one}/0.png", f"{other}/1.png", f"{other}/2.png")
+    if other == "undamaged":
+        assert judged(split_of(root)) == {"damaged/0.png": ("damaged", None)}
+    else:
+        with pytest.raises(DataError, match=r"which of them is good\? --good_name=no"):
+            split_of(root)
+
+
 def test_depth_cameras_points_are_no_images(tmp_path):
     root = trees.write(
         tmp_path / "cookie",

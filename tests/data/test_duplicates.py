@@ -274,6 +274,19 @@ def test_where_most_are_nearly_equal_only_exact_copies_are_told():
     assert not duplicates.find([photographs(70, 64)]).look_alike
 
 
+@pytest.mark.parametrize("fixtures", [2, 4])
+def test_several_fixtures_are_no_copies_and_none_is_held_out_whole(fixtures):
+    """Of 72 or 24 pictures of parts in a few fixtures a tenth is held out, not a whole fixture."""
+    for n in (72, 24 * fixtures // 2):
+        x = (0.2 + 0.6 * photographs(fixtures, 64)).repeat(n // fixtures, axis=0)
+        x = (x + np.random.default_rng(0).normal(0, 0.005, x.shape)).astype(np.float32)
+        x[1] = x[0]
+        held = data.hold_out(fold(x), 0.1, 0)
+        assert len(held.validation_paths) == round(0.1 * n)
+        assert len({0, 1} & set(places(held.validation_paths))) in (0, 2)
+        assert duplicates.find([x]).look_alike == (n >= 64)
+
+
 def test_many_images_are_compared_as_a_loop_over_pairs_does():
     """More than one chunk, some of them near: the same pairs and similarities as one by one."""
     x = photographs(75, 64)

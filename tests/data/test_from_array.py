@@ -101,6 +101,26 @@ def test_what_programs_hand_over():
         images.from_any(gray.tolist(), frame)
 
 
+class Refuses:
+    """As a tensor of PyTorch on a GPU, or whose gradient is asked for."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("use detach() first")
+
+
+def test_what_gives_no_array_is_said():
+    with pytest.raises(DataError, match=r"^Refuses gives no array: use detach\(\) first$"):
+        images.from_any(Refuses(), Frame(8))
+    with pytest.raises(DataError, match="opened as text: open it with mode 'rb'"):
+        images.from_any(io.StringIO("P5"), Frame(8))
+
+
+def test_half_precision_of_jax():
+    half = jnp.linspace(0, 1, 64, dtype=jnp.bfloat16).reshape(8, 8)
+    wanted = np.asarray(half.astype(jnp.float32))
+    np.testing.assert_array_equal(images.from_any(half, Frame(8))[..., 0], wanted)
+
+
 @pytest.mark.parametrize("kind", ["u2", ">u2", "i2", "i4", "i8", "u4"])
 def test_bits_that_the_frame_names(kind):
     levels = np.random.default_rng(10).integers(0, 1024, (9, 7)).astype(kind)

@@ -76,7 +76,7 @@ def test_masks_by_any_usual_name_and_place(tmp_path, name, folder):
 def test_several_masks_of_an_image_and_one_of_none(tmp_path):
     root = trees.write(tmp_path, *TRAIN, "test/dent/0.png", "=ground_truth/dent/9_mask.png")
     trees.mask(root / "ground_truth/dent/0_mask_1.png", 2)
-    trees.mask(root / "ground_truth/dent/0_mask_2.png", 6)
+    trees.mask(root / "ground_truth/dent/0_mask(2).png", 6)
     split = split_of(root)
     assert judged(split) == {"test/dent/0.png": ("dent", [2, 6])}
     assert "mask without an image" in causes(split)["ground_truth/dent/9_mask.png"]
@@ -114,6 +114,25 @@ def test_folders_in_folders(tmp_path):
         "test/dent/cam1/0.png": ("dent", None),
         "test/dent/cam2/0.png": ("dent", [3]),
     }
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "mask", "value"),
+    [("000.png", "scratches", "000_mask.png", 255), ("000.JPG", "bad", "000.png", 1)],
+    ids=["MVTec AD and MPDD", "VisA split for one class"],
+)
+def test_mvtec_ad_and_data_sets_that_are_laid_out_so(tmp_path, image, kind, mask, value):
+    root = trees.write(
+        tmp_path / "part", f"train/good/{image}", f"test/good/{image}", f"test/{kind}/{image}"
+    )
+    trees.mask(root / "ground_truth" / kind / mask, 2, 5, value=value)
+    split = split_of(root)
+    assert (split.layout, split.train_paths) == ("mvtec_ad", (f"train/good/{image}",))
+    assert judged(split) == {
+        f"test/good/{image}": ("good", []),
+        f"test/{kind}/{image}": (kind, [2, 5]),
+    }
+    assert split.left_out == ()
 
 
 def test_btad(tmp_path):

@@ -169,6 +169,13 @@ def test_labelme_in_the_folders_of_mvtec_ad_and_of_kinds(tmp_path):
     assert layouts.layout_of(tmp_path, Names("labelme")) == ""
 
 
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation", "quadrilateral"])
+def test_four_corners_by_any_name(tmp_path, kind):
+    trees.write(tmp_path, "0.png", "1.png")
+    labelme(tmp_path / "1.json", "1.png", ("dent", kind, [(0, 3), (16, 3), (16, 5), (0, 5)]))
+    assert judged(split_of(tmp_path)) == {"1.png": ("dent", [3, 4])}
+
+
 def test_a_shape_that_labelme_does_not_have(tmp_path):
     trees.write(tmp_path, "0.png", "1.png")
     labelme(tmp_path / "1.json", "1.png", ("dent", "spline", [(1, 2)]))

@@ -1,6 +1,7 @@
 """Tables of images in the forms that people and programs write."""
 
 import json
+import unicodedata
 
 import layout_trees as trees
 import pytest
@@ -8,7 +9,7 @@ from layout_trees import judged, split_of
 
 from cae_jax.data import layouts
 from cae_jax.data.layouts.found import Names
-from cae_jax.types import DataError
+from cae_jax.types import DataError, UsageError
 
 ROWS = [
     ("a/0.png", "good", "", "train"),
@@ -45,6 +46,9 @@ def elsewhere(before, slash):
         ("t.csv", "sep=;\r\n" + text(separator=";", end="\r\n"), "utf-8-sig"),
         ("t.csv", "# by hand\n\n" + text(separator="|"), "utf-8"),
         ("t.csv", text(separator=", ", of=lambda r: (*r[:2], r[2] or "NaN", r[3])), "utf-8"),
+        ("t.csv", text(), "utf-16-le"),
+        ("t.csv", text() + ",,,\n , ,,\n", "utf-8"),
+        ("t.csv", text(("image_id", "quality", "mask_id", "stage")), "utf-8"),
         ("t.csv", text(of=elsewhere("", "\\")), "utf-8"),
         ("t.csv", text(of=elsewhere("D:\\data\\set\\", "\\")), "utf-8"),
         ("t.csv", text(of=elsewhere("/home/x/y/", "/")), "utf-8"),
@@ -90,6 +94,56 @@ def test_what_a_column_says(root, column, good, bad, name, kind):
     if name:
         with pytest.raises(DataError, match=f"labels are {good}, {bad}: --good_name=NAME"):
             layouts.find(root, Names(good_name="other"))
+
+
+@pytest.mark.parametrize("none", ["", "none", "good"])
+@pytest.mark.parametrize("column", ["label", "anomaly"])
+def test_one_column_says_whether_and_another_one_which(root, column, none):
+    head = ("path", column, "defect_type", "mask", "split")
+    rows = [(p, *(("0", none) if k == "good" else ("1", k)), m, s) for p, k, m, s in ROWS]
+    (root / "t.csv").write_text("\n".join(map(",".join, (head, *rows))))
+    assert judged(split_of(root)) == WANTED
+
+
+def test_a_table_for_each_part(root):
+    for part in ("train", "test"):
+        rows = [row[:3] for row in ROWS if row[3] == part]
+        (root / f"{part}.csv").write_text("\n".join(map(",".join, [HEAD[:3], *rows])))
+    split = split_of(root)
+    assert (len(split.train), judged(split), split.left_out) == (2, WANTED, ())
+    (root / "train.csv").write_text("path,label\na/0.png,good\na/1.png,\n")
+    with pytest.raises(DataError, match=r"train.csv: record 2 has no label"):
+        layouts.find(root)
+    (root / "other.csv").write_text(text())
+    with pytest.raises(UsageError, match=r"and train.csv could list its images; --data_dir="):
+        layouts.find(root)
+
+
+def test_val_is_judged_where_it_alone_has_defects(root):
+    (root / "t.csv").write_text(text().replace(",test", ",val"))
+    split = split_of(root)
+    assert (len(split.train), judged(split)) == (2, WANTED)
+    (root / "t.csv").write_text(text().replace("3.png,test", "3.png,val").replace("dent", "good"))
+    split = split_of(root)  # good images alone are learned from
+    assert (len(split.train), judged(split)) == (3, {"a/2.png": ("good", [])})
+
+
+@pytest.mark.parametrize("cell", [["m/3.png", "m/4.png"], "m/3.png; m/4.png", "m/3.png|m/4.png"])
+def test_several_masks_of_an_image(root, cell):
+    trees.mask(root / "m/4.png", 9)
+    rows = [dict(zip(HEAD, row, strict=True)) for row in ROWS]
+    (root / "t.json").write_text(json.dumps([*rows[:3], rows[3] | {"mask": cell}]))
+    assert judged(split_of(root))["b/3.png"] == ("dent", [3, 9])
+
+
+def test_an_umlaut_in_two_signs_is_the_same(tmp_path):
+    one, two = (unicodedata.normalize(form, "Gr\u00fcn") for form in ("NFC", "NFD"))
+    root = trees.write(tmp_path / "set", "0.png", f"{two}.png", "=m/3.png")
+    (root / "t.csv").write_text(f"path,label,mask\n0.png,ok,\n{one}.png,dent,m/3.png\n", "utf-8")
+    assert judged(split_of(root)) == {f"{two}.png": ("dent", [3])}
+    other = trees.write(tmp_path / "b", "train/good/0.png", f"test/dent/{one}.png")
+    trees.mask(other / f"ground_truth/dent/{two}_mask.png", 5)
+    assert judged(split_of(other)) == {f"test/dent/{one}.png": ("dent", [5])}
 
 
 def test_an_absolute_path_is_called_as_it_lies_here(root):

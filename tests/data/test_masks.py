@@ -182,6 +182,40 @@ def test_ringing_is_not_defective(form, quality):
         assert bool(found.ground) == (pixels is not DISC)
 
 
+@pytest.mark.parametrize("ground", [0, 255])
+@pytest.mark.parametrize("kind", ["gray", "gray and 255", "16 bit", "color", "palette"])
+def test_numbered_defects_of_any_level_all_count(kind, ground):
+    inside = (Y % 12 > 1) & (Y % 12 < 10) & (X % 16 > 4) & (X % 16 < 14)
+    number = np.where(inside, 1 + Y // 12 + 5 * (X // 16), 0)  # 25 of 8 x 9 pixels
+    levels = number * 10
+    if kind == "gray and 255":
+        levels = np.where(number == 7, 255, number)
+    levels = np.abs(ground - levels).astype(np.uint8)
+    colors = np.r_[[[ground] * 3], RNG.integers(1, 255, (25, 3))].astype(np.uint8)
+    content = {
+        "16 bit": lambda: png(levels.astype(np.uint16) * 257),
+        "color": lambda: png(colors[number]),
+        "palette": lambda: palette(number, colors),
+    }.get(kind, lambda: png(levels))()
+    found = masks.read(content, Frame(None), None)
+    np.testing.assert_array_equal(found.defective, number > 0)
+    assert (found.levels, found.ground != "") == (0, ground > 0)
+
+
+def test_a_soft_edge_is_none_of_many_areas():
+    """Blurred by n pixels, also enlarged by whole pixels, cut at half."""
+    for width in (3, 9, 25):
+        soft = np.clip((14 - np.hypot(Y - 29.5, X - 39.5)) / width + 0.5, 0, 1)
+        levels = np.rint(soft * 255).astype(np.uint8)
+        for content in (levels, 255 - levels, np.dstack([levels, levels * 0, levels * 0])):
+            for times in (1, 4):
+                large = content.repeat(times, axis=0).repeat(times, axis=1)
+                found = masks.read(png(large), Frame(None), None)
+                wanted = (levels >= 127.5).repeat(times, axis=0).repeat(times, axis=1)
+                assert (found.defective == wanted).all()
+                assert found.levels > 16
+
+
 def test_nothing_and_everything():
     black, white = np.zeros((60, 80), np.uint8), np.full((60, 80), 255, np.uint8)
     for content in (

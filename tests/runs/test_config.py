@@ -1,8 +1,10 @@
 """The flags: their names and defaults, what is refused, and the way to a flagfile and back."""
 
 import math
+import signal
 import sys
 
+import jax
 import pytest
 from absl import flags
 
@@ -335,3 +337,23 @@ def test_the_smallest_defect_is_a_share_of_what_is_inspected_at_once():
     of = [configure(image_size=(2048, 512), tile=tile).smallest_defect for tile in (0, 256)]
     assert of == [2048 * 512 // 2000, 256 * 256 // 2000]
     assert configure(image_size=2048, tile=256, minimum_area=7).smallest_defect == 7
+
+
+def test_what_the_environment_says_of_jax_changes_no_number(monkeypatch):
+    others = {
+        **{"jax_enable_x64": True, "jax_disable_jit": True, "jax_threefry_partitionable": False},
+        **{"jax_default_prng_impl": "rbg", "jax_random_seed_offset": 7},
+        **{"jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"},
+        "jax_transfer_guard": "log",
+    }
+    before = {name: jax.config.values[name] for name in others}
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    found = {}
+    try:
+        for name, value in others.items():
+            jax.config.update(name, value)
+        command_line._guarded(lambda: found.update(jax.config.values), "")
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert not {name for name in others if found[name] == others[name]}

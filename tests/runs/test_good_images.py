@@ -1,7 +1,9 @@
 """A folder of good images alone, from training to verdicts on new ones."""
 
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from cae_jax.runs import build, dry_run, job
 from cae_jax.runs.config import configure
 from cae_jax.serving import folder, trained
 from cae_jax.serving.export import check
-from cae_jax.types import DataError
+from cae_jax.types import CaeError, DataError
 
 N = 10
 
@@ -169,3 +171,13 @@ def test_all_categories_but_the_unusable_one_are_done_and_foreseen(world, capsys
     assert "c/variation_model/seed_0: not done: " in capsys.readouterr().err
     with pytest.raises(DataError, match="b: 1 training image"):
         dry_run.forecast(job.plan([each.changed(category="b")]))
+    shutil.rmtree(world / "all" / "a")
+    table, metrics = (
+        world / "each" / "results.csv",
+        world / "each/d/variation_model/seed_0/metrics.json",
+    )
+    for file in (table, metrics):
+        os.utime(file, (0, 0))
+    with pytest.raises(CaeError, match="category 'a'"):
+        job.evaluate_again(world / "each")
+    assert min(file.stat().st_mtime for file in (table, metrics)) > 0  # d was judged anew

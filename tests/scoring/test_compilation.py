@@ -33,6 +33,21 @@ def test_our_own_folder_unless_another_is_set(cache, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_folder_has_one_name_from_wherever(cache, monkeypatch):
+    """JAX's keys hold the folder's name: a relative one would be another cache in each folder."""
+    (cache / "a").mkdir()
+    monkeypatch.setenv("HOME", str(cache))
+    for place, name in ((cache, "theirs"), (cache / "a", "../theirs"), (cache, "~/theirs")):
+        monkeypatch.chdir(place)
+        jax.config.update(DIR, name)
+        compilation.use_cache()
+        assert jax.config.values[DIR] == str(cache / "theirs")
+    jax.config.update(DIR, "gs://bucket/folder")
+    compilation.use_cache()
+    assert jax.config.values[DIR] == "gs://bucket/folder"
+    assert {path.name for path in cache.iterdir()} == {"a", "theirs"}
+
+
 def test_small_programs_are_kept_in_a_shared_folder_too(cache, monkeypatch):
     before = jax.config.values[compilation._LEAST]
     try:

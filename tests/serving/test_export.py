@@ -55,7 +55,7 @@ def loaded(world, request):
 def test_it_says_what_the_run_says(world, run, loaded):
     files = sorted((world[0] / "in" / "tablet" / "test").rglob("*.png"))
     wanted = [run.score(file) for file in files]
-    for found in ([loaded.score(file) for file in files], loaded.score_batch(files)):
+    for found in ([loaded.score(file) for file in files], loaded.score_batch(iter(files))):
         for one, other in zip(found, wanted, strict=True):
             assert one.distance == pytest.approx(other.distance, rel=1e-5)
             assert one.p_value == other.p_value
@@ -275,6 +275,18 @@ def test_it_is_pickled_and_belongs_to_its_process(world, loaded):
         elsewhere.score(file)
 
 
+def test_what_a_fork_is_sent_and_cannot_load_says_so_when_it_is_used(loaded, monkeypatch):
+    """A pool would wait for ever for a worker that dies while it unpickles."""
+    sent = pickle.dumps(loaded)
+    monkeypatch.setattr(detector, "_jax_of", [os.getpid() + 1])
+    got = pickle.loads(sent)
+    if loaded.model.runtime == "jax":
+        with pytest.raises(UsageError, match="does not run in its fork"):
+            got.score(np.zeros((8, 8)))
+    else:
+        assert got.model == loaded.model
+
+
 def test_it_is_pickled_by_its_whole_path(world, monkeypatch):
     monkeypatch.chdir(world[0])
     pickled = [pickle.dumps(cae_jax.load(name)) for name in ("run", "out")]
@@ -283,14 +295,15 @@ def test_it_is_pickled_by_its_whole_path(world, monkeypatch):
 
 
 FORKED = """
-import os, sys
+import os, pickle, sys
 import cae_jax
-cae_jax.load(sys.argv[1], runtime=sys.argv[2])
+pickled = pickle.dumps(cae_jax.load(sys.argv[1], runtime=sys.argv[2]))
 if os.fork() == 0:
     try:
         cae_jax.load(sys.argv[1], runtime="onnxruntime").warm_up()
         cae_jax.load(sys.argv[1], runtime="jax").warm_up()
         print("runs", end="", flush=True)
+        pickle.loads(pickled).warm_up()
     except cae_jax.types.UsageError as error:
         print(error, end="", flush=True)
     finally:

@@ -236,6 +236,16 @@ def test_what_is_no_such_job_is_never_touched(world, opened, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     with pytest.raises(UsageError, match="--batch_size=0"):
         folder.score_folder(opened, world / "in", tmp_path / "new", batch_size=0)
+    with pytest.raises(UsageError, match=r"--images=.*\*\.png: no such folder"):
+        folder.score_folder(opened, world / "in/*.png", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_masks_in_a_data_sets_folder_are_said(tmp_path, capsys):
+    folder._say_of_masks(tmp_path, ["test/mask.png", "maskless/1.png"])
+    assert capsys.readouterr().err == ""
+    folder._say_of_masks(tmp_path, ["test/1.png", "Ground Truth/dent/1.png", "masks/2.png"])
+    assert "2 of 3 images lie in folders with a name for masks (Gr" in capsys.readouterr().err
 
 
 def test_find(tmp_path):

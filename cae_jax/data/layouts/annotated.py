@@ -28,6 +28,7 @@ from cae_jax.data.layouts.found import (
     Item,
     Names,
     Tree,
+    alike,
     holds_images,
     plain,
     subfolders,
@@ -60,17 +61,17 @@ class Images:
         for file in files:
             self._named.setdefault(file.name, []).append(file)
         for name, there in list(self._named.items()):  # in other capitals, where nothing else fits
-            self._named.setdefault(name.lower(), there)
+            self._named.setdefault(alike(name), there)
 
     def find(self, name: str, table: Path, part: str = "") -> Path | None:
         """The image whose path ends most like `name`, nearest to the json; None where there is
         none. Raises DataError where several could be."""
         wanted = [each for each in name.replace("\\", "/").split("/") if each not in (".", "..")]
         last = wanted[-1] if wanted else ""
-        there = self._named.get(last) or self._named.get(last.lower(), [])
+        there = self._named.get(last) or self._named.get(alike(last), [])
         if len(there) > 1:
-            alike = {file: _alike(file.parts, wanted) for file in there}
-            there = [file for file in there if alike[file] == max(alike.values())]
+            shared = {file: _shared(file.parts, wanted) for file in there}
+            there = [file for file in there if shared[file] == max(shared.values())]
         for near in (
             lambda file: file.parent == table.parent,
             lambda file: table.parent in file.parents,
@@ -207,7 +208,7 @@ def _kind(entry: Annotated) -> str:
     return "+".join(sorted(entry.kinds))
 
 
-def _alike(path: Sequence[str], wanted: Sequence[str]) -> int:
+def _shared(path: Sequence[str], wanted: Sequence[str]) -> int:
     """How many last parts two paths share."""
     pairs = list(zip(reversed(path), reversed(wanted), strict=False))
     return next((i for i, (one, other) in enumerate(pairs) if one != other), len(pairs))

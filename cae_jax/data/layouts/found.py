@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,12 +18,16 @@ from cae_jax.types import GOOD, DataError, LeftOut
 # What good and defective images are called by factories and data sets, in lower case.
 GOOD_NAMES = frozenset(
     {"good", "ok", "okay", "normal", "nominal", "pass", "passed", "io", "defect_free", "no_defect"}
+    | {"no_defects", "non_defective", "undamaged"}
 )
 BAD_NAMES = frozenset(
     {"bad", "ng", "nok", "ko", "nio", "fail", "failed", "reject", "rejected", "faulty"}
     | {"defect", "defects", "defective", "abnormal", "anomaly", "anomalies", "anomalous"}
+    | {"damaged", "broken", "scrap", "schlecht", "not_ok", "not_good", "outlier", "outliers"}
 )
 MASK_NAMES = frozenset({"ground_truth", "groundtruth", "mask", "masks", "gt"})
+# Masks, too, where images lie in a folder called so; what else is there may be of other tools.
+ALSO_MASKS = ("labels", "label", "segmentations", "segmentation", "ground_truths", "annotations")
 # What a part of a data set is called, and which it is.
 PART_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 PART_OF |= {"val": "val", "valid": "val", "validation": "val"}
@@ -244,6 +249,12 @@ def plain(name: str) -> str:
     """Returns a folder's name as GOOD_NAMES and the like have it: "OK" and "Defect-free" are "ok"
     and "defect_free"."""
     return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def alike(name: str) -> str:
+    """Returns a file's name as others are compared with it: in lower case, and a letter with its
+    marks as one sign, which macOS writes as several."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def good_folder(where: Path, names: Names) -> Path | None:

@@ -40,6 +40,7 @@ from cae_jax.types import GOOD, DataError
 
 _LABELME = {"polygon": "polygon", "line": "line", "linestrip": "line", "circle": "circle"}
 _LABELME |= {"point": "points", "points": "points", "oriented_rectangle": "polygon"}
+_LABELME |= {"rotation": "polygon", "quadrilateral": "polygon"}  # as X-AnyLabeling writes them
 
 
 def is_labelme(root: Path, names: Names) -> bool:

@@ -2,15 +2,18 @@
 
 Columns, whose other usual names are known: path; label, by which an image is good (a word of
 GOOD_NAMES, 0 or no) or of that kind of defect (1, yes: "defect"); mask, empty where there is none;
-split, "train" or "test". Without a split, good images are learned from and the others judged.
+split, "train" or "test". Without a split, good images are learned from and the others judged; where
+only val has defects and there is no test, val is judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from cae_jax.data.layouts.annotated import part_of
 from cae_jax.data.layouts.found import (
     GOOD_NAMES,
     PART_OF,
@@ -20,6 +23,7 @@ from cae_jax.data.layouts.found import (
     Item,
     Names,
     Tree,
+    alike,
     is_result,
     plain,
 )
@@ -34,86 +38,97 @@ LABELS = (
     *("label", "labels", "label_name", "class", "class_name", "class_label", "target", "anomaly"),
     *("is_anomaly", "anomalous", "is_anomalous", "defect", "is_defect", "defective"),
     *("is_defective", "label_index", "ng", "status", "verdict", "result"),
+    *("label_str", "anomaly_label", "gt_label", "quality"),
 )
 GOOD_LABELS = ("good", "is_good", "ok", "is_ok", "normal", "is_normal")  # of which yes is good
 PATHS = (
     *("image_path", "img_path", "path", "image", "img", "image_file", "image_name", "file"),
     *("filename", "file_name", "filepath", "file_path", "image_filename"),
+    *("relative_path", "rel_path", "fname", "images"),
 )
+IDS = ("name", "image_id", "id", "key")  # paths where there is nothing better
 _MASKS = (
-    *("mask", "mask_path", "mask_file", "mask_name", "mask_filename", "gt", "gt_path"),
-    *("ground_truth", "ground_truth_path", "segmentation"),
+    *("mask", "masks", "mask_path", "mask_paths", "mask_file", "mask_name", "mask_filename"),
+    *("mask_id", "gt", "gt_path", "ground_truth", "ground_truth_path", "segmentation"),
 )
-_SPLITS = ("split", "part", "set", "subset", "phase", "usage")
+_SPLITS = ("split", "splits", "part", "set", "subset", "phase", "usage", "partition")
 _LABEL = (*LABELS[:5], *KINDS, *LABELS[5:], *GOOD_LABELS)
-_FOR = {"train": "train", "val": "train", "test": "test"}  # which of the two a part is for
 _NOTHING = ("", "-", "nan", "none", "null", "na", "n/a")
 _NO, _YES = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
 _FIRST = 8  # rows by which a table is known
 
 
-def table_of(root: Path) -> Path | None:
-    """Returns the table of a category: itself, or the one in it that has a path and a label."""
+def tables_of(root: Path) -> list[Path]:
+    """Returns the tables of a category: itself, or the one in it that has a path and a label, or
+    several, one called as each part, train.csv and test.csv.
+
+    Raises UsageError for several of which nobody knows which one is meant.
+    """
     if root.is_file():
-        return root
+        return [root]
     if not root.is_dir() or is_result(root):  # whose tables are of scores
-        return None
+        return []
     fit = [each for each in tables_in(root) if _is_list(each)]
-    if len(fit) > 1:
+    parts = {part_of(each.stem) for each in fit}
+    if len(fit) > 1 and ("" in parts or len(parts) < len(fit)):
         names = " and ".join(each.name for each in fit)
         raise UsageError(f"{root}: {names} could list its images; --data_dir={fit[0]} takes one")
-    return fit[0] if fit else None
+    return fit
 
 
 def is_listed(root: Path, names: Names) -> bool:
     """Returns whether a table says what the images are: a category's path may be a table's."""
-    return table_of(root) is not None
+    return bool(tables_of(root))
 
 
 def listed(root: Path, names: Names = USUAL) -> Found:
-    """Lists the images of a table; paths are from the folder that it lies in, in Windows' way or
-    not; where it has been moved, from where they still fit.
+    """Lists the images of a table, or of one for each part; paths are from the folder that it lies
+    in, in Windows' way or not; where it has been moved, from where they still fit.
 
     Raises DataError for a table that cannot be read, a row without a path or a label, and a split
     that is neither train nor test.
     """
-    table = table_of(root)
-    if table is None:
+    tables = tables_of(root)
+    if not tables:
         raise DataError(f"{root}: no table in it with a path and a label of each image")
-    tree, rows, there = Tree(table.parent), records(table), _Files(table.parent)
+    numbered = [(table, *each) for table in tables for each in enumerate(records(table), 1)]
+    if len(tables) > 1:
+        numbered = [(table, i, {"split": part_of(table.stem)} | row) for table, i, row in numbered]
+    rows, home = [row for *_, row in numbered], tables[0].parent
+    tree, there = Tree(home), _Files(home)
     parts: dict[str, dict[str, Item]] = {"train": {}, "test": {}}
     labels: dict[str, None] = {}
-    for i, row in enumerate(rows, 1):
-        text, label = value(row, PATHS)[1], _label(row)
+    column = _split_column(rows)
+    judged = _judged(rows, column, names)
+    for table, i, row in numbered:
+        text, label = value(row, (*PATHS, *IDS))[1], _label(row)
         file, path = there.find(text)
         if not path or not label:
             raise DataError(f"{table}: record {i} has no {'label' if path else 'path'}")
         if any(path in part for part in parts.values()):
             raise DataError(f"{table}: record {i}: {path} stands above, too")
-        kind, mask = kind_of(label, names), value(row, _MASKS)[1]
+        kind, masks = kind_of(label, names), _masks(row, there)
         labels[label] = None
-        split = value(row, _SPLITS)[1].lower() or ("train" if kind == GOOD else "test")
+        split = value(row, [column])[1].lower() or ("train" if kind == GOOD else "test")
         if split not in PART_OF:
             raise DataError(f"{table}: record {i}: split {split!r} is neither train nor test")
-        part = parts[_FOR[PART_OF[split]]]
+        part = parts["test" if PART_OF[split] in judged else "train"]
         if kind == GOOD:
             part[path] = Item(path, GOOD, file)
         elif part is parts["train"]:
             tree.left_out.append(LeftOut(path, "defective, so it is not learned from"))
-        elif mask.lower() in _NOTHING:
-            part[path] = Item(path, kind, file)
-            tree.left_out.append(LeftOut(path, UNMASKED))
         else:
-            masked, mask_path = there.find(mask)
-            part[path] = Item(path, kind, file, mask_path, (masked,))
+            part[path] = Item(path, kind, file, *masks)
+            if not masks:
+                tree.left_out.append(LeftOut(path, UNMASKED))
     if not parts["train"]:
         words = ", ".join(list(labels)[:8])
         raise DataError(
-            f"{table}: no good image to learn from; its labels are {words}: --good_name=NAME says "
-            "which is good"
+            f"{tables[0]}: no good image to learn from; its labels are {words}: --good_name=NAME "
+            "says which is good"
         )
     tree.notes += there.moved
-    divided = any(value(row, _SPLITS)[1] for row in rows)
+    divided = any(value(row, [column])[1] for row in rows)
     found = tree.found("listed", *(list(part.values()) for part in parts.values()))
     return found._replace(undivided=not divided)
 
@@ -167,8 +182,8 @@ class _Files:
             if not exact.exists():
                 if at not in self._names:
                     there = list(at.iterdir()) if at.is_dir() else []
-                    self._names[at] = {each.name.lower(): each for each in reversed(sorted(there))}
-                found = self._names[at].get(part.lower())
+                    self._names[at] = {alike(each.name): each for each in reversed(sorted(there))}
+                found = self._names[at].get(alike(part))
                 if found is None:
                     return None
                 exact = found
@@ -183,11 +198,49 @@ def _parts(text: str) -> list[str]:
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    """What a row says of its image; of a column for good ones turned round."""
-    name, text = value(row, _LABEL)
+    """What a row says of its image; of a column for good ones turned round. Where one column says
+    yes and another one of which kind, it is the kind."""
+    said = [(name, text) for name in _LABEL if (text := value(row, [name])[1])]
+    kind = next((text for name, text in said if name in KINDS), "")
+    known = kind.lower() not in (*_NOTHING, *_NO, *_YES) and plain(kind) not in GOOD_NAMES
+    said = [
+        each for each in said if each[0] not in KINDS or each[1].lower() not in _NOTHING
+    ] or said
+    name, text = said[0] if said else ("", "")
     if name in GOOD_LABELS and text.lower() in (*_NO, *_YES):
-        return _YES[0] if text.lower() in _NO else _NO[0]
-    return text
+        text = _YES[0] if text.lower() in _NO else _NO[0]
+    return kind if known and text.lower() in _YES else text
+
+
+def _masks(row: Mapping[str, Any], there: _Files) -> tuple[()] | tuple[str, tuple[Path, ...]]:
+    """The path of the first of an image's masks and the files of all; () without any. A list of
+    them is one of JSON, or text with semicolons or bars."""
+    name, text = value(row, _MASKS)
+    each = row[name] if name and isinstance(row[name], list) else [text]
+    if len(each) == 1 and re.search("[;|]", text) and not there.find(text)[0].is_file():
+        each = re.split("[;|]", text)
+    texts = [str(one).strip() for one in each]
+    found = [there.find(one) for one in texts if one.lower() not in _NOTHING]
+    return (found[0][1], tuple(file for file, _ in found)) if found else ()
+
+
+def _split_column(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The column that says what is for what: of a usual name, or the only one that says train, test
+    or the like in all rows; "" for none."""
+    name = value(rows[0], _SPLITS)[0] if rows else ""
+    known = [
+        each
+        for each in (rows[0] if rows else ())
+        if all(value(row, [each])[1].lower() in PART_OF for row in rows)
+    ]
+    return name or (known[0] if len(known) == 1 else "")
+
+
+def _judged(rows: Sequence[Mapping[str, Any]], column: str, names: Names) -> set[str]:
+    """The parts that are judged: test, or where there is none and val has defects, val."""
+    parts = [(PART_OF.get(value(row, [column])[1].lower()), row) for row in rows]
+    bad = any(part == "val" and kind_of(_label(row), names) != GOOD for part, row in parts)
+    return {"val"} if bad and "test" not in dict(parts) else {"test"}
 
 
 def _is_list(table: Path) -> bool:
@@ -197,5 +250,5 @@ def _is_list(table: Path) -> bool:
     except DataError:
         return False
     there = _Files(table.parent)
-    paths = [value(row, PATHS)[1] for row in rows if value(row, _LABEL)[0]]
+    paths = [value(row, (*PATHS, *IDS))[1] for row in rows if value(row, _LABEL)[0]]
     return any(path and there.find(path)[0].is_file() for path in paths)

@@ -7,12 +7,12 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cae_jax.data import images
-from cae_jax.data.layouts.found import MASK_NAMES, Tree, plain
+from cae_jax.data.layouts.found import MASK_NAMES, Tree, alike, plain
 from cae_jax.types import UsageError
 
 STEM = "{stem}"  # of an image, in --mask_pattern
@@ -27,7 +27,7 @@ class _Rule(NamedTuple):
 _RULES = (
     _Rule(re.compile(r"(.+)_mask")),
     _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})")),
-    _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})[-_. ]?\d+"), several=True),
+    _Rule(re.compile(rf"(.+)[-_. ](?:{_WORDS})(?:[-_. ]?\d+| ?\(\d+\))"), several=True),
     _Rule(re.compile(rf"(?:{_WORDS})[-_. ](.+)")),
 )
 _SAME = _Rule(re.compile(r"(.+)"))  # a mask that is named like its image
@@ -71,12 +71,12 @@ def pair(
         for mask in unused:
             claims.setdefault(_stem(rule, mask), []).append(mask)
         left = [file for file in files if rule.several or file not in pairs]
-        same = collections.Counter(file.stem.lower() for file in left)
+        same = collections.Counter(alike(file.stem) for file in left)
         for file in left:
-            fit, place = claims.get(file.stem.lower(), []), file.parent.relative_to(folder)
+            fit, place = claims.get(alike(file.stem), []), file.parent.relative_to(folder)
             if nearby:
                 fit = [mask for mask in fit if mask.parent.relative_to(home) == place]
-            elif same[file.stem.lower()] > 1 or (len(fit) > 1 and not rule.several):
+            elif same[alike(file.stem)] > 1 or (len(fit) > 1 and not rule.several):
                 continue  # whose mask it is, nobody can tell
             for mask in fit if rule.several else _capitals_first(fit, file)[:1]:
                 if mask in unused:
@@ -96,14 +96,14 @@ def image_of(file: Path, pattern: str = "") -> str:
 
 def of_another(files: Sequence[Path]) -> Path | None:
     """Returns the first file that is named as the mask of another one is; None for none."""
-    stems = {file.stem.lower() for file in files}
+    stems = {alike(file.stem) for file in files}
     return next((file for file in files if image_of(file) in stems), None)
 
 
 def beside(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
     """Returns the masks among images, by these: named as masks are and in the image's folder, told
     by their format, see `twins`, or in a folder of masks in or beside the image's."""
-    stems = {(file.parent, file.stem.lower()): file for file in reversed(files)}
+    stems = {(file.parent, alike(file.stem)): file for file in reversed(files)}
     named = collections.defaultdict[str, list[Path]](list)  # by stem, or pairs are sought among all
     for (_, stem), file in stems.items():
         named[stem].append(file)
@@ -115,13 +115,26 @@ def beside(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
             above = mask.parent.parent
             fit = [
                 file
-                for file in named[image_of(mask) or mask.stem.lower()]
+                for file in named[image_of(mask) or alike(mask.stem)]
                 if file.parent != mask.parent and above in (file.parent, file.parent.parent)
             ]
             image = fit[0] if len(fit) == 1 else None
         if image is not None:
             pairs[image] = (*pairs.get(image, ()), mask)
     return pairs
+
+
+def folders_of(kinds: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
+    """Returns the folders of masks among folders of images, each with the one whose masks it holds:
+    named as masks of that, bad_mask beside bad, and with masks of its images alone."""
+    named = {alike(folder.name): folder for folder in kinds}
+    found: dict[Path, Path] = {}
+    for folder, files in kinds.items():
+        of = named.get(image_of(folder))
+        stems = {alike(file.stem) for file in kinds[of]} if of else set()
+        if of and files and all(stems & {alike(file.stem), image_of(file)} for file in files):
+            found[folder] = of
+    return found
 
 
 def twins(files: Sequence[Path]) -> dict[Path, Path]:
@@ -147,12 +160,12 @@ def _rules(pattern: str) -> tuple[_Rule, ...]:
             f"--mask_pattern={pattern}: must be a mask's name with {STEM} for its image's, as in "
             f"{STEM}_mask"
         )
-    before, after = map(re.escape, stem.lower().split(STEM))
+    before, after = map(re.escape, alike(stem).split(STEM))
     return (_Rule(re.compile(f"{before}(.+){after}")),)
 
 
 def _stem(rule: _Rule, mask: Path) -> str:
-    found = rule.of.fullmatch(mask.stem.lower())
+    found = rule.of.fullmatch(alike(mask.stem))
     if not found:
         return ""
     stem, suffix = os.path.splitext(found[1])

@@ -24,6 +24,7 @@ from cae_jax.data.layouts.found import (
     Item,
     Names,
     Tree,
+    alike,
     count_images,
     entries,
     good_folder,
@@ -109,9 +110,10 @@ def _listed(root: Path, names: Names, layout: str, test: str = "test") -> Found:
         DataError: nothing to learn from, or it is not clear which images are good.
     """
     tree = Tree(root)
-    learn, judge = reserved.part(root, "train"), reserved.part(root, test)
+    learn, judge = reserved.part(root, "train"), _judged(root, test, names)
     names = _named_alike(learn, judge, names)
     held_out = [reserved.part(root, each) for each in reserved.VALIDATION]
+    held_out = [each for each in held_out if each != judge]
     truth = reserved.ground_truth(root, judge)
     used = [learn, judge, *held_out, *([truth] if truth else [])]
     reserved.say(tree, used)
@@ -126,6 +128,18 @@ def _listed(root: Path, names: Names, layout: str, test: str = "test") -> Found:
             tree.notes.append(f"{each.name}: its {len(more)} good images are learned from, too")
             train += more
     return tree.found(layout, tree.good(train), _to_judge(tree, judge, truth, names))
+
+
+def _judged(root: Path, test: str, names: Names) -> Path:
+    """The folder of the test; without one that of validation, where it holds more than good images,
+    which has to be judged by something."""
+    judge = reserved.part(root, test)
+    for name in reserved.VALIDATION if not judge.is_dir() else ():
+        other = reserved.part(root, name)
+        good = good_folder(other, names)
+        if good and any(each != good and holds_images(each) for each in subfolders(other)):
+            return other
+    return judge
 
 
 def _named_alike(learn: Path, judge: Path, names: Names) -> Names:
@@ -215,13 +229,17 @@ def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[
     folders = tree.folders(test, "not in the folder of a defect kind")
     kinds = [each for each in folders if each != truth]
     files = {kind: _seen(tree, tree.images(kind)) for kind in kinds}
+    own = {mask: (of, files.pop(mask)) for mask, of in masks_of.folders_of(files).items()}
     pairs = {} if truth else _masks_among(tree, files, good)
     items = tree.good(files.get(good, [])) if good else []
     if good:
         _say_good(tree, good)
     defective = {kind: found for kind, found in files.items() if kind != good}
     if truth:
-        pairs = _masks(tree, truth, defective, good, names)
+        pairs = _masks(tree, _inner(tree, truth, test), defective, good, names)
+    for home, (kind, masks) in own.items():
+        tree.notes.append(f"{tree.path(home)} is taken for masks of {tree.path(kind)}")
+        pairs |= masks_of.pair(tree, defective.get(kind, []), kind, masks, home, names.mask_pattern)
     for kind, found in defective.items():
         items += [tree.defective(file, kind.name, pairs.get(file, ())) for file in found]
     flat = sum(1 for each in entries(test) if each.is_file() and not each.name.startswith("."))
@@ -237,6 +255,17 @@ def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[
             "--good_name=NAME"
         )
     return items
+
+
+def _inner(tree: Tree, truth: Path, test: Path) -> Path:
+    """The folder of masks, or the one in it that is called as the test is."""
+    inner = [each for each in subfolders(truth) if plain(each.name) == plain(test.name)]
+    if not inner or holds_images(test / inner[0].name):
+        return truth
+    for entry in entries(truth):
+        if entry != inner[0]:
+            tree.leave(entry, "not part of the layout")
+    return inner[0]
 
 
 def _masks_among(
@@ -274,7 +303,8 @@ def _masks(
             for mask in tree.images(folder):
                 tree.leave(mask, "mask of a good image")
         else:
-            kind = by_kind.get(folder.name) or by_kind.get(plain(folder.name), folder)
+            called = (folder.name, plain(folder.name), masks_of.image_of(folder))
+            kind = next(filter(None, map(by_kind.get, called)), folder)
             images = files.get(kind, [])
             pairs |= masks_of.pair(
                 *(tree, images, kind, tree.images(folder), folder, names.mask_pattern)
@@ -285,7 +315,7 @@ def _masks(
     stems: dict[str, list[Path]] = {}
     for found in files.values():
         for file in found:
-            stems.setdefault(file.stem.lower(), []).append(file)
+            stems.setdefault(alike(file.stem), []).append(file)
     alone = [found[0] for found in stems.values() if len(found) == 1 and found[0] not in pairs]
     flat = {truth / file.name: file for file in alone}
     of_loose = masks_of.pair(tree, list(flat), truth, loose, truth, names.mask_pattern)

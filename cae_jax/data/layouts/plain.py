@@ -25,6 +25,7 @@ from cae_jax.data.layouts.reserved import PARTS
 from cae_jax.types import GOOD, DataError
 
 _PAIRS = (("0", "1"), ("positive", "negative"), ("pos", "neg"), ("true", "false"), ("yes", "no"))
+_NOT = re.compile("(un|in|ab|non|not|no|n)_?(.+)")  # "undamaged", "no_crack" beside "crack"
 
 
 def is_kinds(root: Path, names: Names) -> bool:
@@ -54,7 +55,10 @@ def kinds(root: Path, names: Names = USUAL) -> Found:
     folders = tree.folders(root, "in no folder of a kind")
     truth = next((each for each in folders if plain(each.name) in MASK_NAMES), None)
     learn = tree.images(good)
-    files = [file for each in folders if each not in (good, truth) for file in tree.images(each)]
+    each_of = {each: tree.images(each) for each in folders if each not in (good, truth)}
+    own = masks_of.folders_of({good: learn, **each_of})
+    apart = {home: (of, each_of.pop(home)) for home, of in own.items() if home != good}
+    files = [file for found in each_of.values() for file in found]
     pairs: dict[Path, tuple[Path, ...]] = {}
     if truth:
         there = tree.images(truth)
@@ -67,6 +71,9 @@ def kinds(root: Path, names: Names = USUAL) -> Found:
         for mask in (mask for mask in learn if mask in masks):
             tree.leave(mask, "mask of a good image")
         learn, files = ([each for each in some if each not in masks] for some in (learn, files))
+    for home, (of, there) in apart.items():
+        tree.notes.append(f"{home.name} is taken for masks of {of.name}")
+        pairs |= masks_of.pair(tree, each_of.get(of, []), of, there, home, names.mask_pattern)
     train = tree.good(learn)
     test = [tree.defective(file, _kind(root, file), pairs.get(file, ())) for file in files]
     tree.notes.append(
@@ -145,6 +152,10 @@ def _two_kinds(root: Path, files: list[Path]) -> str:
     for one, other in _PAIRS:
         if one in folders and other in folders:
             return f"holds {one} and {other}: which of them is good? --good_name={one}"
+    for word in folders:
+        found = _NOT.fullmatch(word)
+        if found and found[2] in folders:
+            return f"holds {word} and {found[2]}: which of them is good? --good_name={word}"
     return ""
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cae_jax.data.layouts.found import MASK_NAMES, Tree, plain
+from cae_jax.data.layouts.found import ALSO_MASKS, MASK_NAMES, Tree, holds_images, plain
 from cae_jax.types import DataError
 
 VALIDATION = ("validation", "val", "valid")  # more good images
@@ -59,6 +59,9 @@ def ground_truth(root: Path, test: Path) -> Path | None:
         for word in [name] if name else sorted(MASK_NAMES):
             if found := _one(called(place, word), place):
                 return found
+    for word in ALSO_MASKS:
+        if (found := _one(called(root, word), root)) and holds_images(found):
+            return found
     return None
 
 

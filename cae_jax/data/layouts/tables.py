@@ -54,7 +54,7 @@ def records(table: Path, whole: bool = True) -> list[dict[str, Any]]:
             rows = _of_csv(_lines(_text(table, None if whole else _HEAD), whole))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read as a table of images: {error}") from error
-    rows = [row for row in rows if isinstance(row, dict)]
+    rows = [row for row in rows if isinstance(row, dict) and any(map(_says, row.values()))]
     return [{plain(str(name).strip()): value for name, value in row.items()} for row in rows]
 
 
@@ -88,11 +88,18 @@ def telling(folder: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
+def _says(value: Any) -> bool:
+    """Whether a cell holds anything: spreadsheets write rows of nothing but commas, too."""
+    return value is not None and bool(str(value).strip())
+
+
 def _text(table: Path, most: int | None) -> str:
     with open(table, "rb") as file:
         content = file.read(-1 if most is None else most)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content.decode("utf-16", "replace")
+    if 0 in content[:2]:  # the same without its mark
+        return content.decode("utf-16-be" if content[0] == 0 else "utf-16-le", "replace")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
