@@ -176,7 +176,8 @@ def _few_bits(category: str, given: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _check_name(category: str) -> None:
-    if not category or set(category) & set("/\\,+\r\n\0") or category in (".", "..", "all"):
+    odd = not isinstance(category, str) or not category
+    if odd or set(category) & set("/\\,+\r\n\0") or category in (".", "..", "all"):
         raise DataError(f"category {category!r}: must be a folder's name, without , and +")
 
 

@@ -348,16 +348,18 @@ def configure(**flags: Any) -> Config:
     A validation_fraction without folds is one of a run that holds it out: folds are 0. So it was
     in every run before there were folds, and their flags are read by this.
 
-    Raises UsageError for an unknown method, and for a flag that is none of its.
+    Raises UsageError for an unknown method, for a flag that is none of its, and for a value of
+    another type than the flag's.
     """
-    method = flags.get("method", methods.DEFAULT)
+    method = options.taken(shared()["method"], flags.get("method", methods.DEFAULT))
     known = flags_of(method)
     for name in flags:
         if name not in known:
             raise not_a_flag(name, method, methods_with(name))
     if "validation_fraction" in flags:
         flags = {"folds": 0} | flags
-    values: dict[str, Any] = {name: field.default for name, field in known.items()} | flags
+    values: dict[str, Any] = {name: field.default for name, field in known.items()}
+    values |= {name: options.taken(known[name], value) for name, value in flags.items()}
     own = methods.options_of(method)
     of_method = {name: values[name] for name in options.fields(own)}
     of_all = {name: values[name] for name in shared()}
