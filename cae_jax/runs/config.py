@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cae_jax import methods, options
 from cae_jax.data import joint, synthetic
-from cae_jax.data.frame import Frame, read_roi
+from cae_jax.data.frame import Frame, read_part
 from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import IDENTITY, Fields, Pixels, flag
@@ -78,7 +78,8 @@ class Config(Images, Scoring, Output):
 
     def _check_data(self) -> None:
         """Raises UsageError where flags say different things of the images, or no color."""
-        read_roi(self.roi)
+        read_part("roi", self.roi)
+        read_part("ignore", self.ignore)
         _ = self.bare_frame
         if self.tile:
             from cae_jax.scoring import tiles
@@ -236,7 +237,7 @@ class Config(Images, Scoring, Output):
         masks = {
             name: os.path.abspath(os.path.expanduser(text))
             for name in ("roi", "ignore")
-            if (text := getattr(self, name)) and not (name == "roi" and read_roi(text))
+            if (text := getattr(self, name)) and not read_part(name, text)
         }
         distance = self.distance or known[0]
         found = dataclasses.replace(self, data_dir=where, distance=distance, options=own, **masks)

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cae_jax.data.frame import Area, Hole
 from cae_jax.evaluation import scores
 from cae_jax.files import replace, write_json, write_whole
 from cae_jax.options import to_text
@@ -67,6 +68,7 @@ def export(
     """
     _check_formats(run, formats)
     frame = run.cell.frame
+    holes = [area for area in frame.areas if isinstance(area, Hole)]
     made = [name for name in FORMATS if name in formats or (name == "onnx" and "web" in formats)]
     with _beside(output, overwrite) as folder:
         what = program_of(run)
@@ -76,6 +78,7 @@ def export(
         if not frame.plain:
             facts["frame"] = {"resize": frame.resize, "roi": frame.roi}
             facts["frame"]["partial"] = frame.partial
+            facts["frame"]["ignore"] = next((a.part for a in holes), None)
             facts["frame"]["masks"] = frames.keep(frame, folder)
         if "stablehlo" in made:
             facts["stablehlo"] = stablehlo.write(what, folder)
@@ -88,7 +91,7 @@ def export(
         rows = _checked(run, folder, made, given, wanted)
         facts["check"] = [row._asdict() | {"relative": row.relative} for row in rows]
         write_json(folder / exported.FACTS, facts)
-        write_whole(folder / "README.md", card.text(facts))
+        write_whole(folder / exported.CARD, card.text(facts))
         _sum(folder)
     return rows
 
@@ -99,6 +102,11 @@ def _check_formats(run: TrainedRun, formats: Sequence[str]) -> None:
             raise unknown_name("--format", name, FORMATS)
     if not formats:
         raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    if "web" in formats and any(isinstance(area, Hole) for area in run.cell.frame.areas):
+        raise UsageError(
+            f"--format=web: the page knows no --ignore={run.cell.config.ignore}; learn with an "
+            "image that is white there, --ignore=mask.png"
+        )
     for name in formats:
         if name != "stablehlo" and run.cell.config.tile:
             raise UsageError(
@@ -114,6 +122,8 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
     good, defective, unseen = scores.distances_of(table)
     threshold = run.judge.threshold
     points = metrics.pop("operating_points")
+    masks = {area.name for area in run.cell.frame.areas if isinstance(area, Area)}
+    flags = c.flags() | {name: frames.COPIES[name] for name in masks}  # as they lie in the folder
     return {
         "form": exported.FORM,
         "title": run.cell.title,
@@ -142,7 +152,7 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "operating_points": points,
         "metrics": metrics,
         "flags": [
-            f"--{name}={to_text(value)}" for name, value in c.flags().items() if name not in _PLACES
+            f"--{name}={to_text(value)}" for name, value in flags.items() if name not in _PLACES
         ],
         "versions": json.loads((folder / VERSIONS).read_text(encoding="utf-8")),
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
