@@ -54,7 +54,7 @@ def run(split: Split, workdir: str | os.PathLike[str], **flags: Any) -> pd.DataF
       CaeError: training diverged.
     """
     if not isinstance(split, Split):
-        raise UsageError(f"split: must be of data.arrays.split, not a {type(split).__name__}")
+        raise UsageError(f"split: must be of data.arrays.split, not {type(split).__name__}")
     config = _config(split, workdir, flags)
     if isinstance(config.options, Training):
         epoch_log.check(config.options.log_to)

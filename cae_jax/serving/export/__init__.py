@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_jax.data.frame import Area, Hole
+from cae_jax.data.frame import Hole
 from cae_jax.evaluation import scores
 from cae_jax.files import replace, write_json, write_whole
 from cae_jax.options import to_text
@@ -122,8 +122,6 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
     good, defective, unseen = scores.distances_of(table)
     threshold = run.judge.threshold
     points = metrics.pop("operating_points")
-    masks = {area.name for area in run.cell.frame.areas if isinstance(area, Area)}
-    flags = c.flags() | {name: frames.COPIES[name] for name in masks}  # as they lie in the folder
     return {
         "form": exported.FORM,
         "title": run.cell.title,
@@ -152,7 +150,9 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "operating_points": points,
         "metrics": metrics,
         "flags": [
-            f"--{name}={to_text(value)}" for name, value in flags.items() if name not in _PLACES
+            f"--{name}={_without_folders(to_text(value))}"
+            for name, value in c.flags().items()
+            if name not in _PLACES
         ],
         "versions": json.loads((folder / VERSIONS).read_text(encoding="utf-8")),
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -161,6 +161,11 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
 
 
 _PLACES = ("workdir", "data_dir", "save_maps", "overwrite")  # of the machine, not of the model
+
+
+def _without_folders(value: str) -> str:
+    """A file's name alone, of masks and weights: the folder may be published."""
+    return os.path.basename(value) if os.path.isabs(value) else value
 
 
 def _write_sample(folder: Path, sample: Sample, found: Verdict, facts: dict[str, Any]) -> None:
