@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from cae_jax.types import Size, UsageError, size_text, unknown_name
+import numpy as np
+
+from cae_jax.types import Size, UsageError, size_of, size_text, unknown_name
 
 IDENTITY, SCORING, FREE = "identity", "scoring", "free"
 Fields: TypeAlias = Mapping[str, "dataclasses.Field[Any]"]  # by name
@@ -24,6 +29,15 @@ class Pixels(int):
 
     Its values are an int, or (height, width) of what is not square.
     """
+
+
+_EXPECTED = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Pixels: "a whole number, or two as (height, width)",
+}
 
 
 def flag(
@@ -70,8 +84,41 @@ def check(record: Any) -> None:
         check_value(field, getattr(record, name))
 
 
+def taken(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Returns a value given from Python as the flag has it: of NumPy's scalars Python's own, of a
+    path its text, of two equal sides one.
+
+    Raises UsageError for a value of another type: text for a number, True for 1, 2.0 for 2.
+    """
+    kind = type(field.default)
+    found = _plain(kind, value)
+    if found is None:
+        among = ", ".join(map(str, field.metadata["among"]))
+        expected = f"{_EXPECTED[kind]}{bounds(field)}{among and f' ({among})'}"
+        shown = " ".join(reprlib.repr(value).split())
+        raise UsageError(f"--{field.name}={shown}: must be {expected}, not {type(value).__name__}")
+    return found
+
+
+def _plain(kind: type, value: Any) -> Any:
+    """The value as one of that kind, or None."""
+    if kind is Pixels and isinstance(value, list | tuple):
+        sides = [_plain(int, side) for side in value]
+        return None if len(sides) != 2 or None in sides else size_of(*sides)
+    if kind is bool or isinstance(value, bool | np.bool_):
+        return bool(value) if kind is bool and isinstance(value, bool | np.bool_) else None
+    if issubclass(kind, int) and isinstance(value, numbers.Integral):
+        return int(value)
+    if kind is float and isinstance(value, numbers.Real):
+        return float(value)
+    if kind is str and isinstance(value, str | os.PathLike):
+        return str(os.fsdecode(value))
+    return None
+
+
 def check_value(field: dataclasses.Field[Any], value: Any) -> None:
     """Raises UsageError where a flag's value cannot work, whatever the others are."""
+    value = taken(field, value)
     name, about = field.name, field.metadata
     low, high, among = about["low"], about["high"], about["among"]
     if isinstance(value, str) and set(value) & set("\r\n\0"):

@@ -233,6 +233,14 @@ class Split:
     # by a defective test image's path; {} where no saturation of any is known
     regions: Mapping[str, tuple[Region, ...]] = dataclasses.field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line, without the pixels and paths."""
+        n = [len(each) for each in (self.train, self.validation, self.test)]
+        return (
+            f"<Split {self.category!r} of {self.dataset}: {n[0]} to learn from, {n[1]} held out, "
+            f"{n[2]} to judge, {list(self.train.shape[1:])}>"
+        )
+
     def counted(self, paths: Sequence[str]) -> np.ndarray | None:
         """Returns which pixels of these images count, bool [n, H, W]; None where all do."""
         if not self.counts:

@@ -46,7 +46,7 @@ QUICK = (
     ),
     *("methods/test_losses.py", "methods/test_variation_model.py", "scoring/test_patches.py"),
     *("runs/test_config.py", "runs/machine/test_progress.py", "training/test_fit.py"),
-    *("test_files.py", "test_house.py"),
+    *("test_files.py", "test_house.py", "test_options.py"),
 )
 
 

@@ -112,7 +112,8 @@ OF_CONFIG = {
     "seed": number(0, 2**31 - 1),
     "resize": name("padd", "pad", "crop", "none", "pad", "stretch"),
     "roi": LINE | {"1,2": "must be x,y,width,height in pixels", "no.png": "--dataset=synthetic"},
-    "ignore": LINE | {"no.png": "--dataset=synthetic is drawn at its size"},
+    "ignore": LINE
+    | {"1,2": "must be x,y,width,height in pixels", "no.png": "is drawn at its size"},
     "tile": number(0, 8192) | {"300": "--tile=300: is larger than a side of the image"},
     "tile_overlap": number(0),
     "joint": YES_NO,

@@ -41,7 +41,7 @@ def run() -> None:
 def _models(seeds: list[int]) -> list[str]:
     settings = command_line.given()
     chosen = report.MODELS if _MODELS.value is None else _MODELS.value
-    own = benchmark.flags_by_category(_OF_MODEL.value, "flags_of_model", "MODEL")
+    own = benchmark.flags_by_category(_OF_MODEL.value, "flags_of_model", "MODEL", ())
     configs = thesis.grid(settings, chosen, seeds, _LOSSES.value, own)
     if _DRY_RUN.value:
         print(dry_run.forecast(job.plan(configs)))

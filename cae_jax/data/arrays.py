@@ -88,7 +88,7 @@ def images_of(name: str, given: Any, bit_depth: int | str = "auto") -> Images:
     """
     if str(bit_depth) not in BIT_DEPTHS:
         raise UsageError(f"bit_depth={bit_depth!r}: must be 8 to 16, or auto")
-    array = np.asarray(given)
+    array = _array(name, given)
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape[1:]:
@@ -118,8 +118,16 @@ def images_of(name: str, given: Any, bit_depth: int | str = "auto") -> Images:
     return array.astype(np.float32, copy=False)
 
 
+def _array(name: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # a list of arrays of several shapes
+        cause = " ".join(str(error).split())
+        raise DataError(f"{name}: must be of one shape, resize them: {cause}") from error
+
+
 def _kinds(labels: Sequence[Any] | np.ndarray, n: int) -> tuple[str, ...]:
-    values = np.asarray(labels)
+    values = _array("labels", labels)
     if values.ndim != 1 or len(values) != n:
         raise DataError(f"labels: must be {n}, one for each test image, got {list(values.shape)}")
     kinds = []
@@ -138,7 +146,7 @@ def _masks(given: Any, images: Images, kinds: Sequence[str]) -> tuple[np.ndarray
     good = np.array([kind == GOOD for kind in kinds], bool)
     if given is None:
         return np.zeros(images.shape[:3], bool), good
-    array = np.asarray(given)
+    array = _array("masks", given)
     array = array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
     if array.shape != images.shape[:3] or array.dtype.kind not in "buif":
         raise DataError(
@@ -176,7 +184,8 @@ def _few_bits(category: str, given: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _check_name(category: str) -> None:
-    if not category or set(category) & set("/\\,+\r\n\0") or category in (".", "..", "all"):
+    odd = not isinstance(category, str) or not category
+    if odd or set(category) & set("/\\,+\r\n\0") or category in (".", "..", "all"):
         raise DataError(f"category {category!r}: must be a folder's name, without , and +")
 
 

@@ -13,7 +13,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -29,6 +29,9 @@ GROUNDS = ("auto", "black", "white")  # of masks, see `data.masks`
 RESIZES = ("stretch", "pad", "crop", "none")
 
 
+Part: TypeAlias = tuple[int, int, int, int]  # x, y, width, height, in pixels of a file
+
+
 class Place(NamedTuple):
     """Where a file and its frame meet; each box is (top, left, bottom, right), in pixels."""
 
@@ -40,18 +43,45 @@ class Place(NamedTuple):
 class Area:
     """A mask of --roi or --ignore, at the size of the files that it is for."""
 
-    flag: str  # "--ignore=mask.png", in what is said of it
+    name: str  # of the flag; where its file lies is nothing for those who send images
     counts: np.ndarray = dataclasses.field(repr=False)  # bool [H, W]
-
-    @property
-    def name(self) -> str:
-        """The flag's own: roi or ignore."""
-        return self.flag.removeprefix("--").partition("=")[0]
 
     @property
     def sha256(self) -> str:
         """Of what counts."""
         return hashlib.sha256(repr(self.counts.shape).encode() + self.counts.tobytes()).hexdigest()
+
+    def of(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns what counts of a file of that (height, width), bool [H, W]; raises DataError for
+        a file of another size than the mask's."""
+        if self.counts.shape != size:
+            mask, file = (f"{shape[1]} x {shape[0]}" for shape in (self.counts.shape, size))
+            raise DataError(
+                f"the mask of --{self.name} is {mask} pixels (width x height), this image {file}: "
+                "a mask has the size of the images that it is for"
+            )
+        return self.counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Hole:
+    """A part of every file in which nothing counts, of --ignore."""
+
+    part: Part
+    name: str = "ignore"
+
+    @property
+    def sha256(self) -> str:
+        """Of the part."""
+        return hashlib.sha256(repr(self.part).encode()).hexdigest()
+
+    def of(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns what counts, as of `Area`; raises DataError for a file that it reaches out of."""
+        _check_inside(self.name, self.part, size)
+        x, y, width, height = self.part
+        found = np.ones(size, bool)
+        found[y : y + height, x : x + width] = False
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +96,8 @@ class Frame:
     bit_depth: int = 0  # of data of over 8 bits: 2^bit_depth - 1 is white; 0: what the file says
     background: tuple[int, int, int] | None = None  # RGB 0..255 behind alpha; None: alpha dropped
     resize: str = "stretch"  # one of RESIZES
-    roi: tuple[int, int, int, int] | None = None  # x, y, width, height of a file; None: all of it
-    areas: tuple[Area, ...] = ()  # what is in all of them counts
+    roi: Part | None = None  # None: all of it
+    areas: tuple[Area | Hole, ...] = ()  # what is in all of them counts
     mask_ground: str = "auto"  # one of GROUNDS
 
     def __post_init__(self) -> None:
@@ -106,6 +136,14 @@ class Frame:
         """(height, width) in pixels, or None for a file's own."""
         return None if self.image_size is None else height_width(self.image_size)
 
+    def __str__(self) -> str:
+        """Returns what images are brought to, in words: "256 x 256 RGB, pad, --ignore"."""
+        size = " x ".join(map(str, self.size)) if self.size else "files' own size"
+        flags = [f"--roi={','.join(map(str, self.roi))}"] if self.roi else []
+        flags += [f"--{area.name}" for area in self.areas]
+        how = [self.resize] if self.resize != "stretch" else []
+        return ", ".join([f"{size} {'RGB' if self.channels == 3 else 'gray'}", *how, *flags])
+
     @property
     def plain(self) -> bool:
         """Whether a file is stretched over it whole, and all of it counts."""
@@ -125,12 +163,8 @@ class Frame:
         height, width = size
         top, left, bottom, right = 0, 0, height, width
         if self.roi is not None:
+            _check_inside("roi", self.roi, size)
             left, top, right, bottom = self.roi[0], self.roi[1], *_ends(self.roi)
-            if bottom > height or right > width:
-                raise DataError(
-                    f"--roi={','.join(map(str, self.roi))} (x, y, width, height) reaches out of "
-                    f"this image of {width} x {height} pixels (width x height)"
-                )
         high, wide = self.size or (bottom - top, right - left)
         inside_high, inside_wide = bottom - top, right - left
         whole = (0, 0, high, wide)
@@ -156,8 +190,8 @@ class Frame:
         None where all do.
 
         A pixel counts where at least half of its area does. The array is not to be written to.
-        Raises DataError as `place` does, for a mask of another size than the file, and where
-        nothing counts.
+        Raises DataError as `place` does, for a mask of another size than the file, a part to
+        ignore that it does not hold, and where nothing counts.
         """
         return _counts(self, size) if self.partial and self.size else None
 
@@ -189,7 +223,7 @@ class Frame:
         whole = np.full(size, found.min() if found.dtype != bool else False, found.dtype)
         whole[to[0] : to[2], to[1] : to[3]] = resized
         for area in self.areas:  # exactly: the filter reaches over their edges
-            whole[~area.counts] = found.min() if found.dtype != bool else False
+            whole[~area.of(size)] = found.min() if found.dtype != bool else False
         return whole
 
     def _sides(self) -> tuple[int, ...]:
@@ -197,8 +231,8 @@ class Frame:
         return tuple(sides) if isinstance(sides, Sequence) else (sides, sides)  # type: ignore[return-value]
 
 
-def read_roi(text: str) -> tuple[int, int, int, int] | None:
-    """Reads "x,y,width,height" in pixels; None for what names a file, or "".
+def read_part(flag: str, text: str) -> Part | None:
+    """Reads "x,y,width,height" in pixels, of --roi or --ignore; None for what names a file, or "".
 
     Raises UsageError for four numbers that are no part of an image.
     """
@@ -207,16 +241,26 @@ def read_roi(text: str) -> tuple[int, int, int, int] | None:
     found = [int(part) for part in text.split(",")]
     if len(found) != 4 or min(found[:2]) < 0 or min(found[2:]) < 1:
         raise UsageError(
-            f"--roi={text}: must be x,y,width,height in pixels, or an image that is white where "
-            "to look"
+            f"--{flag}={text}: must be x,y,width,height in pixels, or an image that is white where "
+            f"{'to look' if flag == 'roi' else 'nothing counts'}"
         )
     x, y, width, height = found
     return x, y, width, height
 
 
-def _ends(roi: tuple[int, int, int, int]) -> tuple[int, int]:
+def _ends(part: Part) -> tuple[int, int]:
     """The right and the lower end."""
-    return roi[0] + roi[2], roi[1] + roi[3]
+    return part[0] + part[2], part[1] + part[3]
+
+
+def _check_inside(flag: str, part: Part, size: tuple[int, int]) -> None:
+    """Raises DataError for a file of that (height, width) that a part does not lie in."""
+    (right, bottom), (height, width) = _ends(part), size
+    if bottom > height or right > width:
+        raise DataError(
+            f"--{flag}={','.join(map(str, part))} (x, y, width, height) reaches out of this image "
+            f"of {width} x {height} pixels (width x height)"
+        )
 
 
 def _resized(image: Image.Image, place: Place, how: Image.Resampling) -> np.ndarray:
@@ -238,17 +282,11 @@ def _counts(frame: Frame, size: tuple[int, int]) -> np.ndarray:
     found = np.zeros(frame.size, bool)
     inside = np.ones((bottom - top, right - left), bool)
     for area in frame.areas:
-        if area.counts.shape != size:
-            mask, file = (f"{shape[1]} x {shape[0]}" for shape in (area.counts.shape, size))
-            raise DataError(
-                f"{area.flag} is {mask} pixels (width x height), this image {file}: a mask has "
-                "the size of the images that it is for"
-            )
-        whole = Image.fromarray(area.counts.astype(np.float32))
+        whole = Image.fromarray(area.of(size).astype(np.float32))
         inside &= _resized(whole, place, Image.Resampling.BOX) >= 0.5 - 1e-6
     found[top:bottom, left:right] = inside
     if not found.any():
-        raise DataError(f"{' and '.join(area.flag for area in frame.areas)}: nothing counts")
+        raise DataError(f"{' and '.join(f'--{a.name}' for a in frame.areas)}: nothing counts")
     found.setflags(write=False)
     return found
 
@@ -339,8 +377,9 @@ def stretched(what: str, frame: Frame, sizes: Sequence[tuple[int, int]]) -> tupl
     ratio, (height, width) = max(zip(ratios, shapes, strict=True))
     same = math.sqrt(high * wide / (height * width))  # as many pixels as before
     kept = f"{_even(height * same)}x{_even(width * same)}"
+    some = f"{squeezed} of {len(sizes)} images are" if len(sizes) > 1 else "the image is"
     return (
-        f"{what}: {squeezed} of {len(sizes)} images are squeezed, of {height} x {width} pixels "
+        f"{what}: {some} squeezed, of {height} x {width} pixels "
         f"(height x width) into {high} x {wide}, {ratio:.3g} : 1: a defect may be thinned away; "
         f"--image_size={kept} keeps their shape, as --resize=pad does",
     )

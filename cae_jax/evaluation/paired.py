@@ -45,7 +45,9 @@ def auroc_difference(labels: ArrayLike, one: ArrayLike, other: ArrayLike) -> Dif
         var(d of defective images) / m + var(d of good images) / n,
 
     d being an image's placement by one method less that by the other. Scores of several seeds enter
-    by their mean placements: the difference is then of AUROCs averaged over seeds.
+    by their mean placements: the difference is then of AUROCs averaged over seeds. Where all images
+    differ alike that variance is 0, whatever their number: there is no interval then, and the
+    p-value is the sign test's, as if each had fallen to either method by a coin.
 
     Args:
       labels: [n], 0 or 1.
@@ -64,8 +66,10 @@ def auroc_difference(labels: ArrayLike, one: ArrayLike, other: ArrayLike) -> Dif
     if min(map(len, classes)) < 2:
         return Difference(value, math.nan, math.nan, math.nan)
     deviation = math.sqrt(sum(each.var(ddof=1) / len(each) for each in classes))
-    if deviation < 1e-12:  # all images differ alike, which is not by chance unless not at all
-        return Difference(value, value, value, float(abs(value) < 1e-12))
+    if deviation < 1e-12:
+        if abs(value) < 1e-12:
+            return Difference(value, value, value, 1.0)
+        return Difference(value, math.nan, math.nan, 2.0 ** (1 - len(d)))
     half = float(stats.norm.ppf(0.975)) * deviation
     p_value = float(2 * stats.norm.sf(abs(value) / deviation))
     return Difference(value, max(-1.0, value - half), min(1.0, value + half), p_value)

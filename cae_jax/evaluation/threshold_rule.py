@@ -47,6 +47,8 @@ def parse(text: str) -> Rule:
 
     Raises UsageError for anything else.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"--threshold={text!r}: must be a rule as text: {GRAMMAR}")
     name, colon, share = text.partition(":")
     if name not in RULES:
         raise unknown_name("--threshold", name, RULES)

@@ -32,6 +32,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -254,7 +255,7 @@ def _rank_at_rate(n: int, rate: Fraction) -> int:
 
 def _exact(rate: float) -> Fraction:
     """The rate as it is written: 0.1 is a tenth, not the float beside it."""
-    if not 0 < rate <= MAX_RATE:
+    if not isinstance(rate, Real) or not 0 < rate <= MAX_RATE:
         raise UsageError(f"false_alarms must be above 0 and at most {MAX_RATE}, got {rate!r}")
     return Fraction(repr(float(rate)))
 

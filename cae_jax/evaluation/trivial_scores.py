@@ -43,10 +43,10 @@ def trivial_scores(train: Images, test: Images, seen: Seen = _as_it_is) -> Named
     Args:
       train: good images, float32 [n, H, W, C] in [0, 1], n at least 1.
       test: images to score, [m, H, W, C].
-      seen: what the model sees of an image [H, W, C], as --intensity has it.
+      seen: what the model sees of an image, [H, W, C], as --intensity has it.
     """
     of_train, of_test = _Kept([], [], []), _Kept([], [], [])
-    center = np.zeros(train.shape[1:])
+    center = np.zeros(seen(train[0]).shape)
     for image in map(seen, train):
         of_train.add(image)
         center += image

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cae_jax.options import check
 from cae_jax.types import Method, Size, UsageError, height_width, size_text, unknown_name
 
 DEFAULT = "autoencoder"
@@ -85,6 +86,7 @@ def build(name: str, options: Any, size: Size, channels: int) -> Method:
     Raises:
       UsageError: options that cannot work, or images that are not square, of a method for those.
     """
+    check(options)
     make, (height, width) = resolve(name).make, height_width(size)
     if height == width:
         return make(options, height, channels)

@@ -35,7 +35,6 @@ from cae_jax.methods import adversarial, descent, gradients
 from cae_jax.methods.adversarial import Learned, cross_entropy, signed, with_params
 from cae_jax.methods.options.anogan import Options
 from cae_jax.models.dcgan import Discriminator, Generator, levels
-from cae_jax.options import check as check_values
 from cae_jax.scoring import patches, reconstruction, residuals
 from cae_jax.scoring.options import DISTANCES
 from cae_jax.scoring.reconstruction import Inspect, Reconstruct
@@ -70,7 +69,6 @@ def make(options: Options, size: Size, channels: int) -> Method:
     and the number of `score`, of an image's worst patch. "l2" is the map of CVPR 2019.
     """
     o = options
-    check_values(o)
     schedule.check(o)
     levels(o.patch_size)
     reconstruction.check(o, size)

@@ -35,7 +35,6 @@ from cae_jax.methods import descent, gradients
 from cae_jax.methods.features import Extractor, divisors, extractor
 from cae_jax.methods.options.distilled import Options
 from cae_jax.models.efficient_ad import Autoencoder, Student
-from cae_jax.options import check as check_values
 from cae_jax.training import schedule
 from cae_jax.types import Evidence, Method, Metrics, State, Steps, Variables
 
@@ -76,7 +75,6 @@ class Networks(NamedTuple):
 
 def make(options: Options, side: int, channels: int) -> Method:
     """Returns the method for images [B, side, side, channels]; raises UsageError."""
-    check_values(options)
     schedule.check(options)
     found = extractor(options, side, channels, _MIDDLE)
     return of_features(options, found, (side, side, channels))

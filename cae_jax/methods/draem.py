@@ -25,7 +25,6 @@ from cae_jax.jit import one_by_one
 from cae_jax.methods import anomalies, descent, gradients, losses
 from cae_jax.methods.options.draem import TEXTURES, Options
 from cae_jax.models.unet import Unet, levels
-from cae_jax.options import check as check_values
 from cae_jax.scoring import residuals, ssim
 from cae_jax.scoring.options import DISTANCES, Ssim
 from cae_jax.training import schedule
@@ -78,7 +77,6 @@ def make(options: Options, size: Size, channels: int) -> Method:
     over 21 x 21 pixels; the others compare the image with its reconstruction.
     """
     o = options.resolved(size)
-    check_values(o)
     schedule.check(o)
     side = min(height_width(size))
     if not 8 <= o.patch_size <= side:

@@ -29,7 +29,6 @@ from cae_jax.methods import adversarial, descent, gradients
 from cae_jax.methods.adversarial import Learned, signed, with_params
 from cae_jax.methods.options.f_anogan import Options
 from cae_jax.models.wgan import Critic, Encoder, Generator, depth
-from cae_jax.options import check as check_values
 from cae_jax.scoring import reconstruction, residuals
 from cae_jax.scoring.options import DISTANCES
 from cae_jax.scoring.reconstruction import Reconstruct
@@ -80,7 +79,6 @@ def make(options: Options, size: Size, channels: int) -> Method:
     and the number of `score`, of an image's worst patch.
     """
     o = options
-    check_values(o)
     schedule.check(o)
     if o.encoder_epochs >= o.epochs:
         raise UsageError(

@@ -28,7 +28,6 @@ from cae_jax.methods.feature_memory import drawn
 from cae_jax.methods.features import Extractor, deviations, extractor, learned_of
 from cae_jax.methods.options.feature_autoencoder import Head, Options
 from cae_jax.models.dfr import FeatureAutoencoder
-from cae_jax.options import check
 from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("reconstruction",)
@@ -38,7 +37,6 @@ _CODE, _CODE_OF_FILTERS = 2 / 5, 1 / 7  # of the channels
 
 def make(options: Options, size: Size, channels: int) -> Method:
     """Returns the method for images [B, *size, channels]; raises UsageError."""
-    check(options)
     return of_features(options, extractor(options, size, channels, _MIDDLE))
 
 

@@ -44,7 +44,6 @@ from cae_jax.methods.features import (
 from cae_jax.methods.neighbors import nearest
 from cae_jax.methods.options.feature_dictionary import Options
 from cae_jax.methods.options.features import FILTER_BANK
-from cae_jax.options import check
 from cae_jax.scoring import patches
 from cae_jax.types import Evidence, Method, Size, UsageError, Variables, height_width
 
@@ -63,7 +62,6 @@ def make(options: Options, size: Size, channels: int) -> Method:
     of normalised features, zeros for those not kept; and "words" [k, r].
     """
     o = options.resolved(size)
-    check(o)
     if o.kept_variance == 0:
         raise UsageError("--kept_variance=0.0: must be above 0, for components to be kept")
     if o.nearest_words > o.words:

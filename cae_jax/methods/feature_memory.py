@@ -29,7 +29,6 @@ from cae_jax.methods.features import (
 )
 from cae_jax.methods.neighbors import coreset, nearest, project
 from cae_jax.methods.options.feature_memory import Head, Options
-from cae_jax.options import check
 from cae_jax.types import Evidence, Method, Size, UsageError, Variables
 
 DISTANCES = ("nearest",)
@@ -43,7 +42,6 @@ _NEIGHBORS = 9  # b of equation 7, as anomalib has it
 
 def make(options: Options, size: Size, channels: int) -> Method:
     """Returns the method for images [B, *size, channels]; raises UsageError."""
-    check(options)
     return of_features(options, extractor(options, size, channels, _MIDDLE, _AROUND, zeros=True))
 
 

@@ -27,7 +27,6 @@ from cae_jax.methods.features import (
     merged,
 )
 from cae_jax.methods.options.feature_pca import Head, Options
-from cae_jax.options import check
 from cae_jax.types import Evidence, Method, Size, Variables
 
 DISTANCES = ("unexplained",)
@@ -39,7 +38,6 @@ _product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 def make(options: Options, size: Size, channels: int) -> Method:
     """Returns the method for images [B, *size, channels]; raises UsageError."""
-    check(options)
     return of_features(options, extractor(options, size, channels, _MIDDLE))
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from cae_jax.methods import feature_memory, feature_pca, features, gaussian
 from cae_jax.methods.options.filter_bank import Options
-from cae_jax.options import check
 from cae_jax.types import Method, Size
 
 HEADS: Mapping[str, Any] = MappingProxyType(
@@ -28,7 +27,6 @@ _AROUND = MappingProxyType({"gaussian": 1, "memory": 3, "pca": 1})
 def make(options: Options, size: Size, channels: int) -> Method:
     """Returns the method for images [B, *size, channels]; raises UsageError."""
     o = options
-    check(o)
     head = HEADS[o.head]
     around = o.around(_AROUND[o.head])
     found = features.of_filters(size, channels, o.filter_stride, around)

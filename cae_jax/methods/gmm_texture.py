@@ -26,7 +26,6 @@ from jax import lax
 from cae_jax.methods import mixtures
 from cae_jax.methods.mixtures import Mixture, Rounds
 from cae_jax.methods.options.gmm_texture import Options
-from cae_jax.options import check
 from cae_jax.types import Evidence, Fit, Method, Size, UsageError, Variables, height_width
 
 DISTANCES = ("novelty",)
@@ -53,7 +52,6 @@ def make(options: Options, size: Size, channels: int) -> Method:
     Raises UsageError, naming the flag, for a patch that is even or has fewer numbers than
     --dimensions, and for more levels than there is room for.
     """
-    check(options)
     o, all_of_it = options, options.patch**2 * channels
     if o.patch % 2 == 0:
         raise UsageError(f"--patch={o.patch}: must be odd, so that a pixel is in its middle")

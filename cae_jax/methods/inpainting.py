@@ -27,7 +27,6 @@ from cae_jax.jit import one_by_one
 from cae_jax.methods import descent, gradients, losses
 from cae_jax.methods.options.inpainting import Options
 from cae_jax.models.unet import Unet, levels
-from cae_jax.options import check as check_values
 from cae_jax.scoring import msgms, residuals, ssim
 from cae_jax.scoring.options import DISTANCES, Ssim
 from cae_jax.scoring.reconstruction import Inspect
@@ -62,7 +61,6 @@ def make(options: Options, size: Size, channels: int) -> Method:
     its reconstructions.
     """
     o = options.resolved(size)
-    check_values(o)
     schedule.check(o)
     side = min(height_width(size))
     if o.patch_size > side or o.patch_size < _FEWEST * CELLS[0]:

@@ -19,7 +19,6 @@ from jax import lax
 
 from cae_jax.methods import alignment
 from cae_jax.methods.options.variation_model import Options
-from cae_jax.options import check
 from cae_jax.scoring.median import median
 from cae_jax.scoring.reconstruction import Inspect
 from cae_jax.types import Evidence, Fit, Method, Size, Variables
@@ -36,11 +35,7 @@ _Moments: TypeAlias = tuple[jax.Array, jax.Array]  # the mean, the sum of square
 
 
 def make(options: Options, size: Size, channels: int) -> Method:
-    """Returns the method, for images of any size and channels.
-
-    Raises UsageError, naming the flag, for a value that cannot work.
-    """
-    check(options)
+    """Returns the method, for images of any size and channels."""
 
     def fit(key: jax.Array, images: jax.Array) -> Variables:
         def learn(of: Some) -> tuple[jax.Array, jax.Array]:

@@ -53,6 +53,8 @@ def run(split: Split, workdir: str | os.PathLike[str], **flags: Any) -> pd.DataF
       DataError: other images than the run was begun with; what cannot be written.
       CaeError: training diverged.
     """
+    if not isinstance(split, Split):
+        raise UsageError(f"split: must be of data.arrays.split, not {type(split).__name__}")
     config = _config(split, workdir, flags)
     if isinstance(config.options, Training):
         epoch_log.check(config.options.log_to)
@@ -85,7 +87,7 @@ def _config(split: Split, workdir: str | os.PathLike[str], flags: dict[str, Any]
         flags = {**flags, "folds": 0, "validation_fraction": n_held_out / (n + n_held_out)}
     _, height, width, channels = split.train.shape
     size = size_of(height, width)
-    of_split = {"dataset": DATASET, "category": split.category, "workdir": os.fspath(workdir)}
+    of_split = {"dataset": DATASET, "category": split.category, "workdir": workdir}
     of_split["bit_depth"] = split.bit_depth
     return configure(**of_split, image_size=size, channels=channels, **flags).resolved()
 

@@ -8,7 +8,7 @@ is finished is not done again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +22,9 @@ from cae_jax.runs.cell import Cell
 from cae_jax.runs.config import Config
 from cae_jax.runs.machine.progress import say
 from cae_jax.types import CaeError, Steps, UsageError, WeightsError, unknown_name
+
+# What a cell is in the grid, or where its images and files are.
+_OF_GRID = ("method", "category", "seed", "train_images", "workdir", "dataset", "data_dir")
 
 
 class Grid(NamedTuple):
@@ -176,16 +179,23 @@ def run(grids_to_do: Sequence[Grid], workdir: Path) -> dict[str, str]:
 
 
 def flags_by_category(
-    texts: Sequence[str], flag_name: str = "flags_of", of: str = "CATEGORY"
+    texts: Sequence[str],
+    flag_name: str = "flags_of",
+    of: str = "CATEGORY",
+    fixed: Collection[str] = _OF_GRID,
 ) -> dict[str, dict[str, str]]:
     """Reads "CATEGORY:name=value,name=value", several, of --`flag_name`; raises UsageError for
-    anything else."""
+    anything else, and for the flags `fixed`, of which the grid's own hold."""
     found: dict[str, dict[str, str]] = {}
     for text in filter(None, texts):
         name, colon, flags = text.partition(":")
         if not (name and colon):
             raise UsageError(f"--{flag_name}={text}: expected {of}:name=value,name=value")
-        found.setdefault(name, {}).update(options.pairs(flag_name, flags))
+        own = options.pairs(flag_name, flags)
+        for fault in own:
+            if fault in fixed:
+                raise UsageError(f"--{flag_name}={name}:{fault}: is the grid's, not of one part")
+        found.setdefault(name, {}).update(own)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cae_jax import files, methods, options
 from cae_jax.data import joint, synthetic
-from cae_jax.data.frame import Frame, read_roi
+from cae_jax.data.frame import Frame, read_part
 from cae_jax.data.layouts.found import USUAL, Names
 from cae_jax.evaluation import segmentation, threshold_rule
 from cae_jax.options import IDENTITY, Fields, Pixels, flag
@@ -81,7 +81,8 @@ class Config(Images, Scoring, Output):
 
     def _check_data(self) -> None:
         """Raises UsageError where flags say different things of the images, or no color."""
-        read_roi(self.roi)
+        read_part("roi", self.roi)
+        read_part("ignore", self.ignore)
         _ = self.bare_frame
         if self.tile:
             from cae_jax.scoring import tiles
@@ -239,7 +240,7 @@ class Config(Images, Scoring, Output):
         masks = {
             name: os.path.abspath(os.path.expanduser(text))
             for name in ("roi", "ignore")
-            if (text := getattr(self, name)) and not (name == "roi" and read_roi(text))
+            if (text := getattr(self, name)) and not read_part(name, text)
         }
         distance = self.distance or known[0]
         found = dataclasses.replace(self, data_dir=where, distance=distance, options=own, **masks)
@@ -351,16 +352,18 @@ def configure(**flags: Any) -> Config:
     A validation_fraction without folds is one of a run that holds it out: folds are 0. So it was
     in every run before there were folds, and their flags are read by this.
 
-    Raises UsageError for an unknown method, and for a flag that is none of its.
+    Raises UsageError for an unknown method, for a flag that is none of its, and for a value of
+    another type than the flag's.
     """
-    method = flags.get("method", methods.DEFAULT)
+    method = options.taken(shared()["method"], flags.get("method", methods.DEFAULT))
     known = flags_of(method)
     for name in flags:
         if name not in known:
             raise not_a_flag(name, method, methods_with(name))
     if "validation_fraction" in flags:
         flags = {"folds": 0} | flags
-    values: dict[str, Any] = {name: field.default for name, field in known.items()} | flags
+    values: dict[str, Any] = {name: field.default for name, field in known.items()}
+    values |= {name: options.taken(known[name], value) for name, value in flags.items()}
     own = methods.options_of(method)
     of_method = {name: values[name] for name in options.fields(own)}
     of_all = {name: values[name] for name in shared()}

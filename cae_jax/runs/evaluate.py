@@ -324,11 +324,13 @@ def _shortcuts(config: Config, split: Split) -> dict[str, Any]:
     def auroc(found: Mapping[str, np.ndarray]) -> dict[str, float]:
         return {name: metrics.image_auroc(split.labels, values) for name, values in found.items()}
 
-    parts, own = (split.train, split.test), config.intensity
-    trivial = auroc(trivial_scores.trivial_scores(*parts, seen_with(own)))
+    train, test = split.train, split.test
+    parts = (split.seen(train, split.train_paths), split.seen(test, split.test_paths))
+    own, channels = config.intensity, train.shape[-1]
+    trivial = auroc(trivial_scores.trivial_scores(*parts, seen_with(own, channels)))
     light = {own: {name: trivial[name] for name in trivial_scores.LIGHT}}
     for name in {"none", "median"} - {own}:
-        light[name] = auroc(trivial_scores.light_scores(*parts, seen_with(name)))
+        light[name] = auroc(trivial_scores.light_scores(*parts, seen_with(name, channels)))
     return {
         "trivial_auroc": trivial,
         "light_auroc": dict(sorted(light.items())),

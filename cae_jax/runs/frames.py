@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cae_jax import files
 from cae_jax.data import images
-from cae_jax.data.frame import Area, Frame, read_roi
+from cae_jax.data.frame import Area, Frame, Hole, read_part
 from cae_jax.data.pictures import png_bytes
 from cae_jax.runs.machine.progress import say
 from cae_jax.types import DataError, UsageError
@@ -27,7 +27,7 @@ def frame(bare: Frame, texts: Mapping[str, str], kept: Path | None, first: bool 
 
     Args:
       bare: it without the part and the masks.
-      texts: of --roi and --ignore, by name; "" for none.
+      texts: of --roi and --ignore, by name: a part, or a mask's file; "" for none.
       kept: the run's folder, which may have copies of masks; None: the files alone.
       first: take a copy where there is one, not the file that the flag names.
 
@@ -35,24 +35,26 @@ def frame(bare: Frame, texts: Mapping[str, str], kept: Path | None, first: bool 
       UsageError: a mask is not there, or a part of an image is none.
       DataError: a mask cannot be read, or shows nothing.
     """
-    areas, roi = [], read_roi(texts["roi"])
+    parts = {flag: read_part(flag, text) for flag, text in texts.items()}
+    areas: list[Area | Hole] = [Hole(parts["ignore"])] if parts["ignore"] else []
     for flag, name in COPIES.items():
         text = texts[flag]
-        if not text or (flag == "roi" and roi):
+        if not text or parts[flag]:
             continue
         path, copy = Path(os.path.expanduser(text)), kept / name if kept else None
         if copy and copy.is_file() and (first or not path.is_file()):
             path = copy
         areas.append(_area(flag, text, path, *_times(f"--{flag}={text}", path)))
-    return dataclasses.replace(bare, roi=roi, areas=tuple(areas))
+    return dataclasses.replace(bare, roi=parts["roi"], areas=tuple(areas))
 
 
 def keep(found: Frame, folder: Path) -> dict[str, str]:
     """Writes a frame's masks into a folder, and returns the SHA-256 of what counts by flag."""
-    for area in found.areas:
+    masks = [area for area in found.areas if isinstance(area, Area)]
+    for area in masks:
         white = area.counts if area.name == "roi" else ~area.counts
         files.write_whole(folder / COPIES[area.name], png_bytes(white))
-    return {area.name: area.sha256 for area in found.areas}
+    return {area.name: area.sha256 for area in masks}
 
 
 def same_masks(before: Frame, now: Frame) -> set[str]:
@@ -77,7 +79,7 @@ def _area(flag: str, text: str, path: Path, modified: int, n_bytes: int) -> Area
     if flag == "ignore" and counts.all():
         say(f"warning: {shown}: is black ({brightest}): nothing is left out")
     counts.setflags(write=False)
-    return Area(shown, counts)
+    return Area(flag, counts)
 
 
 def _times(shown: str, path: Path) -> tuple[int, int]:

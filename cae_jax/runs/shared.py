@@ -45,7 +45,7 @@ class Images:
         among=RESIZES,
     )
     roi: str = flag("", "the part to look at: x,y,width,height, or a mask that is white there")
-    ignore: str = flag("", "a mask that is white where nothing counts")
+    ignore: str = flag("", "what does not count: x,y,width,height, or a mask that is white there")
     tile: int = flag(0, "side of the tiles that an image is inspected by; 0: whole", 0, 8192)
     tile_overlap: int = flag(32, "pixels that two tiles have in common", 0)
     channels: int = flag(1, "1: gray, 3: RGB", among=(1, 3))

@@ -106,11 +106,15 @@ def parted(images: A, channels: int | None) -> tuple[A, A | None]:
     return images[..., :channels], images[..., channels] > 0.5
 
 
-def seen_with(intensity: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns what makes one image [H, W, C] even, on the host."""
-    if intensity == "none":
-        return lambda image: image
-    return lambda image: np.asarray(_even(image[None], intensity)[0])
+def seen_with(intensity: str, channels: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what makes one image even, on the host: [H, W, C], or as `Split.seen` gives it, of
+    `channels` and what counts, by which it is then made even; that channel is not given back."""
+
+    def seen(image: np.ndarray) -> np.ndarray:
+        images, counts = parted(image[None], channels)
+        return np.asarray(images if intensity == "none" else _even(images, intensity, counts))[0]
+
+    return seen
 
 
 _even = jax.jit(even, static_argnums=1)

@@ -56,6 +56,15 @@ class Verdict(NamedTuple):
     p_value: float  # among the unseen good images, see `thresholds.p_values`; NaN without any
     mask: np.ndarray  # bool [H, W]: where the defect is, by the minimum-area threshold
 
+    def __repr__(self) -> str:
+        """One line, without the pixels."""
+        called, over = ("defective", ">") if self.defective else ("good", "<=")
+        height, width = self.residual.shape
+        return (
+            f"<Verdict {called}: {self.distance:.6g} {over} {self.threshold.value:.6g}, p = "
+            f"{self.p_value:.3g}, {int(self.mask.sum())} of {height} x {width} pixels in the mask>"
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: it may be a key of a cache
 class Detector:
@@ -81,9 +90,11 @@ class Detector:
         return self.judge.threshold
 
     def __repr__(self) -> str:
-        """One line: what it is of, what it takes, and its threshold."""
+        """One line: what it is of and where that lies, what it takes, and its threshold."""
         m, value = self.model, self.threshold.value
-        return f"<Detector {m.title!r}, {m.distance} > {value:.6g} is defective, {m.frame}>"
+        where = self.again[1].get("workdir") or self.again[1].get("folder")
+        of = " ".join([repr(m.title), f"({m.method})", *([f"in {where}"] if where else [])])
+        return f"<Detector {of}: {m.frame}, {m.distance} > {value:.6g} is defective>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles what loads it again."""

@@ -1,7 +1,7 @@
 """A folder that `experiments.export` wrote, loaded without any of the code that trained the model.
 
-Every file is checked against SHA256SUMS before it is used. The model runs in JAX, from StableHLO,
-or in ONNX Runtime, which then needs no JAX at all.
+Every file but the card is checked against SHA256SUMS before it is used. The model runs in JAX, from
+StableHLO, or in ONNX Runtime, which then needs no JAX at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cae_jax.data import images
-from cae_jax.data.frame import Area, Frame
+from cae_jax.data.frame import Area, Frame, Hole
 from cae_jax.evaluation import verdict
 from cae_jax.reports import rules
 from cae_jax.reports.run_files import EXPORTED, FACTS, SUMS
@@ -28,6 +28,7 @@ from cae_jax.serving.detector import MANY, Detector, Model, claim_jax
 from cae_jax.types import DataError, Scores, Size, UsageError, not_installed, unknown_name
 
 FORM = 1  # of model.json
+CARD = "README.md"  # words alone: it may be written into
 RUNTIMES = {"jax": "stablehlo", "onnxruntime": "onnx"}  # -> the format that it runs
 _BLOCK = 2**20  # bytes
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")  # of SHA256SUMS
@@ -142,7 +143,8 @@ def is_one(folder: Path) -> bool:
 def check(root: Path) -> str:
     """Returns an exported folder's version, 16 hexadecimal digits that follow from its files.
 
-    Raises DataError where one of them is missing or is not what was exported; it names the file.
+    The card is for people, who may write into it: that it is another is said, no more. Raises
+    DataError where another file is missing or is not what was exported; it names the file.
     """
     try:
         sums = (root / SUMS).read_text(encoding="utf-8")
@@ -158,17 +160,13 @@ def check(root: Path) -> str:
         if not (of_file := _LINE.fullmatch(line)):
             raise DataError(f"{root / SUMS}: is no list of sums: {line[:80]!r}")
         wanted, name = of_file.groups()
-        path = root / name
-        try:
-            found = digest(path)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        if found != wanted:
-            raise DataError(
-                f"{path}: was altered since it was exported: its SHA-256 is {found}, "
-                f"{SUMS} has {wanted}"
-            )
         listed.add(name)
+        try:
+            _check_file(root / name, wanted)
+        except DataError as error:
+            if name != CARD:
+                raise
+            print(f"warning: {error}", file=sys.stderr, flush=True)
     there = [root / FACTS, *root.glob("[!.]*.png")]  # masks are the only pictures there
     there += (p for form in RUNTIMES.values() for p in (root / form).glob("[!.]*"))
     for path in sorted(there):
@@ -178,6 +176,19 @@ def check(root: Path) -> str:
                 f"{root / SUMS}: does not list {name}" if path.exists() else f"{path}: is missing"
             )
     return hashlib.sha256(sums.encode()).hexdigest()[:16]
+
+
+def _check_file(path: Path, wanted: str) -> None:
+    """Raises DataError for a file that is missing or of another SHA-256."""
+    try:
+        found = digest(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != wanted:
+        raise DataError(
+            f"{path}: was altered since it was exported: its SHA-256 is {found}, "
+            f"{SUMS} has {wanted}"
+        )
 
 
 def digest(path: Path) -> str:
@@ -280,10 +291,11 @@ def _frame(root: Path, card: dict[str, Any]) -> Frame:
     found = card.get("frame")
     if found is None:
         return whole
-    areas = []
+    ignored = found.get("ignore")  # older folders do not say
+    areas: list[Area | Hole] = [Hole(tuple(ignored))] if ignored else []
     for flag in found["masks"]:
         white = images.decode(root / f"{flag}.png", Frame(None, 1))[..., 0] >= 0.5
-        areas.append(Area(f"--{flag}", white if flag == "roi" else ~white))
+        areas.append(Area(flag, white if flag == "roi" else ~white))
     roi = tuple(found["roi"]) if found["roi"] else None
     return dataclasses.replace(whole, resize=found["resize"], roi=roi, areas=tuple(areas))
 

@@ -88,6 +88,7 @@ def _config(images: Images, flags: dict[str, Any]) -> Config:
             raise UsageError(f"{name}: is that of the images; leave it out of the flags")
     _, height, width, channels = images.shape
     size = size_of(height, width)
+    flags = {**flags, "bit_depth": str(flags.get("bit_depth", "auto"))}  # images take a number too
     return configure(image_size=size, channels=channels, dataset="arrays", **flags).resolved()
 
 

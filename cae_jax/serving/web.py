@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cae_jax.data.frame import Frame
+from cae_jax.data.frame import Area, Frame
 from cae_jax.evaluation.verdict import Judge
 from cae_jax.files import write_json, write_whole
 from cae_jax.reports import charts
@@ -90,13 +90,14 @@ def write(
 def framed(frame: Frame) -> dict[str, Any]:
     """What the page has to know to bring an image to a frame: with masks, which are of one size of
     file, what counts of it, a bit for each pixel of the frame."""
-    size = frame.areas[0].counts.shape if frame.areas else None
+    masks = [area for area in frame.areas if isinstance(area, Area)]
+    size = masks[0].counts.shape if masks else None
     counts = None if size is None else frame.counts(size)
     return {
         "resize": frame.resize,
         "roi": frame.roi,
         "partial": frame.partial,
-        "masks": [area.name for area in frame.areas],
+        "masks": [area.name for area in masks],
         "size": size,
         "counts": None
         if counts is None

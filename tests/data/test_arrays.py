@@ -98,6 +98,9 @@ MASK = np.zeros((3, 6, 8), bool)
         ({"masks": ~MASK}, "masks: image 0 is good by its label"),
         ({"category": "a/b"}, "category 'a/b': must be a folder's name"),
         ({"category": "all"}, "category 'all'"),
+        ({"category": 5}, "category 5: must be a folder's name"),
+        ({"train": [TRAIN[0], TRAIN[1, :5]]}, "train: must be of one shape, resize them"),
+        ({"labels": [[0], [0, 1], 1]}, "labels: must be of one shape"),
     ],
 )
 def test_what_cannot_be_is_named(bad, said):

@@ -1,11 +1,13 @@
 """What images are brought to: sizes, and what is said of a shape that is lost."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from cae_jax.data import folder, images
-from cae_jax.data.frame import Area, Frame, lost_of, placed_mask, read_roi, stretched
+from cae_jax.data.frame import Area, Frame, Hole, lost_of, placed_mask, read_part, stretched
 from cae_jax.options import read_size, to_text
 from cae_jax.types import DataError, UsageError
 
@@ -107,13 +109,13 @@ def test_a_part_is_cut_out_before_anything_is_resized(tmp_path, wide):
 
 def test_half_of_a_pixel_has_to_count(tmp_path, wide):
     counts = np.random.default_rng(2).random((40, 100)) < 0.5
-    frame = Frame((20, 50), areas=(Area("--roi=m", counts),))
+    frame = Frame((20, 50), areas=(Area("roi", counts),))
     want = counts.reshape(20, 2, 50, 2).mean(axis=(1, 3)) >= 0.5
     np.testing.assert_array_equal(frame.counts((40, 100)), want)
     found = decoded(tmp_path / "a.png", wide, frame)
     inside = resized(wide, 20, 50)
     np.testing.assert_allclose(found, np.where(want, inside, inside[want].mean()), atol=1e-6)
-    with pytest.raises(DataError, match=r"--roi=m is 100 x 40 pixels .*this image 50 x 50"):
+    with pytest.raises(DataError, match=r"mask of --roi is 100 x 40 pixels .*this image 50 x 50"):
         frame.counts((50, 50))
 
 
@@ -136,10 +138,11 @@ def test_what_is_found_goes_back_to_where_it_was(how):
 
 @pytest.mark.parametrize("text", ["1,2,3", "1,2,0,4", "-1,2,3,4", "1,2,3,4,5"])
 def test_what_is_no_part_is_refused(text):
-    with pytest.raises(UsageError, match=f"--roi={text}: must be x,y,width,height"):
-        read_roi(text)
-    assert read_roi("mask.png") is None
-    assert read_roi("1, 2,3,4") == (1, 2, 3, 4)
+    for flag, end in (("roi", "white where to look"), ("ignore", "white where nothing counts")):
+        with pytest.raises(UsageError, match=f"--{flag}={text}: must be x,y,width,height.*{end}"):
+            read_part(flag, text)
+    assert read_part("roi", "mask.png") is None
+    assert read_part("ignore", "1, 2,3,4") == (1, 2, 3, 4)
 
 
 def test_a_frame_of_flags():
@@ -154,7 +157,7 @@ def test_a_frame_of_flags():
 def test_nothing_comes_back_where_a_mask_says_that_nothing_counts():
     counts = np.ones((64, 128), bool)
     counts[:, 50:63] = False  # not on the frame's pixels, each of 4 x 4
-    frame = Frame((16, 32), 1, areas=(Area("--ignore=mask.png", counts),))
+    frame = Frame((16, 32), 1, areas=(Area("ignore", counts),))
     heat = frame.back(np.random.default_rng(0).random((16, 32), np.float32) + 1, counts.shape)
     assert (heat[~counts] == heat.min()).all()
     assert (heat[counts] > heat.min()).any()
@@ -164,6 +167,22 @@ def test_nothing_comes_back_where_a_mask_says_that_nothing_counts():
 
 def test_a_frame_with_a_mask_is_told_in_one_line():
     """A detector's repr has its frame."""
-    frame = Frame((16, 32), 1, areas=(Area("--ignore=mask.png", np.ones((90, 200), bool)),))
-    assert "--ignore=mask.png" in repr(frame)
+    areas = (Area("roi", np.ones((90, 200), bool)), Hole((1, 2, 3, 4)))
+    frame = Frame((16, 32), 3, resize="pad", roi=(0, 1, 50, 60), areas=areas)
+    assert str(frame) == "16 x 32 RGB, pad, --roi=0,1,50,60, --roi, --ignore"
+    assert str(Frame(8)) == "8 x 8 gray"
     assert "\n" not in repr(frame)
+
+
+def test_a_part_to_ignore_is_one_of_files_of_any_size():
+    frame = Frame(None, areas=(Hole((4, 1, 3, 2)),))
+    for size in ((5, 9), (3, 7)):
+        found = dataclasses.replace(frame, image_size=size).counts(size)
+        want = np.array([[not (4 <= x < 7 and 1 <= y < 3) for x in range(size[1])]
+                         for y in range(size[0])])  # fmt: skip
+        np.testing.assert_array_equal(found, want)
+    for size in ((2, 9), (9, 6)):
+        with pytest.raises(DataError, match=r"--ignore=4,1,3,2 .* reaches out of this image"):
+            dataclasses.replace(frame, image_size=size).counts(size)
+    with pytest.raises(DataError, match="--ignore: nothing counts"):
+        Frame(4, areas=(Hole((0, 0, 9, 9)),)).counts((9, 9))

@@ -82,7 +82,7 @@ def test_what_cannot_be_whole_numbers_is_not(rng):
     clear = png(np.stack([plain[0]] * 3 + [plain[1]], axis=-1))
     for frame, given in (
         (Frame(SIDE - 1), sources),
-        (Frame(SIDE, areas=(Area("--ignore=m.png", mask),)), sources),
+        (Frame(SIDE, areas=(Area("ignore", mask),)), sources),
         (Frame(SIDE, background=(9, 9, 9)), [clear, *sources]),
         (Frame(SIDE, background=(9, 9, 9)), [*sources, clear]),
         (Frame(SIDE), [*sources, png(wide[0])]),

@@ -71,7 +71,10 @@ def test_ends():
     alike = paired.auroc_difference(LABELS, ONE, 3 * ONE + 1)
     assert alike == (0, 0, 0, 1)
     apart = paired.auroc_difference(LABELS, LABELS, -LABELS)
-    assert apart == (1, 1, 1, 0)
+    assert (apart.value, apart.p_value) == (1, 2 * 0.5 ** len(LABELS))
+    assert np.isnan(apart[1:3]).all()
+    four = paired.auroc_difference([0, 0, 1, 1], [1, 2, 3, 4], [4, 3, 2, 1])
+    assert four.p_value == stats.binomtest(4, 4).pvalue == 0.125
     assert np.isnan(paired.auroc_difference([0, 0], [1, 2], [2, 1])).all()
     few = paired.auroc_difference([0, 1], [1, 2], [2, 1])
     assert few.value == 1

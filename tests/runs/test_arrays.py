@@ -71,6 +71,8 @@ def test_other_images_are_refused(world, read):
     with pytest.raises(DataError, match="finished with other images"):
         run(darker, world / "other", method="variation_model")
     run(darker, world / "other", method="variation_model", overwrite=True)
+    with pytest.raises(UsageError, match=r"split: must be of data\.arrays\.split, not Levels"):
+        run(read.train, world / "new")
     with pytest.raises(UsageError, match="channels: is the split's"):
         run(split, world / "new", channels=3)
     with pytest.raises(UsageError, match="--roi=0,0,9,9: only of files"):

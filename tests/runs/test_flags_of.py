@@ -66,3 +66,11 @@ def test_an_entry_goes_before_its_method(tmp_path):
         grids({"min": {"components": "5"}}, tmp_path, (str(flags), "gmm_texture"))
     with pytest.raises(UsageError, match="unknown flag of --flags_of_method 'component'"):
         grids({"mine": {"component": "5"}}, tmp_path, (str(flags), "gmm_texture"))
+
+
+@pytest.mark.parametrize("fault", ["seed=3", "method=gaussian", "category=screw", "workdir=x"])
+@pytest.mark.parametrize("flag", ["flags_of", "flags_of_method"])
+def test_what_the_grid_decides_is_no_flag_of_a_part(flag, fault):
+    name = fault.partition("=")[0]
+    with pytest.raises(UsageError, match=f"--{flag}=a:{name}: is the grid's"):
+        benchmark.flags_by_category(["a:epochs=3," + fault], flag)

@@ -111,6 +111,7 @@ def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
                 assert found.distance == pytest.approx(wanted.distance, rel=1e-5)
                 assert found.defective == wanted.defective
                 np.testing.assert_array_equal(found.mask, wanted.mask)
+    assert str(world) not in (output / "model.json").read_text()  # which may be published
     card = (output / "README.md").read_text()
     assert "by pad to 48 x 48 pixels" in card
     facts = json.loads((output / "model.json").read_text())
@@ -121,6 +122,23 @@ def test_an_exported_folder_has_the_mask_with_it(world, elsewhere):
     session = session_of(output)
     with pytest.raises(Exception, match="invalid dimensions"):  # the file's own size is no frame
         session.run(["score"], {"image": np.zeros((1, HEIGHT, WIDTH, 2), np.float32)})
+
+
+def test_a_part_to_ignore_is_the_mask_that_is_white_there(world, elsewhere, tmp_path):
+    job.run(config(world, ignore=f"0,0,10,{HEIGHT}", workdir=str(tmp_path / "run")))
+    run = trained.open_run(tmp_path / "run")
+    export.export(run, tmp_path / "out", ("onnx",))
+    facts = json.loads((tmp_path / "out/model.json").read_text())
+    assert facts["frame"]["ignore"] == [0, 0, 10, HEIGHT]
+    assert "without the part (0, 0, 10, 32)" in (tmp_path / "out/README.md").read_text()
+    detectors = (elsewhere.detector, run.detector, cae_jax.load(tmp_path / "out"))
+    for file in sorted((world / "in/part/test").rglob("*.png")):
+        of_mask, of_part, exported = (detector.score(file) for detector in detectors)
+        assert of_part.distance == of_mask.distance
+        assert exported.distance == pytest.approx(of_mask.distance, rel=1e-5)
+        np.testing.assert_array_equal(of_part.mask, of_mask.mask)
+    with pytest.raises(UsageError, match="--format=web: the page knows no --ignore=0,0,10,32"):
+        export.export(run, tmp_path / "web", ("web",))
 
 
 def test_onnx_of_a_part_that_all_counts(world, tmp_path):
@@ -176,6 +194,7 @@ def test_another_mask_is_another_run(world):
     [
         ({"ignore": "no.png"}, r"--ignore=.*no\.png: cannot be read: No such file"),
         ({"ignore": "", "roi": "1,2,3"}, "--roi=1,2,3: must be x,y,width,height"),
+        ({"ignore": "1,2,3,0"}, "--ignore=1,2,3,0: must be x,y,width,height"),
     ],
 )
 def test_what_is_no_mask_is_said_in_one_line(world, tmp_path, flags, words):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_runs import config_of, folder_of, images_in
 
-from cae_jax.data import synthetic
+from cae_jax.data import arrays, synthetic
 from cae_jax.reports import html
 from cae_jax.runs import build, evaluate, job, train
 from cae_jax.runs import cell as cells
@@ -26,6 +26,22 @@ def test_images_that_recur_are_counted_once():
     pairs = [(test[0], train[3]), (test[0], test[4]), (test[2], test[0]), (train[1], train[0])]
     found = tuple(Duplicate(*pair, "near", 0.9) for pair in [*pairs, (test[5], train[3])])
     assert evaluate._n_recurring(dataclasses.replace(split, duplicates=found)) == 2
+
+
+def test_trivial_scores_see_images_made_even_by_what_counts():
+    """As the method does: how much of an image is filled up is no brightness of it."""
+    levels, lights = np.array([1, 2, 3, 4, 5, 6, 8, 11]) / 16, (0.25, 0.5, 1, 1, 0.5, 0.25)
+    images = np.empty((6, 8, 8), np.float32)
+    images[:] = np.reshape(lights, (6, 1, 1)) * levels[:, None]
+    counts = np.ones((6, 8, 8), bool)
+    counts[4:, :, 3:] = False
+    images[4:, :, 3:] = np.reshape(lights[4:], (2, 1, 1)) * levels.mean()  # as `frame.placed` does
+    split = arrays.split(images[:2], images[2:], [0, 0, 1, 1])
+    paths = split.train_paths + split.test_paths
+    split = dataclasses.replace(split, counts=dict(zip(paths, counts, strict=True)))
+    for of_them, auroc in ((split, 0.5), (dataclasses.replace(split, counts={}), 1.0)):
+        found = evaluate._shortcuts(configure(intensity="median"), of_them)
+        assert found["trivial_auroc"]["brightness"] == auroc
 
 
 def of_method(world, workdir, **changes):

@@ -13,6 +13,7 @@ import small_runs
 from PIL import Image
 
 import cae_jax
+from cae_jax.data import arrays
 from cae_jax.runs import job
 from cae_jax.training import checkpoints
 from cae_jax.types import DataError, UsageError
@@ -37,6 +38,20 @@ def scores_of(world):
 @pytest.fixture(scope="module")
 def detector(world):
     return cae_jax.load(world / "one")
+
+
+def test_what_is_printed_is_a_line_without_pixels(detector, world):
+    said = repr(detector)
+    assert str(world / "one") in said
+    assert "tablet, small_net.Tiny, seed 0" in said
+    assert f"l2 > {detector.threshold.value:.6g} is defective" in said
+    verdict = detector.score(np.zeros((9, 9), np.uint8))
+    split = arrays.split(np.zeros((40, 8, 9), np.uint8), np.zeros((2, 8, 9), np.uint8), [0, 1])
+    assert f"{int(verdict.mask.sum())} of " in repr([verdict])
+    assert "40 to learn from, 0 held out, 2 to judge, [8, 9, 1]" in repr(split)
+    for line in (said, repr([verdict]), repr(split)):
+        assert len(line.splitlines()) == 1
+        assert len(line.replace(str(world), "")) < 200
 
 
 def test_it_says_what_the_run_wrote(detector, world):

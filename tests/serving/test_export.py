@@ -99,9 +99,23 @@ def test_another_score_is_no_export(world, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_card_may_be_written_into_which_is_said(world, tmp_path, capsys):
+    copy = shutil.copytree(world[0] / "out", tmp_path / "copy")
+    wanted = cae_jax.load(copy)
+    assert "README" not in capsys.readouterr().err
+    (copy / "README.md").write_text("Camera 3, since May.")
+    again = cae_jax.load(copy)
+    assert (again.threshold, again.model.version) == (wanted.threshold, wanted.model.version)
+    assert "README.md: was altered since it was exported" in capsys.readouterr().err
+    (copy / "README.md").unlink()
+    cae_jax.load(copy)
+    assert "README.md: cannot be read" in capsys.readouterr().err
+
+
 def test_what_was_altered_is_refused_by_name(world, tmp_path):
     whole = world[0] / "out"
     files = [path for path in sorted(whole.rglob("*")) if path.is_file()]
+    files.remove(whole / "README.md")
     assert len(files) > 5
     for path in files:
         name = path.relative_to(whole)

@@ -194,10 +194,6 @@ def test_in_color_and_what_a_browser_would_alter(browser, runtime, tmp_path):
         assert cause in line
 
 
-def area(flag, white):
-    return Area(f"--{flag}=m.png", white)
-
-
 IGNORED = np.add.outer(np.arange(37), 2 * np.arange(53)) % 60 > 9
 FRAMES = {
     "pad": Frame((24, 32), 3, resize="pad"),
@@ -205,9 +201,9 @@ FRAMES = {
     "crop": Frame((21, 16), 3, resize="crop"),
     "crop, a part": Frame((33, 50), 1, resize="crop", roi=(1, 0, 50, 37)),
     "none, a part": Frame((30, 20), 3, resize="none", roi=(7, 5, 20, 30)),
-    "masks": Frame((19, 31), 3, areas=(area("ignore", IGNORED),)),
+    "masks": Frame((19, 31), 3, areas=(Area("ignore", IGNORED),)),
     "masks, pad": Frame(
-        64, 1, resize="pad", areas=(area("roi", IGNORED), area("ignore", IGNORED[::-1])),
+        64, 1, resize="pad", areas=(Area("roi", IGNORED), Area("ignore", IGNORED[::-1])),
     ),
     "larger": Frame((80, 100), 1, roi=(0, 4, 53, 21)),
 }  # fmt: skip

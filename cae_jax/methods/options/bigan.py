@@ -7,7 +7,6 @@ import dataclasses
 from cae_jax.methods.options import PRECISIONS
 from cae_jax.methods.options.descent import Descent
 from cae_jax.options import SCORING, flag
-from cae_jax.options import check as check_values
 from cae_jax.scoring.options import Windows, score_flag
 from cae_jax.training.schedule import Training
 from cae_jax.types import Size
@@ -43,7 +42,6 @@ class Options(Training, Descent, Windows):
         """Returns the record for images of that size, the paper's values worked out."""
         from cae_jax.models.bigan import PAPERS
 
-        check_values(self)
         paper = PAPERS[self.variant]
         return dataclasses.replace(
             self,

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cae_jax.data.frame import Hole
 from cae_jax.evaluation import scores
 from cae_jax.files import replace, write_json, write_whole
 from cae_jax.options import to_text
@@ -69,6 +70,7 @@ def export(
     """
     _check_formats(run, formats)
     frame = run.cell.frame
+    holes = [area for area in frame.areas if isinstance(area, Hole)]
     made = [name for name in FORMATS if name in formats or (name == "onnx" and "web" in formats)]
     with _beside(output, overwrite) as folder:
         what = program_of(run)
@@ -78,6 +80,7 @@ def export(
         if not frame.plain:
             facts["frame"] = {"resize": frame.resize, "roi": frame.roi}
             facts["frame"]["partial"] = frame.partial
+            facts["frame"]["ignore"] = next((a.part for a in holes), None)
             facts["frame"]["masks"] = frames.keep(frame, folder)
         if "stablehlo" in made:
             facts["stablehlo"] = stablehlo.write(what, folder)
@@ -90,7 +93,7 @@ def export(
         rows = _checked(run, folder, made, given, wanted)
         facts["check"] = [row._asdict() | {"relative": row.relative} for row in rows]
         write_json(folder / FACTS, facts)
-        write_whole(folder / "README.md", card.text(facts))
+        write_whole(folder / exported.CARD, card.text(facts))
         _sum(folder)
     return rows
 
@@ -101,6 +104,11 @@ def _check_formats(run: TrainedRun, formats: Sequence[str]) -> None:
             raise unknown_name("--format", name, FORMATS)
     if not formats:
         raise UsageError(f"--format=: name one or more of {', '.join(FORMATS)}")
+    if "web" in formats and any(isinstance(area, Hole) for area in run.cell.frame.areas):
+        raise UsageError(
+            f"--format=web: the page knows no --ignore={run.cell.config.ignore}; learn with an "
+            "image that is white there, --ignore=mask.png"
+        )
     for name in formats:
         for package in _PACKAGES:
             if name != "stablehlo" and importlib.util.find_spec(package) is None:
@@ -147,7 +155,9 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
         "operating_points": points,
         "metrics": metrics,
         "flags": [
-            f"--{name}={to_text(value)}" for name, value in c.flags().items() if name not in _PLACES
+            f"--{name}={_without_folders(to_text(value))}"
+            for name, value in c.flags().items()
+            if name not in _PLACES
         ],
         "versions": json.loads((folder / VERSIONS).read_text(encoding="utf-8")),
         "exported": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -156,6 +166,11 @@ def _facts(run: TrainedRun, formats: list[str]) -> dict[str, Any]:
 
 
 _PLACES = ("workdir", "data_dir", "save_maps", "overwrite")  # of the machine, not of the model
+
+
+def _without_folders(value: str) -> str:
+    """A file's name alone, of masks and weights: the folder may be published."""
+    return os.path.basename(value) if os.path.isabs(value) else value
 
 
 def _write_sample(folder: Path, sample: Sample, found: Verdict, facts: dict[str, Any]) -> None:

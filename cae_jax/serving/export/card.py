@@ -60,6 +60,8 @@ def _brought(facts: Mapping[str, Any]) -> str:
     if found is None:
         return "stretched to"
     parts = [f"the part {found['roi']} (x, y, width, height)"] if found["roi"] else []
+    if found.get("ignore"):
+        parts.append(f"without the part {found['ignore']} (x, y, width, height)")
     parts += [f"without what `{flag}.png` leaves out" for flag in found["masks"]]
     how = {"stretch": "stretched", "none": "that are"}.get(found["resize"], found["resize"])
     return ", ".join([*parts, f"brought (by `cae_jax.load`, not inside the model) by {how} to"])

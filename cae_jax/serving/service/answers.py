@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from cae_jax.serving.service.worker import BusyError
-from cae_jax.types import CaeError, UsageError
+from cae_jax.types import UsageError
 
+FAILED = "the server failed; its log says how"
 LABEL = 200  # characters of a name that came with a request
 
 
@@ -48,7 +49,7 @@ def status_of(error: BaseException) -> int:
         return 503
     if isinstance(error, UsageError):
         return 404  # a model that there is not
-    return 400 if isinstance(error, CaeError) else 500
+    return 500
 
 
 def printable(text: str) -> str:

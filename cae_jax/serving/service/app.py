@@ -12,8 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from cae_jax.runs.machine.progress import say
 from cae_jax.serving.service import docs, inference_protocol, page, predict
-from cae_jax.serving.service.answers import Answer, RefusedError, refusal, status_of
+from cae_jax.serving.service.answers import FAILED, Answer, RefusedError, refusal, status_of
 from cae_jax.serving.service.bodies import Bodies
 from cae_jax.serving.service.guard import Guard, is_token
 from cae_jax.serving.service.history import History
@@ -93,8 +94,11 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    async def refused(_: Request, error: Exception) -> Answer:
-        return refusal(status_of(error), str(error))
+    async def refused(request: Request, error: Exception) -> Answer:
+        if (status := status_of(error)) != 500:
+            return refusal(status, str(error))
+        say(f"{request.method} {request.url.path!r}: {error}")  # it may name the server's files
+        return refusal(status, FAILED)
 
     async def no_route(_: Request, error: Exception) -> Answer:
         assert isinstance(error, HTTPException)

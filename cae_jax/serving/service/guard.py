@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cae_jax.runs.machine.progress import say
-from cae_jax.serving.service.answers import RefusedError, refusal
+from cae_jax.serving.service.answers import FAILED, RefusedError, refusal
 from cae_jax.serving.service.metrics import Metrics
 from cae_jax.serving.service.options import Options
 
@@ -69,7 +69,7 @@ class Guard:
                 cause = " ".join(f"{type(error).__name__}: {error}".split())
                 say(f"{scope['method']} {scope['path']!r}: {cause}")
                 if not started:
-                    await refusal(500, "the server failed; its log says how")(scope, receive, sent)
+                    await refusal(500, FAILED)(scope, receive, sent)
 
     def _heard(self, path: str, receive: Receive) -> Receive:
         """The body's messages until there are too many bytes, or too late; then RefusedError."""

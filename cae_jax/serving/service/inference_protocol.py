@@ -20,7 +20,7 @@ from starlette.responses import Response
 from cae_jax.serving.detector import Verdict
 from cae_jax.serving.service import tensors
 from cae_jax.serving.service.answers import Answer, RefusedError
-from cae_jax.serving.service.judging import Service, UnusableError, judge
+from cae_jax.serving.service.judging import Service, UnusableError, judge, see_shape
 from cae_jax.serving.service.models import Served
 from cae_jax.types import height_width, unknown_name
 
@@ -101,7 +101,7 @@ async def _infer(service: Service, name: str, request: Request) -> Response:
                     seats,
                     f"image {i}",
                     functools.partial(served.detector.pixels, image),
-                    lambda pixels: None,
+                    functools.partial(_see, served, image.shape[:2]),
                 )
                 for i, image in enumerate(asked.images)
             ),
@@ -114,6 +114,10 @@ async def _infer(service: Service, name: str, request: Request) -> Response:
             raise result
     verdicts = [result[0] for result in results if not isinstance(result, BaseException)]
     return await service.run(functools.partial(_answer, served, asked, verdicts))
+
+
+def _see(served: Served, size: tuple[int, int], _: np.ndarray) -> None:
+    see_shape(served, size)
 
 
 def _versions(served: Served) -> list[str]:

@@ -9,8 +9,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from cae_jax.data.frame import lost_of, stretched
 from cae_jax.runs.machine.progress import say
 from cae_jax.serving.detector import Verdict
+from cae_jax.serving.service.answers import FAILED
 from cae_jax.serving.service.bodies import Bodies
 from cae_jax.serving.service.history import History
 from cae_jax.serving.service.metrics import Metrics
@@ -44,6 +46,19 @@ class UnusableError(CaeError):
         """Takes the status and what to say."""
         super().__init__(message)
         self.status = status
+
+
+def see_shape(served: Served, size: tuple[int, int]) -> str:
+    """Returns how an image of that (height, width) loses its shape, in words, "" where it does not.
+
+    The first image of a model that loses its shape or its borders is told in the log.
+    """
+    frame = served.detector.model.frame
+    if not served.lost and (lost := lost_of(f"model {served.name}", frame, [size])):
+        served.lost.append(lost[0])
+        say(f"warning: {lost[0]}")
+    said = stretched("", frame, [size]) if frame.resize == "stretch" else ()
+    return said[0].removeprefix(": ") if said else ""
 
 
 async def judge(
@@ -90,6 +105,6 @@ async def judge(
     except Exception as error:
         service.metrics.unusable(served)
         say(f"model {served.name}: {name}: {type(error).__name__}: {' '.join(str(error).split())}")
-        raise UnusableError(500, "the server failed; its log says how") from None
+        raise UnusableError(500, FAILED) from None
     service.metrics.judged(served, verdict)
     return verdict, made

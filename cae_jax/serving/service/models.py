@@ -29,6 +29,7 @@ class Served(NamedTuple):
     detector: Detector
     worker: Worker
     window: Window
+    lost: list[str]  # what the log was told of images that lose their shape or borders
 
 
 class Models:
@@ -158,7 +159,7 @@ class Models:
         detector.warm_up()
         worker = Worker(detector, self._options.queue, self._options.max_wait)
         old = self._served.get(name)
-        self._served[name] = Served(name, detector, worker, Window(detector.judge))
+        self._served[name] = Served(name, detector, worker, Window(detector.judge), [])
         version = f", version {detector.model.version}" if detector.model.version else ""
         say(f"model {name}: {detector.model.title}{version} is ready")
         if old is not None:

@@ -22,7 +22,7 @@ from cae_jax.serving.detector import Model, Verdict
 from cae_jax.serving.service import bodies
 from cae_jax.serving.service.answers import Answer, RefusedError
 from cae_jax.serving.service.history import History
-from cae_jax.serving.service.judging import Service, UnusableError, judge
+from cae_jax.serving.service.judging import Service, UnusableError, judge, see_shape
 from cae_jax.serving.service.models import Served
 from cae_jax.serving.service.words import sentence
 from cae_jax.serving.service.worker import Seats
@@ -53,7 +53,8 @@ def router(service: Service) -> APIRouter:
     ) -> Answer:
         """Judges 1 to 16 images: parts named `image` of a form, or one as the body.
 
-        Each result has a status of its own; one that is not 200 has an `error`.
+        Each result has a status of its own; one that is not 200 has an `error`. One of an image
+        that is squeezed has a `warning`.
         """
         with service.metrics.request() as names:
             if unknown := set(request.query_params) - _PARAMETERS:
@@ -115,14 +116,15 @@ async def _result(
     def read() -> np.ndarray:
         return images.seen(part.content, model.frame, part.label, limit)
 
-    def meanwhile(pixels: np.ndarray) -> tuple[bytes, tuple[int, int] | None]:
-        if not maps and service.history is None:
-            return b"", None
+    def meanwhile(pixels: np.ndarray) -> tuple[bytes, tuple[int, int], str]:
         size = images.size(part.content, part.label)
-        return _picture(pixels, size, model) if service.history is not None else b"", size
+        picture = _picture(pixels, size, model) if service.history is not None else b""
+        return picture, size, see_shape(served, size)
 
     try:
-        verdict, (picture, size) = await judge(service, served, seats, part.label, read, meanwhile)
+        verdict, (picture, size, lost) = await judge(
+            service, served, seats, part.label, read, meanwhile
+        )
     except UnusableError as error:
         return {"name": part.label, "status": error.status, "error": str(error)}
     found = {"name": part.label, "status": 200, **_said(served, verdict)}
@@ -131,7 +133,9 @@ async def _result(
     if service.history is not None:
         row = (service.history, served, found["id"], part.label, verdict, picture)
         later.append(functools.partial(_keep, *row))
-    if maps and size is not None:
+    if lost:
+        found["warning"] = lost
+    if maps:
         found["size"] = list(size)
     found["milliseconds"] = round(1e3 * (time.perf_counter() - began), 3)
     return found
@@ -171,10 +175,10 @@ def _shown(served: Served, verdict: Verdict) -> tuple[bytes, bytes]:
     return pictures.png_bytes(levels, quick=True), pictures.png_bytes(verdict.mask, quick=True)
 
 
-def _urls(served: Served, verdict: Verdict, size: tuple[int, int] | None) -> dict[str, str]:
+def _urls(served: Served, verdict: Verdict, size: tuple[int, int]) -> dict[str, str]:
     """Map and mask for a page that lays them over the file, of that (height, width)."""
     frame = served.detector.model.frame
-    if size is not None and not frame.plain:
+    if not frame.plain:
         share = min(1, _LARGEST / max(size))
         fit = (max(1, round(size[0] * share)), max(1, round(size[1] * share)))
         residual, mask = (frame.back(each, size) for each in (verdict.residual, verdict.mask))

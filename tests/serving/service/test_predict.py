@@ -11,15 +11,20 @@ import pytest
 from fake_service import client, parts, png
 from PIL import Image
 
+from cae_jax.data import images
+from cae_jax.data.frame import Frame
+from cae_jax.runs import frames
+from cae_jax.serving.service.answers import FAILED
+from cae_jax.serving.service.history import History
 from cae_jax.types import DataError
 
 
-def ask(app, *requests):
+def ask(app, *requests, path="/predict"):
     """The answers to requests (keywords of httpx's post), sent one after the other."""
 
     async def all_of_them():
         async with client(app) as asked:
-            return [await asked.post("/predict", **request) for request in requests]
+            return [await asked.post(path, **request) for request in requests]
 
     return asyncio.run(all_of_them())
 
@@ -77,6 +82,37 @@ def test_bad_images_among_good_ones_have_their_own_status():
     assert results[1]["error"] == "is empty (0 bytes)"
     assert "not finite" in results[4]["error"]
     assert "18 x 17 pixels; the limits are 131071 a side and 300 in all" in results[6]["error"]
+
+
+def test_an_image_that_is_squeezed_is_judged_with_a_warning(capsys):
+    with fake_service.service() as app:
+        sizes = [(16, 16), (24, 16), (48, 16), (16, 60)]  # (height, width)
+        (answer,) = ask(app, {"files": parts(*(png(51, size) for size in sizes))})
+    results = answer.json()["results"]
+    assert [each["status"] for each in results] == [200] * 4
+    assert ["warning" in each for each in results] == [False, False, True, True]
+    said = "the image is squeezed, of 48 x 16 pixels (height x width) into 16 x 16, 3 : 1"
+    assert results[2]["warning"].startswith(said)
+    assert capsys.readouterr().err.count("warning: model fake: the image is squeezed") == 1
+
+
+def test_no_answer_names_a_file_of_the_server(tmp_path, capsys):
+    """A history that is gone, and a mask that an image does not fit: only the log says where."""
+    history = History(tmp_path / "h.db")
+    with fake_service.service(history=history) as app:
+        (answer,) = ask(app, {"content": png(51), "headers": IMAGE})
+        (tmp_path / "h.db").unlink()
+        review = {"id": answer.json()["results"][0]["id"], "review": "agree"}
+        (gone,) = ask(app, {"json": review}, path="/page/review")
+    history.close()
+    assert (gone.status_code, gone.json()) == (500, {"error": FAILED})
+    assert f"{tmp_path / 'h.db'}: was removed" in capsys.readouterr().err
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(png(255))
+    frame = frames.frame(Frame(16), {"roi": str(mask), "ignore": ""}, None)
+    with pytest.raises(DataError, match="the mask of --roi is 16 x 16 pixels") as caught:
+        images.seen(png(51, (17, 18)), frame)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_one_bad_image_as_the_body_is_a_bad_request():

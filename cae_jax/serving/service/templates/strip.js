@@ -98,7 +98,8 @@ export class Strip {
       button.addEventListener("click", () => this.#again(item));
       byId("meaning").append(" ", button);
     }
-    if (state === "judged") verdict(result, name, [["judged in", `${amount(result.milliseconds)} ms`]]);
+    if (state === "judged") verdict(result, name, [["judged in", `${amount(result.milliseconds)} ms`],
+      ...(result.warning ? [["warning", result.warning]] : [])]);
     return stage.show(item.file, result?.map ?? null, result?.mask ?? null, name);
   }
 }
