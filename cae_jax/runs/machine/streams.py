@@ -31,10 +31,10 @@ def opened(file: int, encoding: str, at_once: bool = True) -> TextIO:
 
 
 def mend() -> None:
-    """Gives a process standard streams that end no work.
+    """Gives a process standard streams that end no work; a second time changes nothing more.
 
     A closed one would be None to Python, and its number would be given to the next file opened,
-    into which XLA would then write its errors.
+    into which XLA would then write its errors. Streams that a program put in their place stay.
     """
     for file, name in enumerate(("stdin", "stdout", "stderr")):
         found = getattr(sys, name)
@@ -44,7 +44,7 @@ def mend() -> None:
             setattr(sys, name, null)
         elif file and isinstance(found, io.TextIOWrapper):
             found.reconfigure(errors="backslashreplace")
-            if not found.isatty() and not isinstance(getattr(found.buffer, "raw", None), _Out):
+            if found is getattr(sys, f"__{name}__") and not found.isatty():
                 found.flush()
                 at_once = found.line_buffering or found.write_through
                 setattr(sys, name, opened(found.fileno(), found.encoding, at_once))
