@@ -73,6 +73,22 @@ def test_a_folder_of_masks_beside_its_images_folder_is_no_kind(tmp_path, mask, l
     assert any("is taken for masks of" in note for note in split.notes)
 
 
+@pytest.mark.parametrize("layout", ["kinds", "mvtec_ad"])
+def test_a_kind_may_be_called_as_masks_are_where_these_lie_elsewhere(tmp_path, layout):
+    """A scratch of the product and one of its label, numbered alike."""
+    train, test, truth = ("ok", "", "masks") if layout == "kinds" else ("train/ok", "test/", "gt")
+    root = trees.write(tmp_path / "set", f"{train}/0.png")
+    for kind, row in (("scratch", 4), ("scratch_label", 5)):
+        trees.write(root, f"{test}{kind}/1.png")
+        trees.mask(root / f"{truth}/{kind}/1.png", row)
+    split = split_of(root)
+    assert split.layout == layout
+    assert judged(split) == {
+        f"{test}scratch/1.png": ("scratch", [4]),
+        f"{test}scratch_label/1.png": ("scratch_label", [5]),
+    }
+
+
 @pytest.mark.parametrize(
     "mask",
     ["ground_truth/test/bad/1_mask.png", "ground_truth/bad_mask/1.png", "labels/bad/1.png"],
