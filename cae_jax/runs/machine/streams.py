@@ -3,10 +3,13 @@ is written to it and keeps nothing."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from typing import Any, TextIO
+
+_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)  # of a reader
 
 
 class _Out(io.FileIO):
@@ -18,7 +21,7 @@ class _Out(io.FileIO):
             return super().write(data)
         except OSError as error:
             _to_null(self.fileno())
-            if not isinstance(error, BrokenPipeError):
+            if error.errno not in _GONE:
                 raise
             return memoryview(data).nbytes
 
