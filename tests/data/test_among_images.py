@@ -63,12 +63,13 @@ def test_a_folder_of_masks_beside_its_images_folder_is_no_kind(tmp_path, mask, l
     train, test = ("ok", "") if layout == "kinds" else ("train/ok", "test/")
     root = trees.write(tmp_path / "set", f"{train}/0.png", f"{train}/2.png", f"{test}bad/1.png")
     trees.mask(root / f"{test}{mask}", 4)
-    trees.write(root, f"{test}bad_label/9.png")  # of another image: a kind
+    trees.write(root, f"{test}bad_label/1.png", f"{test}bad_gt/9.png")  # kinds, by their files
     split = split_of(root)
     assert (split.layout, len(split.train)) == (layout, 2)
     assert judged(split) == {
         f"{test}bad/1.png": ("bad", [4]),
-        f"{test}bad_label/9.png": ("bad_label", None),
+        f"{test}bad_label/1.png": ("bad_label", None),
+        f"{test}bad_gt/9.png": ("bad_gt", None),
     }
     assert any("is taken for masks of" in note for note in split.notes)
 
