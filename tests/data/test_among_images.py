@@ -97,10 +97,9 @@ def test_a_kind_may_be_called_as_masks_are_where_these_lie_elsewhere(tmp_path, l
 def test_masks_in_folders_called_otherwise(tmp_path, mask):
     root = trees.write(tmp_path / "set", "train/good/0.png", "test/good/1.png", "test/bad/1.png")
     trees.mask(root / mask, 4)
-    assert judged(split_of(root)) == {
-        "test/bad/1.png": ("bad", [4]),
-        "test/good/1.png": ("good", []),
-    }
+    split = split_of(root)
+    assert judged(split) == {"test/bad/1.png": ("bad", [4]), "test/good/1.png": ("good", [])}
+    assert any("labels is ground_truth" in note for note in split.notes) == ("labels" in mask)
 
 
 def test_val_is_judged_where_there_is_no_test(tmp_path):
