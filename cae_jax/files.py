@@ -80,7 +80,8 @@ def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
 def not_utf8(path: str | os.PathLike[str]) -> str:
     """Returns what to do about a path that is not UTF-8, as checkpoints need; "" for one that is.
 
-    Bytes that are not are lone surrogates to Python, and all beyond ASCII in some a locale."""
+    Bytes that are not are lone surrogates to Python, as all beyond ASCII are in some locales.
+    """
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:

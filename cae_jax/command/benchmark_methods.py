@@ -12,7 +12,10 @@ from pathlib import Path
 from absl import flags
 
 from cae_jax.reports import benchmark as tables
-from cae_jax.runs import benchmark, command_line, dry_run, presets
+from cae_jax.runs import command_line, presets
+
+with command_line.importing_jax():
+    from cae_jax.runs import benchmark, dry_run
 
 _METHODS = flags.DEFINE_list(
     "methods",

@@ -11,8 +11,11 @@ from pathlib import Path
 from absl import flags
 
 from cae_jax.reports import thesis as report
-from cae_jax.runs import benchmark, command_line, dry_run, job, thesis
+from cae_jax.runs import command_line
 from cae_jax.runs.machine import multihost
+
+with command_line.importing_jax():
+    from cae_jax.runs import benchmark, dry_run, job, thesis
 
 _MODELS = flags.DEFINE_list("models", None, "models, several with commas; default: the thesis's")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds, several with commas")

@@ -124,6 +124,9 @@ def _array(name: str, given: Any) -> np.ndarray:
     except ValueError as error:  # a list of arrays of several shapes
         cause = " ".join(str(error).split())
         raise DataError(f"{name}: must be of one shape, resize them: {cause}") from error
+    except Exception as error:  # of PyTorch one on a GPU, or whose gradient is asked for
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: {type(given).__name__} gives no array: {cause}") from error
 
 
 def _kinds(labels: Sequence[Any] | np.ndarray, n: int) -> tuple[str, ...]:

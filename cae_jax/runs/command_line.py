@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -267,12 +268,20 @@ def _guarded(run: Callable[[], None], again: str) -> None:
 
 def _jax() -> Any:
     """JAX, imported here, for a --help is read before it would have come."""
+    with importing_jax():
+        import jax
+    return jax
+
+
+@contextlib.contextmanager
+def importing_jax() -> Iterator[None]:
+    """Ends the command with a line where JAX is imported in the block and cannot take a variable of
+    the environment."""
     try:
         with variables.of_jax():
-            import jax
+            yield
     except UsageError as error:
         _leave(str(error), error.exit_code)
-    return jax
 
 
 def _terminate(number: int, _: object) -> None:

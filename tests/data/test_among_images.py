@@ -63,14 +63,31 @@ def test_a_folder_of_masks_beside_its_images_folder_is_no_kind(tmp_path, mask, l
     train, test = ("ok", "") if layout == "kinds" else ("train/ok", "test/")
     root = trees.write(tmp_path / "set", f"{train}/0.png", f"{train}/2.png", f"{test}bad/1.png")
     trees.mask(root / f"{test}{mask}", 4)
-    trees.write(root, f"{test}bad_label/9.png")  # of another image: a kind
+    trees.write(root, f"{test}bad_label/1.png", f"{test}bad_gt/9.png")  # kinds, by their files
     split = split_of(root)
     assert (split.layout, len(split.train)) == (layout, 2)
     assert judged(split) == {
         f"{test}bad/1.png": ("bad", [4]),
-        f"{test}bad_label/9.png": ("bad_label", None),
+        f"{test}bad_label/1.png": ("bad_label", None),
+        f"{test}bad_gt/9.png": ("bad_gt", None),
     }
     assert any("is taken for masks of" in note for note in split.notes)
+
+
+@pytest.mark.parametrize("layout", ["kinds", "mvtec_ad"])
+def test_a_kind_may_be_called_as_masks_are_where_these_lie_elsewhere(tmp_path, layout):
+    """A scratch of the product and one of its label, numbered alike."""
+    train, test, truth = ("ok", "", "masks") if layout == "kinds" else ("train/ok", "test/", "gt")
+    root = trees.write(tmp_path / "set", f"{train}/0.png")
+    for kind, row in (("scratch", 4), ("scratch_label", 5)):
+        trees.write(root, f"{test}{kind}/1.png")
+        trees.mask(root / f"{truth}/{kind}/1.png", row)
+    split = split_of(root)
+    assert split.layout == layout
+    assert judged(split) == {
+        f"{test}scratch/1.png": ("scratch", [4]),
+        f"{test}scratch_label/1.png": ("scratch_label", [5]),
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,10 +97,9 @@ def test_a_folder_of_masks_beside_its_images_folder_is_no_kind(tmp_path, mask, l
 def test_masks_in_folders_called_otherwise(tmp_path, mask):
     root = trees.write(tmp_path / "set", "train/good/0.png", "test/good/1.png", "test/bad/1.png")
     trees.mask(root / mask, 4)
-    assert judged(split_of(root)) == {
-        "test/bad/1.png": ("bad", [4]),
-        "test/good/1.png": ("good", []),
-    }
+    split = split_of(root)
+    assert judged(split) == {"test/bad/1.png": ("bad", [4]), "test/good/1.png": ("good", [])}
+    assert any("labels is ground_truth" in note for note in split.notes) == ("labels" in mask)
 
 
 def test_val_is_judged_where_there_is_no_test(tmp_path):

@@ -75,6 +75,13 @@ def test_images_held_out_that_are_learned_from_are_told():
 MASK = np.zeros((3, 6, 8), bool)
 
 
+class Refuses:
+    """As a tensor of PyTorch on a GPU, or whose gradient is asked for."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("use detach() first")
+
+
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
@@ -101,6 +108,7 @@ MASK = np.zeros((3, 6, 8), bool)
         ({"category": 5}, "category 5: must be a folder's name"),
         ({"train": [TRAIN[0], TRAIN[1, :5]]}, "train: must be of one shape, resize them"),
         ({"labels": [[0], [0, 1], 1]}, "labels: must be of one shape"),
+        ({"test": Refuses()}, r"^test: Refuses gives no array: use detach\(\) first$"),
     ],
 )
 def test_what_cannot_be_is_named(bad, said):

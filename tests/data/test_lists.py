@@ -128,6 +128,21 @@ def test_val_is_judged_where_it_alone_has_defects(root):
     assert (len(split.train), judged(split)) == (3, {"a/2.png": ("good", [])})
 
 
+def test_a_column_without_a_name_is_no_split(root):
+    """As pandas writes a table with its index."""
+    (root / "t.csv").write_text(",path,label\n0,a/0.png,good\n1,a/1.png,good\n2,b/3.png,dent\n")
+    split = split_of(root)
+    assert (len(split.train), judged(split)) == (2, {"b/3.png": ("dent", None)})
+
+
+def test_a_split_that_the_first_record_does_not_have(root):
+    rows = [{key: row[key] for key in HEAD if row[key] != "train"} for row in
+            (dict(zip(HEAD, row, strict=True)) for row in ROWS)]  # fmt: skip
+    (root / "t.json").write_text(json.dumps(rows))
+    split = split_of(root)
+    assert (len(split.train), judged(split)) == (2, WANTED)
+
+
 @pytest.mark.parametrize("cell", [["m/3.png", "m/4.png"], "m/3.png; m/4.png", "m/3.png|m/4.png"])
 def test_several_masks_of_an_image(root, cell):
     trees.mask(root / "m/4.png", 9)

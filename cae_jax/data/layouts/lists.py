@@ -98,8 +98,8 @@ def listed(root: Path, names: Names = USUAL) -> Found:
     tree, there = Tree(home), _Files(home)
     parts: dict[str, dict[str, Item]] = {"train": {}, "test": {}}
     labels: dict[str, None] = {}
-    column = _split_column(rows)
-    judged = _judged(rows, column, names)
+    columns = _split_columns(rows)
+    judged = _judged(rows, columns, names)
     for table, i, row in numbered:
         text, label = value(row, (*PATHS, *IDS))[1], _label(row)
         file, path = there.find(text)
@@ -109,7 +109,7 @@ def listed(root: Path, names: Names = USUAL) -> Found:
             raise DataError(f"{table}: record {i}: {path} stands above, too")
         kind, masks = kind_of(label, names), _masks(row, there)
         labels[label] = None
-        split = value(row, [column])[1].lower() or ("train" if kind == GOOD else "test")
+        split = value(row, columns)[1].lower() or ("train" if kind == GOOD else "test")
         if split not in PART_OF:
             raise DataError(f"{table}: record {i}: split {split!r} is neither train nor test")
         part = parts["test" if PART_OF[split] in judged else "train"]
@@ -128,7 +128,7 @@ def listed(root: Path, names: Names = USUAL) -> Found:
             "says which is good"
         )
     tree.notes += there.moved
-    divided = any(value(row, [column])[1] for row in rows)
+    divided = any(value(row, columns)[1] for row in rows)
     found = tree.found("listed", *(list(part.values()) for part in parts.values()))
     return found._replace(undivided=not divided)
 
@@ -224,21 +224,22 @@ def _masks(row: Mapping[str, Any], there: _Files) -> tuple[()] | tuple[str, tupl
     return (found[0][1], tuple(file for file, _ in found)) if found else ()
 
 
-def _split_column(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The column that says what is for what: of a usual name, or the only one that says train, test
-    or the like in all rows; "" for none."""
-    name = value(rows[0], _SPLITS)[0] if rows else ""
+def _split_columns(rows: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    """The columns of which the first that a row has says what it is for: those of usual names, or
+    the only one that says train, test or the like in all rows; () for none."""
+    if any(value(row, _SPLITS)[0] for row in rows):
+        return _SPLITS
     known = [
         each
         for each in (rows[0] if rows else ())
         if all(value(row, [each])[1].lower() in PART_OF for row in rows)
     ]
-    return name or (known[0] if len(known) == 1 else "")
+    return known if len(known) == 1 else ()
 
 
-def _judged(rows: Sequence[Mapping[str, Any]], column: str, names: Names) -> set[str]:
+def _judged(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], names: Names) -> set[str]:
     """The parts that are judged: test, or where there is none and val has defects, val."""
-    parts = [(PART_OF.get(value(row, [column])[1].lower()), row) for row in rows]
+    parts = [(PART_OF.get(value(row, columns)[1].lower()), row) for row in rows]
     bad = any(part == "val" and kind_of(_label(row), names) != GOOD for part, row in parts)
     return {"val"} if bad and "test" not in dict(parts) else {"test"}
 

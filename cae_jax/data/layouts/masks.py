@@ -126,13 +126,19 @@ def beside(files: Sequence[Path]) -> dict[Path, tuple[Path, ...]]:
 
 def folders_of(kinds: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
     """Returns the folders of masks among folders of images, each with the one whose masks it holds:
-    named as masks of that, bad_mask beside bad, and with masks of its images alone."""
+    named as masks of that, bad_mask beside bad, and with masks of its images alone.
+
+    A product may have a label: scratch_label beside scratch is a kind, but for files that are
+    named as masks themselves.
+    """
     named = {alike(folder.name): folder for folder in kinds}
     found: dict[Path, Path] = {}
     for folder, files in kinds.items():
-        of = named.get(image_of(folder))
+        own = image_of(folder)
+        of, strict = named.get(own), "label" in alike(folder.name).replace(own, "", 1)
         stems = {alike(file.stem) for file in kinds[of]} if of else set()
-        if of and files and all(stems & {alike(file.stem), image_of(file)} for file in files):
+        called = [{image_of(file), "" if strict else alike(file.stem)} for file in files]
+        if of and files and all(stems & names for names in called):
             found[folder] = of
     return found
 

@@ -229,7 +229,8 @@ def _to_judge(tree: Tree, test: Path, truth: Path | None, names: Names) -> list[
     folders = tree.folders(test, "not in the folder of a defect kind")
     kinds = [each for each in folders if each != truth]
     files = {kind: _seen(tree, tree.images(kind)) for kind in kinds}
-    own = {mask: (of, files.pop(mask)) for mask, of in masks_of.folders_of(files).items()}
+    of_masks = {} if truth else masks_of.folders_of(files)  # else a kind may be called bad_label
+    own = {mask: (of, files.pop(mask)) for mask, of in of_masks.items()}
     pairs = {} if truth else _masks_among(tree, files, good)
     items = tree.good(files.get(good, [])) if good else []
     if good:

@@ -56,7 +56,7 @@ def kinds(root: Path, names: Names = USUAL) -> Found:
     truth = next((each for each in folders if plain(each.name) in MASK_NAMES), None)
     learn = tree.images(good)
     each_of = {each: tree.images(each) for each in folders if each not in (good, truth)}
-    own = masks_of.folders_of({good: learn, **each_of})
+    own = {} if truth else masks_of.folders_of({good: learn, **each_of})
     apart = {home: (of, each_of.pop(home)) for home, of in own.items() if home != good}
     files = [file for found in each_of.values() for file in found]
     pairs: dict[Path, tuple[Path, ...]] = {}

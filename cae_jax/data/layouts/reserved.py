@@ -70,6 +70,7 @@ def say(tree: Tree, folders: Iterable[Path]) -> None:
     taken = [each for each in folders if each.is_dir() and each.name not in _USUAL]
     if taken:
         usual = {name: word for word, name in _ALSO.items()}
+        usual |= dict.fromkeys(ALSO_MASKS, "ground_truth")
         words = [usual.get(plain(each.name), plain(each.name)) for each in taken]
         said = [f"{tree.path(each)} is {word}" for each, word in zip(taken, words, strict=True)]
         tree.notes.append(f"taken by names in other capitals or words: {', '.join(said)}")

@@ -3,10 +3,13 @@ is written to it and keeps nothing."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from typing import Any, TextIO
+
+_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)  # of a reader
 
 
 class _Out(io.FileIO):
@@ -18,7 +21,7 @@ class _Out(io.FileIO):
             return super().write(data)
         except OSError as error:
             _to_null(self.fileno())
-            if not isinstance(error, BrokenPipeError):
+            if error.errno not in _GONE:
                 raise
             return memoryview(data).nbytes
 
@@ -31,10 +34,10 @@ def opened(file: int, encoding: str, at_once: bool = True) -> TextIO:
 
 
 def mend() -> None:
-    """Gives a process standard streams that end no work.
+    """Gives a process standard streams that end no work; a second time changes nothing more.
 
     A closed one would be None to Python, and its number would be given to the next file opened,
-    into which XLA would then write its errors.
+    into which XLA would then write its errors. Streams that a program put in their place stay.
     """
     for file, name in enumerate(("stdin", "stdout", "stderr")):
         found = getattr(sys, name)
@@ -44,7 +47,7 @@ def mend() -> None:
             setattr(sys, name, null)
         elif file and isinstance(found, io.TextIOWrapper):
             found.reconfigure(errors="backslashreplace")
-            if not found.isatty() and not isinstance(getattr(found.buffer, "raw", None), _Out):
+            if found is getattr(sys, f"__{name}__") and not found.isatty():
                 found.flush()
                 at_once = found.line_buffering or found.write_through
                 setattr(sys, name, opened(found.fileno(), found.encoding, at_once))

@@ -145,7 +145,7 @@ def _apply(eqn: Any, given: list[Value], steps: list[Step]) -> list[Value]:
         return given
     if name in _CALLS and params.get("name") not in NAMED:
         return _inline(params[_CALLS[name]], given, steps)
-    if name == "scan" and params["length"] <= (1 if params["num_carry"] else _FEW):
+    if name == "scan" and params["length"] in range(1, 2 if params["num_carry"] else _FEW + 1):
         return _turn_by_turn(params, given, steps)
     if name == "cond" and isinstance(given[0], Known):
         _run_tape([given[0]])

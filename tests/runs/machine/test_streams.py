@@ -66,6 +66,9 @@ def test_a_closed_number_is_given_to_nobody_else(monkeypatch):
         monkeypatch.setattr(sys, name, None)
     streams.mend()
     assert opened == [0, 1, 2]
+    given = (sys.stdin, sys.stdout, sys.stderr)
+    streams.mend()  # of `cae-jax`, and of the command that it runs
+    assert (sys.stdin, sys.stdout, sys.stderr) == given
     assert sys.stdin.read() == ""
     for stream in (sys.stdout, sys.stderr):
         assert stream.write("words") == 5
@@ -91,9 +94,10 @@ def test_a_terminal_and_a_program_s_own_stream_stay(monkeypatch):
         def isatty(self):
             return True
 
-    own, terminal = io.StringIO(), Terminal(io.BytesIO(), "utf-8")
-    monkeypatch.setattr(sys, "stdout", own)
+    terminal = Terminal(io.BytesIO(), "utf-8")
     monkeypatch.setattr(sys, "stderr", terminal)
-    streams.mend()
-    assert (sys.stdout, sys.stderr) == (own, terminal)
+    for own in (io.StringIO(), io.TextIOWrapper(io.BytesIO(), "utf-8")):
+        monkeypatch.setattr(sys, "stdout", own)
+        streams.mend()
+        assert (sys.stdout, sys.stderr) == (own, terminal)
     assert terminal.errors == "backslashreplace"

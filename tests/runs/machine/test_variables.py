@@ -48,9 +48,11 @@ def test_another_fault_keeps_its_traceback(monkeypatch):
         raise ValueError("a bug")
 
 
-def test_jax_still_says_it_so():
+@pytest.mark.parametrize("command", ["describe", "benchmark_methods", "reproduce_thesis"])
+def test_jax_still_says_it_so(command):
+    """Of a command that imports JAX in its work, or with its own modules."""
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.describe", "--methods=all"],
+        [sys.executable, "-m", f"experiments.{command}", "--methods=all"],
         cwd=ROOT,
         env=os.environ | {"JAX_ENABLE_X64": "maybe"},
         capture_output=True,
