@@ -249,8 +249,12 @@ def _jax(root: Path, card: dict[str, Any]) -> Call:
 def _onnxruntime(root: Path, card: dict[str, Any]) -> Call:
     try:
         import onnxruntime
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise not_installed("runtime='onnxruntime'", error.name, "export") from error
+    except ImportError as error:  # a library of the system that it is built on
+        raise UsageError(
+            f"runtime='onnxruntime': is installed and cannot be used: {error}"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about graphs, for those who write them
     threads = os.environ.get("OMP_NUM_THREADS", "")  # which it does not read itself

@@ -3,6 +3,7 @@ and by its true fault, also where the sums were made again."""
 
 import json
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 import cae_jax
 from cae_jax.serving import exported
-from cae_jax.types import DataError
+from cae_jax.types import DataError, UsageError
 
 MISSING = "cannot be read: No such file"
 BATCH, WEIGHTS, ONNX = "stablehlo/batch.bin", "stablehlo/weights.npz", "onnx/model.onnx"
@@ -103,3 +104,11 @@ def test_sums_that_are_none(folder, sums, cause):
 def test_a_mask_that_is_not_listed(folder):
     (folder / "roi.png").write_bytes(b"a mask")
     assert re.search("SHA256SUMS: does not list roi.png", said(cae_jax.load, folder))
+
+
+def test_a_runtime_that_is_there_and_does_not_load_is_no_missing_one(tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('DLL load failed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    with pytest.raises(UsageError, match=r"cannot be used: DLL load failed$"):
+        exported._onnxruntime(tmp_path, {})
