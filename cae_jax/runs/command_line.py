@@ -120,9 +120,7 @@ def main(
     def parse(argv: Sequence[str]) -> list[str]:
         try:
             rest = flags.FLAGS(argv)
-            for name, field in _defined.items():
-                if flags.FLAGS[name].value is not None:
-                    check_value(field, flags.FLAGS[name].value)
+            _check_values()
         except flags.UnrecognizedFlagError as error:
             _leave(_unrecognized(error, method), UsageError.exit_code)
         except flags.Error as error:
@@ -131,6 +129,8 @@ def main(
             _leave(str(error), error.exit_code)
         except SystemExit:  # of --help, which absl ends with 1
             sys.exit(0)
+        except OSError as error:
+            _leave(f"writing: {error.strerror}", 1)
         if len(rest) > 1:
             _leave(f"not a flag: {rest[1]!r} (flags are --name=value)", UsageError.exit_code)
         return rest
@@ -139,6 +139,12 @@ def main(
 
 
 _defined: dict[str, Any] = {}  # the fields of the flags that `main` defined
+
+
+def _check_values() -> None:
+    for name, field in _defined.items():
+        if flags.FLAGS[name].value is not None:
+            check_value(field, flags.FLAGS[name].value)
 
 
 def given() -> Config:

@@ -27,15 +27,19 @@ _WORDS = "Error (reading|writing) persistent compilation cache entry"
 
 
 def check_devices() -> None:
-    """Raises UsageError where JAX finds no device to compute on."""
+    """Raises UsageError where JAX finds no device to compute on, or not the one that is asked for
+    by JAX_PLATFORMS or JAX_DEFAULT_DEVICE."""
+    name = "JAX_PLATFORMS"
     try:
         jax.devices()
+        name, one = "JAX_DEFAULT_DEVICE", jax.config.values["jax_default_device"]
+        if isinstance(one, str):
+            jax.devices(one)
     except (RuntimeError, AssertionError) as error:  # an empty one, of cuda without its plugin
         cause = (str(error).strip() or "there is none").splitlines()[0]
-        asked = os.environ.get("JAX_PLATFORMS", "")
         raise UsageError(
-            f"JAX_PLATFORMS={asked}: JAX cannot compute on that here ({cause}); unset it, or name "
-            "what is there, JAX_PLATFORMS=cpu"
+            f"{name}={os.environ.get(name, '')}: JAX cannot compute on that here ({cause}); unset "
+            f"it, or name what is there, {name}=cpu"
         ) from error
 
 

@@ -122,6 +122,17 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
         compilation.check_devices()
 
 
+def test_a_default_device_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setenv("JAX_DEFAULT_DEVICE", "tpu")
+    with (
+        jax.default_device("tpu"),
+        pytest.raises(UsageError, match=r"^JAX_DEFAULT_DEVICE=tpu: JAX cannot .*DEVICE=cpu$"),
+    ):
+        compilation.check_devices()
+    with jax.default_device("cpu"):
+        compilation.check_devices()
+
+
 def test_numbers_have_32_bits_inside_and_are_as_they_were_outside():
     with jax.enable_x64(True):
         with compilation.in_32_bits():

@@ -51,6 +51,8 @@ def test_what_cannot_be_written_is_told_in_a_line(tmp_path):
     )
     assert "Traceback" not in err
     assert "ignored" not in err
+    code, _, err = draws(tmp_path / "a", "--help > /dev/full")
+    assert (code, err) == (1, "error: writing: No space left on device\n")
 
 
 def test_a_closed_number_is_given_to_nobody_else(monkeypatch):
