@@ -20,7 +20,10 @@ from cae_jax.scoring import scorer
 OURS, PEAK, AROUND = "cae_jax", "matrix_product", "around_the_network"
 _SIDE = 2048
 PEAK_GFLOP = 2e-9 * _SIDE**3  # of one call of `matrix_product`
-_VARIABLES = ("XLA_FLAGS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+_VARIABLES = (
+    *("XLA_FLAGS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"),
+    *("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+)
 _REST = 0.01  # seconds before a timed call: other engines' threads go on spinning for a while
 
 
