@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import hashlib
@@ -90,6 +91,16 @@ def not_utf8(path: str | os.PathLike[str]) -> str:
         what = "rename the folder" if encoding == "utf-8" else what
         return f"the name is not UTF-8; {what}"
     return ""
+
+
+def encoding(content: bytes) -> str:
+    """Returns how text that begins with ASCII is written, "utf-16", "utf-16-be", "utf-16-le" or
+    "utf-8-sig": by its mark; without one, what has a zero in its first character is UTF-16."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if content[:1] == b"\0":
+        return "utf-16-be"
+    return "utf-16-le" if content[1:2] == b"\0" else "utf-8-sig"
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -57,6 +57,19 @@ json.dump(answers, sys.__stdout__)
 """
 
 
+def process(*command, timeout=100, **environment):
+    """Runs a command to its end, with what it prints as text."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
 def run_all(lines, cwd, **environment):
     """Runs {name: (module, arguments, fault)}; returns {name: [exit code, out, err]}.
 

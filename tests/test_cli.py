@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from command_lines import ENVIRONMENT, ROOT, run_all
+from command_lines import ROOT, process, run_all
 from PIL import Image
 
 from cae_jax.data import synthetic
@@ -292,15 +291,7 @@ def test_help_lists_the_flags(answers):
 
 
 def test_a_process_of_its_own_exits_the_same():
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", "--dataset=folder", "--stride=500"],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = process(sys.executable, "-m", "experiments.run", "--dataset=folder", "--stride=500")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: --stride=500 is outside 1..128")
     assert len(done.stderr.splitlines()) == 1

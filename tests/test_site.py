@@ -1,11 +1,10 @@
 """The documentation as a site: built whole, with warnings as errors, and from one server."""
 
 import html.parser
-import subprocess
 import sys
 
 import pytest
-from command_lines import ENVIRONMENT, ROOT
+from command_lines import ROOT, process
 
 PAGES = ("first_hour", "products", "quality", "reading_the_report", "extending", "flags", "api")
 
@@ -14,15 +13,8 @@ PAGES = ("first_hour", "products", "quality", "reading_the_report", "extending",
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = ["sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "docs"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command, "-d", str(folder / "read"), ".", str(folder / "html")],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    command += ["-d", str(folder / "read"), ".", str(folder / "html")]
+    done = process(sys.executable, "-m", *command, timeout=400)
     assert done.returncode == 0, done.stderr
     return folder / "html"
 

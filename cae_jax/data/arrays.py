@@ -11,6 +11,7 @@ import numpy as np
 from cae_jax import files
 from cae_jax.data import duplicates, remarks
 from cae_jax.data.frame import BIT_DEPTHS
+from cae_jax.data.images import no_array
 from cae_jax.types import GOOD, DataError, Images, Levels, Split, UsageError
 
 DATASET = "arrays"
@@ -125,8 +126,7 @@ def _array(name: str, given: Any) -> np.ndarray:
         cause = " ".join(str(error).split())
         raise DataError(f"{name}: must be of one shape, resize them: {cause}") from error
     except Exception as error:  # of PyTorch one on a GPU, or whose gradient is asked for
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: {type(given).__name__} gives no array: {cause}") from error
+        raise DataError(f"{name}: {no_array(given, error)}") from error
 
 
 def _kinds(labels: Sequence[Any] | np.ndarray, n: int) -> tuple[str, ...]:

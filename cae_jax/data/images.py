@@ -147,9 +147,14 @@ def _array(image: Any) -> np.ndarray:
             return np.from_dlpack(image)
         found = np.asarray(image)
     except Exception as error:  # of PyTorch one on a GPU, or whose gradient is asked for
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{type(image).__name__} gives no array: {cause}") from error
+        raise no_array(image, error) from error
     return found.astype(np.float32) if found.dtype.name == "bfloat16" else found
+
+
+def no_array(given: Any, error: Exception) -> DataError:
+    """Returns what is said of something whose library does not give it as an array."""
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{type(given).__name__} gives no array: {cause}")
 
 
 def from_array(array: np.ndarray, frame: Frame) -> np.ndarray:

@@ -6,11 +6,11 @@ read here before absl sees the command line.
 
 from __future__ import annotations
 
-import codecs
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from cae_jax import files
 from cae_jax.types import UsageError
 
 
@@ -39,7 +39,7 @@ def lines(path: Path) -> list[str]:
     """
     try:
         content = path.read_bytes()
-        encoding = _encoding(content)
+        encoding = files.encoding(content)
         text = content.decode(encoding)
     except OSError as error:
         raise UsageError(f"--flagfile={path}: cannot be read: {error.strerror}") from error
@@ -50,13 +50,3 @@ def lines(path: Path) -> list[str]:
         raise UsageError(f"--flagfile={path}: is no text in UTF-8 or UTF-16: it has zero bytes")
     stripped = [line.strip() for line in text.replace("\r\n", "\n").split("\n")]
     return [line for line in stripped if line and not line.startswith(("#", "//"))]
-
-
-def _encoding(content: bytes) -> str:
-    """By its mark; without one, what has a zero in its first character, which is ASCII as any
-    flag's or comment's, is UTF-16."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    if content[:1] == b"\0":
-        return "utf-16-be"
-    return "utf-16-le" if content[1:2] == b"\0" else "utf-8-sig"

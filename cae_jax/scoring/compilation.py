@@ -61,7 +61,7 @@ def use_cache() -> None:
     now = jax.config.values["jax_compilation_cache_dir"]
     if now == _NOWHERE or not jax.config.values["jax_enable_compilation_cache"]:
         return
-    if now == "" or "://" in (now or ""):  # none is wanted; a bucket, which JAX reaches by itself
+    if "://" in (now or ""):  # a bucket, which JAX reaches by itself
         return
     ours = now is None or Path(now).parts[-2:] == _OURS
     folder = _folder() if ours else Path(now)

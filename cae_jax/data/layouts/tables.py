@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cae_jax import files
 from cae_jax.data.layouts.found import entries, plain, subfolders
 from cae_jax.types import DataError
 
@@ -96,12 +97,11 @@ def _says(value: Any) -> bool:
 def _text(table: Path, most: int | None) -> str:
     with open(table, "rb") as file:
         content = file.read(-1 if most is None else most)
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", "replace")
-    if 0 in content[:2]:  # the same without its mark
-        return content.decode("utf-16-be" if content[0] == 0 else "utf-16-le", "replace")
+    encoding = files.encoding(content)
+    if encoding != "utf-8-sig":
+        return content.decode(encoding, "replace")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         if most is not None and error.start > most - 4:  # cut in the midst of a letter
             return content[: error.start].decode("utf-8-sig")

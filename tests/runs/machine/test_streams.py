@@ -3,12 +3,11 @@
 import errno
 import io
 import os
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from command_lines import ENVIRONMENT, ROOT
+from command_lines import process
 
 from cae_jax.runs.machine import streams
 
@@ -17,17 +16,8 @@ DRAWS = "-m experiments.make_synthetic --image_size=40 --category=weave --output
 
 def draws(folder, more=""):
     """Runs a command in a shell that gives it such streams; its status, output and errors."""
-    done = subprocess.run(
-        f'set -o pipefail; "{sys.executable}" {DRAWS}={folder} {more}',
-        shell=True,
-        executable="/bin/bash",
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    words = f'set -o pipefail; "{sys.executable}" {DRAWS}={folder} {more}'
+    done = process("/bin/bash", "-c", words)
     return done.returncode, done.stdout, done.stderr
 
 

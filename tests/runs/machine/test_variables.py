@@ -1,11 +1,9 @@
 """What JAX cannot take of the environment is told in a line that names the variable."""
 
-import os
-import subprocess
 import sys
 
 import pytest
-from command_lines import ROOT
+from command_lines import process
 
 from cae_jax.runs.machine import variables
 from cae_jax.types import UsageError
@@ -51,15 +49,8 @@ def test_another_fault_keeps_its_traceback(monkeypatch):
 @pytest.mark.parametrize("command", ["describe", "benchmark_methods", "reproduce_thesis"])
 def test_jax_still_says_it_so(command):
     """Of a command that imports JAX in its work, or with its own modules."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{command}", "--methods=all"],
-        cwd=ROOT,
-        env=os.environ | {"JAX_ENABLE_X64": "maybe"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    words = [sys.executable, "-m", f"experiments.{command}", "--methods=all"]
+    done = process(*words, JAX_ENABLE_X64="maybe")
     assert (done.returncode, done.stdout, done.stderr) == (
         2,
         "",
